@@ -1,0 +1,160 @@
+"""EfficientNet-Lite (Tan & Le 2019; Lite: no squeeze-excite, ReLU6, stem and head not scaled).
+
+Level `stageK` is the output of the last block of the K-th of the seven stages, after projection and
+skip, as the reference implementations cut them. Block names follow lukemelas' PyTorch port.
+
+Padding: the weights were trained in TensorFlow, whose "SAME" padding at a strided convolution
+depends on the parity of its input, so it was fixed by the size of the training images. The PyTorch
+port freezes the padding of that native size for every input, and so do we by default
+(`padding_size`): every kernel then sees the pixels in the phase it was trained in, at any image
+size. With `padding_size=None` padding follows the input at hand, as in TensorFlow. The two agree at
+the native size; they differ e.g. at 256 px for Lite2 (trained at 260).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+
+from jaxad.backbones.layers import ConvNorm, Padding, reached, same_padding
+from jaxad.core import Array, Features, Level
+
+LEVELS = tuple(f"stage{i + 1}" for i in range(7))
+
+
+class Stage(NamedTuple):
+    """A row of the paper's Table 1: MBConv blocks of one kind."""
+
+    repeats: int
+    kernel_size: int
+    stride: int
+    expand: int
+    channels: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+def round_channels(channels: int, width: float, divisor: int = 8) -> int:
+    """Scale a number of channels, rounded to a multiple of `divisor`, by at most 10 % downward."""
+    scaled = channels * width
+    rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * scaled else rounded
+
+
+def scaled_stages(*, width: float, depth: float, scale_ends: bool) -> tuple[Stage, ...]:
+    """The stages of a family member; `scale_ends` is false in Lite, whose ends keep their depth."""
+    last = len(STAGES) - 1
+    return tuple(
+        stage._replace(
+            channels=round_channels(stage.channels, width),
+            repeats=stage.repeats
+            if i in (0, last) and not scale_ends
+            else math.ceil(stage.repeats * depth),
+        )
+        for i, stage in enumerate(STAGES)
+    )
+
+
+def levels_of(stages: tuple[Stage, ...]) -> dict[str, Level]:
+    """Channels and stride of the seven levels."""
+    levels, stride = {}, 2  # of the stem
+    for name, stage in zip(LEVELS, stages):
+        stride *= stage.stride
+        levels[name] = Level(channels=stage.channels, stride=stride)
+    return levels
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: expand 1x1, depthwise, project 1x1 (linear); a skip where it fits."""
+
+    channels: int
+    kernel_size: int
+    stride: int
+    expand: int
+    padding: Padding
+    activation: Callable[[Array], Array]
+    epsilon: float
+    folded: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map `(B, H, W, C)` to `(B, h, w, channels)`."""
+        norm = {"epsilon": self.epsilon, "folded": self.folded}
+        inner = x.shape[-1] * self.expand
+        y = x
+        if self.expand != 1:
+            y = self.activation(ConvNorm(inner, 1, **norm, name="expand_conv")(y))
+        y = ConvNorm(
+            inner,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            groups=inner,
+            **norm,
+            name="depthwise_conv",
+        )(y)
+        y = ConvNorm(self.channels, 1, **norm, name="project_conv")(self.activation(y))
+        return x + y if self.stride == 1 and x.shape[-1] == self.channels else y
+
+
+class EfficientNet(nn.Module):
+    """An EfficientNet up to the deepest of `levels`; yields the outputs of those stages."""
+
+    stages: tuple[Stage, ...]
+    levels: tuple[str, ...]
+    padding_size: int | None
+    """Image size whose "SAME" padding is used for every input; None: the input's own."""
+    stem_channels: int = 32
+    activation: Callable[[Array], Array] = nn.relu6
+    epsilon: float = 1e-3
+    folded: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Features:
+        """Map network input `(B, H, W, 3)` to `{level: (B, h, w, C)}`."""
+        norm = {"epsilon": self.epsilon, "folded": self.folded}
+        size = self.padding_size
+
+        def pad_and_shrink(kernel_size: int, stride: int) -> Padding:
+            """Padding of the next convolution of this kind; `size` moves on to its output."""
+            nonlocal size
+            if size is None:
+                return "SAME"
+            pads = same_padding(size, kernel_size=kernel_size, stride=stride)
+            size = -(-size // stride)
+            return (pads, pads)
+
+        stem = ConvNorm(self.stem_channels, 3, 2, pad_and_shrink(3, 2), **norm, name="conv_stem")
+        x = self.activation(stem(x))
+        features: Features = {}
+        block = 0
+        for i in range(reached(self.levels, LEVELS)):
+            stage = self.stages[i]
+            for repeat in range(stage.repeats):
+                stride = stage.stride if repeat == 0 else 1
+                x = MBConv(
+                    stage.channels,
+                    stage.kernel_size,
+                    stride,
+                    stage.expand,
+                    pad_and_shrink(stage.kernel_size, stride),
+                    self.activation,
+                    **norm,
+                    name=f"blocks_{block}",
+                )(x)
+                block += 1
+            if LEVELS[i] in self.levels:
+                features[LEVELS[i]] = x
+        return features

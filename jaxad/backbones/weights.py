@@ -1,0 +1,203 @@
+"""Weights for backbones: found, merged strictly, and made into a frozen backbone.
+
+`load_backbone` takes them from a weight file (`jaxad.backbones.weight_file`), `init_backbone` draws
+them at random.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxad.backbones.architectures import ARCHITECTURES, Architecture, architecture
+from jaxad.backbones.fold import fold_batch_norm
+from jaxad.backbones.layers import he_fan_out_std
+from jaxad.backbones.weight_file import SUFFIX, Metadata, check_values, few, read, sha256, write
+from jaxad.core import Array, Backbone, InputError, Preprocess, Variables
+
+__all__ = [
+    "Metadata",
+    "check_values",
+    "few",
+    "find",
+    "init_backbone",
+    "load_backbone",
+    "merge_strict",
+    "read",
+    "sha256",
+    "shapes",
+    "write",
+]
+
+
+def find(name: str | Path, folder: str | Path | None = None) -> Path:
+    """Find the weight file of a backbone.
+
+    Args:
+        name: The name of an architecture, or the path of a file (recognised by its suffix or by a
+            separator in it), which must then exist.
+        folder: Where to look first; then `$JAXAD_WEIGHTS`, `ports/weights` of the checkout that
+            this package lies in, and `ports/weights` of the working directory.
+
+    Raises:
+        InputError: There is none; the line says which command makes it.
+    """
+    text = str(name)
+    if text.endswith(SUFFIX) or os.sep in text:
+        if not Path(text).is_file():
+            raise InputError(f"{text}: no such weight file")
+        return Path(text)
+    architecture(text)
+    environment = os.environ.get("JAXAD_WEIGHTS")
+    places = [Path(place) for place in (folder, environment) if place]
+    places += [Path(__file__).resolve().parents[2] / "ports" / "weights", Path("ports") / "weights"]
+    for place in places:
+        if (place / f"{text}{SUFFIX}").is_file():
+            return place / f"{text}{SUFFIX}"
+    raise InputError(
+        f"no weights of {text} in {', '.join(map(str, dict.fromkeys(places)))}; "
+        f"make them with `python -m ports convert {text} FILE`, or name their folder in "
+        f"JAXAD_WEIGHTS"
+    )
+
+
+def merge_strict(loaded: Variables, template: Variables, *, name: str = "weights") -> Variables:
+    """Return `loaded`, once its arrays are exactly those of `template`.
+
+    Args:
+        loaded: A variable tree of arrays.
+        template: A variable tree of anything with a shape.
+        name: What to call the loaded side in the message.
+
+    Raises:
+        InputError: Arrays are missing, not expected, or of another shape; one line lists them all
+            three, a few of each.
+    """
+    have, want = flatten_dict(loaded, sep="/"), flatten_dict(template, sep="/")
+    missing = sorted(want.keys() - have.keys())
+    extra = sorted(have.keys() - want.keys())
+    misshapen = [
+        f"{key} is {tuple(have[key].shape)}, not {tuple(want[key].shape)}"
+        for key in sorted(want.keys() & have.keys())
+        if tuple(have[key].shape) != tuple(want[key].shape)
+    ]
+    problems = [
+        f"{len(found)} {what} ({few(found)})"
+        for what, found in (
+            ("missing", missing),
+            ("not expected", extra),
+            ("of another shape", misshapen),
+        )
+        if found
+    ]
+    if problems:
+        raise InputError(f"{name} do not fit the network: {'; '.join(problems)}")
+    return loaded
+
+
+def shapes(arch: Architecture, *, levels: Sequence[str], folded: bool) -> Variables:
+    """Shapes of an architecture's variables up to the deepest of `levels`; computes nothing."""
+    module = arch.build(levels=tuple(levels), folded=folded)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    variables: Variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    return variables
+
+
+def load_backbone(
+    name_or_path: str | Path,
+    *,
+    levels: Sequence[str] | None = None,
+    folder: str | Path | None = None,
+) -> tuple[Backbone, Variables]:
+    """Load a frozen backbone with the weights of a file.
+
+    BatchNorm is folded, and weights above the deepest level asked for are dropped.
+
+    Args:
+        name_or_path: The name of an architecture, looked for as `find` says, or a weight file.
+        levels: Which feature maps it yields; None: the architecture's default ones.
+        folder: A folder to look in first.
+
+    Returns:
+        The backbone and its float32 variables on the default device.
+
+    Raises:
+        InputError: No such backbone, file or level, or a file that is damaged, of another
+            architecture, or does not reach a level.
+    """
+    path = find(name_or_path, folder)
+    variables, metadata = read(path)
+    if metadata.architecture not in ARCHITECTURES:
+        raise InputError(
+            f"{path}: holds {metadata.architecture!r}, which this version does not know"
+        )
+    if str(name_or_path) in ARCHITECTURES and metadata.architecture != str(name_or_path):
+        raise InputError(
+            f"{path}: holds {metadata.architecture}, not {name_or_path}; rename it or convert again"
+        )
+    arch = architecture(metadata.architecture)
+    wanted = arch.check_levels(levels)
+    if metadata.levels != tuple(arch.levels)[: len(metadata.levels)]:
+        raise InputError(f"{path}: damaged metadata (levels); convert the source again")
+    beyond = [level for level in wanted if level not in metadata.levels]
+    if beyond:
+        raise InputError(
+            f"{path}: does not reach {', '.join(beyond)}; it has {', '.join(metadata.levels)}"
+        )
+    held = metadata.levels
+    whole = shapes(arch, levels=held, folded=metadata.folded)
+    merge_strict(variables, whole, name=f"{path}: arrays")
+    if wanted[-1] != held[-1]:
+        variables = _prune(variables, shapes(arch, levels=wanted, folded=metadata.folded))
+    folded = fold_batch_norm(variables, arch.epsilon)
+    return _backbone(arch, wanted, metadata.preprocess), jax.device_put(folded)
+
+
+def init_backbone(
+    name: str, rng: Array, *, levels: Sequence[str] | None = None
+) -> tuple[Backbone, Variables]:
+    """Make a backbone with random weights: for benchmarks, and to show what pretraining is worth.
+
+    Kernels are normal with He's fan-out scale, as torchvision initialises these networks (but a
+    depthwise kernel counts each channel as its own convolution); BatchNorm starts at the identity
+    and is folded, so biases are zero.
+
+    Raises:
+        InputError: No such backbone or level.
+    """
+    arch = architecture(name)
+    wanted = arch.check_levels(levels)
+    flat_shapes = flatten_dict(shapes(arch, levels=wanted, folded=True))
+    # One draw for all kernels: a program that draws each of them takes seconds to compile.
+    total = sum(s.size for path, s in flat_shapes.items() if path[-1] == "kernel")
+    noise = np.asarray(jax.random.normal(rng, (total,), jnp.float32))
+    flat, start = {}, 0
+    for path, shape in flat_shapes.items():
+        if path[-1] == "kernel":
+            draw = noise[start : start + shape.size].reshape(shape.shape)
+            flat[path] = draw * np.float32(he_fan_out_std(shape.shape))
+            start += shape.size
+        else:
+            flat[path] = np.zeros(shape.shape, np.float32)
+    return _backbone(arch, wanted, arch.preprocess), jax.device_put(unflatten_dict(flat))
+
+
+def _backbone(arch: Architecture, levels: tuple[str, ...], preprocess: Preprocess) -> Backbone:
+    module: nn.Module = arch.build(levels=levels, folded=True)
+    table = {level: arch.levels[level] for level in levels}
+    return Backbone(name=arch.name, module=module, levels=table, preprocess=preprocess)
+
+
+def _prune(variables: Variables, wanted: Mapping[str, Any]) -> Variables:
+    """Return the arrays of `variables` that `wanted` has."""
+    flat, keep = flatten_dict(variables, sep="/"), flatten_dict(wanted, sep="/")
+    pruned: Variables = unflatten_dict({name: flat[name] for name in keep}, sep="/")
+    return pruned

@@ -1,0 +1,125 @@
+"""Every configuration key, its default and its unit. Files in `configs/` change what they need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxad.errors import InputError
+
+FORMAT = 1
+"""Version of `config.json` and of a work directory's layout."""
+
+
+def default_config() -> ConfigDict:
+    """Return the default configuration: MB-PFM as its authors' code trains it."""
+    return ConfigDict(
+        {
+            "weights": "",  # folder of converted weights; "" = $JAXAD_WEIGHTS or ports/weights
+            "data": {
+                "root": "",  # folder of the data set ("" only where a package holds it: elpv)
+                "layout": "mvtec_ad",  # mvtec_ad | elpv | folder | manifest
+                "categories": "",  # comma-separated, "" = all
+                "one_for_all": False,  # one detector for all categories instead of one each
+                "image_size": (256, 256),  # (H, W) pixels, rectangles allowed
+                "resize": "lanczos",  # Pillow's filter for photos; masks always take NEAREST
+                "workers": 0,  # decoding processes; 0 = threads of this process
+                "folder": {  # layout `folder`: your own photos, paths below data.root
+                    "normal": "good",  # photos of normal parts
+                    "normal_test": "",  # normal photos to test on; "" = a fifth of `normal`
+                    "abnormal": "bad",  # photos of defective parts, if there are any
+                    "masks": "masks",  # their masks, if there are any (same stem)
+                },
+            },
+            "method": {
+                "name": "pfm",
+                "source": "resnet34",  # architecture or weights file of the source network
+                "target": "resnet50",  # … and of the target network
+                "random_weights": False,  # random instead of converted weights (Table VII, case 9)
+                "levels": (1, 2, 3),  # hierarchies to map, any subset
+                "source_levels": (),  # the three levels' names; () = the architecture's own
+                "target_levels": (),
+                "latent": (200, 400, 900),  # c of hierarchy 1, 2, 3
+                "learning_rate": (3e-3, 3e-4, 3e-4),  # of hierarchy 1, 2, 3 (peak, if scheduled)
+                "one_cycle": False,  # cosine one-cycle schedule instead of a constant rate
+                "weight_decay": 1e-5,
+                "decoupled_weight_decay": False,  # AdamW instead of Adam with L2
+                "bidirectional": True,
+                "normalise_output": False,  # as Eq. 7 and 8 are printed; the authors' code does not
+                "conv_block_everywhere": False,  # Table I's footnote 2 for Layer3 and Layer6 too
+                "weigh_levels": False,  # divide each level's map by its mean over normal images
+                "smoothing": 0.0,  # Gaussian on the score map, standard deviation in pixels
+                "top_share": 0.0,  # image score = mean of this share of highest pixels; 0 = max
+            },
+            "train": {
+                "epochs": 200,  # passes over the training images; unused where `steps` is given
+                "batch_size": 8,  # images
+                "steps": (),  # steps of hierarchy 1, 2, 3, each trained alone; () = by epochs
+                "positions": (),  # random positions a step, of hierarchy 1, 2, 3; () = whole maps
+                "seed": 888,
+                "parallel": "pmap",  # pmap | jit
+                "feature_cache": "auto",  # auto | device | host | off
+                "holdout": 0.0,  # share of the training images kept for the held-out loss
+                "log_every": 50,  # steps between two lines of train.jsonl
+            },
+            "score": {
+                "batch_size": 8,  # images
+            },
+            "report": {
+                "examples": 6,  # photos a category of each kind: found, missed, false alarms
+            },
+        }
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to a temporary name beside `path`, then rename: never half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n")
+    temporary.replace(path)
+
+
+def save_config(path: Path, config: ConfigDict, *, weights: dict[str, str]) -> None:
+    """Write `config.json`: the configuration, and the SHA-256 of each role's weights file."""
+    write_json(path, {"format": FORMAT, "config": config.to_dict(), "weights": weights})
+
+
+def _update(config: ConfigDict, values: dict[str, Any], prefix: str = "") -> None:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in config:
+            raise InputError(f"unknown configuration key {name!r}: the keys are {sorted(config)}")
+        if isinstance(config[key], ConfigDict):
+            _update(config[key], value, f"{name}.")
+        else:
+            try:
+                config[key] = tuple(value) if isinstance(value, list) else value
+            except TypeError as error:
+                raise InputError(f"configuration key {name!r}: {error}") from error
+
+
+def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
+    """Read `config.json` back: the configuration and the SHA-256 of each role's weights.
+
+    Raises:
+        InputError: Not a work directory, a damaged file, another format, or unknown keys.
+    """
+    try:
+        stored = json.loads(path.read_text())
+        fields = stored["format"], stored["config"], stored["weights"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path.parent} is not a work directory (no config.json): train with --workdir first"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): train again into a new --workdir"
+        ) from error
+    if fields[0] != FORMAT:
+        raise InputError(f"{path} has format {fields[0]}, this jaxad reads {FORMAT}: train again")
+    config = default_config()
+    _update(config, fields[1])
+    return config, dict(fields[2])

@@ -1,0 +1,170 @@
+"""What is in a dataset and what is wrong with it, all of it at once: `jaxad data check`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxad.data.images import (
+    decode_mask,
+    mask_size_message,
+    read_header,
+    read_image,
+    read_mask_header,
+)
+from jaxad.data.layouts import guess_layout, scan_dataset
+from jaxad.data.manifest import Manifest, Record, is_file, problems
+from jaxad.errors import InputError
+
+LIMIT = 20
+"""At most so many problems and so many remarks are listed; the rest is counted."""
+
+
+class Finding(NamedTuple):
+    """What one record's files say."""
+
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    problem: str = ""
+    """Why the record can not be used."""
+    remark: str = ""
+    """What is worth a look, though usable."""
+
+
+def check_dataset(
+    root: str | os.PathLike[str],
+    *,
+    layout: str = "",
+    categories: Sequence[str] = (),
+    decode: bool = False,
+    **options: Any,
+) -> tuple[str, bool]:
+    """Read a dataset and describe it; see `describe`.
+
+    Args:
+      root: The dataset's folder.
+      layout: Its layout; "": guessed from the folder.
+      categories: The categories to check, all if empty.
+      decode: Whether to decode every file.
+      **options: Of the layout.
+
+    Returns:
+      The description, and whether the dataset can be used.
+
+    Raises:
+      InputError: the layout can not be read at all.
+    """
+    layout = layout or guess_layout(root)
+    manifest = scan_dataset(layout, root, categories=categories, **options)
+    text, ok = describe(manifest, decode=decode)
+    return f"layout {layout}\n{text}", ok
+
+
+def describe(manifest: Manifest, *, decode: bool = False) -> tuple[str, bool]:
+    """Describe a manifest in lines of text: counts, sizes and modes, then all problems found.
+
+    Args:
+      manifest: Judged or not.
+      decode: Decode every image and mask whole, which also finds files damaged after their header
+        and masks that contradict the label. Without it only headers are read.
+
+    Returns:
+      The text, and whether nothing stands in the way of using the dataset.
+    """
+    found = list(problems(manifest))
+    # Records that are absent or lead out of the root are problems already, and are not opened.
+    usable = [r for r in manifest.records if r.path and _is_openable(manifest.root, r)]
+    if decode:  # threads help with pixels, which Pillow decodes outside the GIL, not with headers
+        with ThreadPoolExecutor() as pool:
+            findings = list(pool.map(functools.partial(_decoded, manifest.root), usable))
+    else:
+        findings = [_headers(manifest.root, r) for r in usable]
+    by_record = dict(zip(usable, findings))
+    lines = [f"root {manifest.root}", f"{len(manifest)} images, {_plural(manifest.categories)}"]
+    for category in manifest.categories:
+        lines += _describe_category(manifest.select(category), by_record)
+    found += [f.problem for f in findings if f.problem]
+    remarks = [f.remark for f in findings if f.remark]
+    lines += _listed("remark", remarks) + _listed("problem", found)
+    if not found:
+        lines.append("no problems" + ("" if decode else " (headers only)"))
+    return "\n".join(lines), not found
+
+
+def _describe_category(part: Manifest, findings: dict[Record, Finding]) -> Iterator[str]:
+    def number(split: str, label_test: Callable[[Record], bool]) -> int:
+        return sum(r.split == split and label_test(r) for r in part.records)
+
+    defective = [r for r in part.records if not r.is_good]
+    yield (
+        f"{part.categories[0]}: train {number('train', lambda r: r.is_good)} good, "
+        f"test {number('test', lambda r: r.is_good)} good + {len(defective)} defective"
+    )
+    if defective:
+        labels = Counter(r.label for r in defective)
+        yield "  defects: " + ", ".join(f"{name} {n}" for name, n in sorted(labels.items()))
+        masked = sum(bool(r.mask) for r in defective)
+        yield f"  masks: {masked} present, {len(defective) - masked} missing"
+    if part.subclasses != ("",):
+        subclasses = Counter(r.subclass for r in part.records)
+        yield "  subclasses: " + ", ".join(f"{name} {n}" for name, n in sorted(subclasses.items()))
+    read = [findings[r] for r in part.records if r in findings and findings[r].mode]
+    modes = Counter(f.mode for f in read)
+    sizes = Counter(f.size for f in read)
+    yield "  modes: " + ", ".join(f"{mode} {n}" for mode, n in modes.most_common())
+    common = ", ".join(f"{w}x{h} {n}" for (h, w), n in sizes.most_common(5))
+    yield f"  sizes: {common}" + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else "")
+
+
+def _headers(root: Path, record: Record) -> Finding:
+    image = root / record.path
+    try:
+        mode, size = read_header(image)
+        if record.mask:
+            mask_size = read_mask_header(root / record.mask).size
+            if mask_size != size:
+                message = mask_size_message(root / record.mask, mask_size, image, size)
+                return Finding(mode, size, problem=message)
+    except InputError as error:
+        return Finding(problem=str(error))
+    return Finding(mode, size)
+
+
+def _decoded(root: Path, record: Record) -> Finding:
+    path = root / record.path
+    try:
+        mode = read_header(path).mode
+        image = read_image(path)
+        size = (image.height, image.width)
+        remark = ""
+        if record.mask:
+            marked = decode_mask(root / record.mask, size=size, image_size=size, image_path=path)
+            if not record.is_good and not marked.any():
+                remark = f"{root / record.mask}: the mask of a defective image is empty"
+            if record.is_good and marked.any():
+                remark = f"{root / record.mask}: the mask of a normal image is not empty"
+    except InputError as error:
+        return Finding(problem=str(error))
+    return Finding(mode, size, remark=remark)
+
+
+def _is_openable(root: Path, record: Record) -> bool:
+    names = [record.path, record.mask] if record.mask else [record.path]
+    real = Path(os.path.realpath(root))
+    return all(
+        is_file(root / n) and Path(os.path.realpath(root / n)).is_relative_to(real) for n in names
+    )
+
+
+def _plural(categories: Sequence[str]) -> str:
+    return f"{len(categories)} categor{'y' if len(categories) == 1 else 'ies'}"
+
+
+def _listed(kind: str, lines: list[str]) -> list[str]:
+    shown = [f"{kind}: {line}" for line in lines[:LIMIT]]
+    return shown + ([f"{kind}: and {len(lines) - LIMIT} more"] if len(lines) > LIMIT else [])

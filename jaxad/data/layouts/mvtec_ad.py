@@ -1,0 +1,83 @@
+"""Layout `mvtec_ad`, the tree of MVTec AD and of many datasets after it.
+
+- `<root>/<category>/train/good/NNN.png`
+- `<root>/<category>/test/<good or defect>/NNN.png`
+- `<root>/<category>/ground_truth/<defect>/NNN_mask.png`
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jaxad.data.images import SUFFIXES
+from jaxad.data.manifest import GOOD, SPLITS, Manifest, Record, canonical_label
+from jaxad.errors import InputError
+
+
+def scan(root: str | os.PathLike[str]) -> Manifest:
+    """List the images of every category folder of `root`, in sorted order.
+
+    A mask is paired by stem, `NNN_mask` or else `NNN`; a defective image without one keeps mask "".
+
+    Raises:
+      InputError: no category folder there; where the root is one level off, the right one is named.
+    """
+    root = Path(root)
+    categories = [d for d in _folders(root) if _is_category(d)]
+    if not categories:
+        raise InputError(_no_category(root))
+    return Manifest(root, tuple(r for c in categories for r in _category_records(root, c)))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List the image files directly in a folder, sorted by name; hidden files are passed over."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
+
+
+def _category_records(root: Path, category: Path) -> list[Record]:
+    records = []
+    for split in SPLITS:
+        for folder in _folders(category / split):
+            label = canonical_label(folder.name)
+            masks = {p.stem: p for p in images_in(category / "ground_truth" / folder.name)}
+            for image in images_in(folder):
+                mask = masks.get(f"{image.stem}_mask") or masks.get(image.stem)
+                if label == GOOD:
+                    mask = None
+                records.append(
+                    Record(
+                        path=image.relative_to(root).as_posix(),
+                        category=category.name,
+                        subclass="",
+                        split=split,
+                        label=label,
+                        mask=mask.relative_to(root).as_posix() if mask else "",
+                    )
+                )
+    return records
+
+
+def _folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(d for d in path.iterdir() if d.is_dir() and not d.name.startswith("."))
+
+
+def _is_category(path: Path) -> bool:
+    return (path / "train").is_dir() or (path / "test").is_dir()
+
+
+def _no_category(root: Path) -> str:
+    if _is_category(root):
+        return f"{root}: this is one category: set data.root to the folder above it"
+    if _is_category(root.absolute().parent):
+        return f"{root}: this is a part of a category: set data.root two folders higher"
+    for deeper in _folders(root):
+        if any(_is_category(d) for d in _folders(deeper)):
+            return f"{root}: the categories are one level deeper: set data.root to {deeper}"
+    return f"{root}: no <category>/train folder here: set data.root or data.layout"

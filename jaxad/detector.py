@@ -1,0 +1,44 @@
+"""A detector: frozen backbones composed with a method, as pure functions of uint8 images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detector:
+    """Backbones ∘ method.
+
+    Its variables are `{"backbones": {role: ...}, "method": ...}`; only the method's are trained.
+    """
+
+    backbones: Mapping[str, Backbone]
+    """By role: PFM has "source" and "target"."""
+    method: Method
+
+    def features(self, variables: Variables, images: Array) -> Features:
+        """Map `(B, H, W, 3)` uint8 images to all feature maps, named `role/level`."""
+        return {
+            f"{role}/{level}": value
+            for role, backbone in self.backbones.items()
+            for level, value in backbone.features(variables["backbones"][role], images).items()
+        }
+
+    def loss(
+        self, variables: Variables, batch: Mapping[str, Array], rng: Array
+    ) -> tuple[Array, Aux]:
+        """The method's training loss on `batch["image"]`, `(B, H, W, 3)` uint8."""
+        features = self.features(variables, batch["image"])
+        return self.method.loss(variables["method"], features, batch, rng)
+
+    def score(self, variables: Variables, images: Array) -> Scores:
+        """Score `(B, H, W, 3)` uint8 images: maps `(B, H, W)`, image scores `(B,)`.
+
+        Evaluation, prediction, export and benchmarks all call exactly this function.
+        """
+        height, width = images.shape[1:3]
+        features = self.features(variables, images)
+        return self.method.score(variables["method"], features, size=(height, width))

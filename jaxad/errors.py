@@ -1,0 +1,15 @@
+"""The one error that a user is meant to read. Imports nothing, so that every room can raise it."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that a user can mend: one line that names the thing and the mend.
+
+    The command line prints it without a traceback and exits with 2. The text may quote names taken
+    from files, so what could break the line or steer a terminal is shown escaped.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

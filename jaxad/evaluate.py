@@ -1,0 +1,308 @@
+"""The evaluation job: score every test image, measure, write `results.json` and the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxad
+from jaxad import checkpoint
+from jaxad.build import build_backbones, build_method
+from jaxad.config import load_config, write_json
+from jaxad.core import InputError, Variables
+from jaxad.data.images import decode_image
+from jaxad.data.layouts import load_dataset
+from jaxad.data.manifest import Manifest, Record
+from jaxad.data.pipeline import batches
+from jaxad.detector import Detector
+from jaxad.metrics.summary import category_metrics, mean_metrics
+from jaxad.parallel import DataParallel, data_parallel
+from jaxad.progress import track
+from jaxad.report.html import write_report
+from jaxad.report.view import CategoryView, view_category
+
+
+class Job(NamedTuple):
+    """One detector: what it is trained on, and the categories it is tested on."""
+
+    name: str
+    train: tuple[Record, ...]
+    test: dict[str, tuple[Record, ...]]
+    """By category."""
+
+
+class Scored(NamedTuple):
+    """One category's test images, scored."""
+
+    records: tuple[Record, ...]
+    labels: np.ndarray[Any, Any]
+    """`(N,)` 0 or 1."""
+    scores: np.ndarray[Any, Any]
+    """`(N,)` float32."""
+    maps: np.ndarray[Any, Any]
+    """`(N, H, W)` float32."""
+    masks: np.ndarray[Any, Any]
+    """`(N, H, W)` bool."""
+    has_mask: np.ndarray[Any, Any]
+    """`(N,)` bool: whether `masks` tells the truth of this image."""
+    seconds: float
+    steady: tuple[int, float]
+    """Images and seconds after the first batch, which compiles."""
+
+
+class Outcome(NamedTuple):
+    """All that results and report need of one job."""
+
+    root: Path
+    scored: dict[str, Scored]
+    n_train: dict[str, int]
+    seconds: dict[str, float]
+
+
+def read_dataset(config: Any) -> Manifest:
+    """Load and judge the data set that the configuration names."""
+    data = config.data
+    names = tuple(name.strip() for name in data.categories.split(",") if name.strip())
+    options = data.folder.to_dict() if data.layout == "folder" else {}
+    return load_dataset(data.layout, data.root, categories=names, **options)
+
+
+def check_batches(config: Any, parallel: DataParallel) -> None:
+    """Refuse sizes that do not split over the devices, before any work is done."""
+    n = parallel.device_count
+    sizes = [
+        ("train.batch_size", config.train.batch_size),
+        ("score.batch_size", config.score.batch_size),
+        *(("train.positions", count) for count in config.train.positions if count),
+    ]
+    for key, size in sizes:
+        if size < 1 or size % n:
+            raise InputError(
+                f"{key} is {size}, which {n} devices can not share: use a multiple of {n}"
+            )
+
+
+def jobs(manifest: Manifest, config: Any) -> list[Job]:
+    """Split a data set into detectors: one a category, or one for all."""
+    by_category = {name: manifest.select(name) for name in manifest.categories}
+    train = {n: m.select(split="train").records for n, m in by_category.items()}
+    test = {n: m.select(split="test").records for n, m in by_category.items()}
+    if config.data.one_for_all:
+        return [Job("all", tuple(r for records in train.values() for r in records), test)]
+    return [Job(name, train[name], {name: test[name]}) for name in by_category]
+
+
+def score_category(
+    name: str,
+    records: Sequence[Record],
+    root: Path,
+    detector: Detector,
+    variables: Variables,
+    config: Any,
+    parallel: DataParallel,
+    score: Any,
+) -> Scored:
+    """Score the test images of one category in their order."""
+    height, width = config.data.image_size
+    count, size = len(records), config.score.batch_size
+    maps = np.empty((count, height, width), np.float32)
+    scores = np.empty(count, np.float32)
+    masks = np.zeros((count, height, width), bool)
+    has_mask = np.zeros(count, bool)
+    stream = batches(
+        Manifest(root, tuple(records)),
+        image_size=(height, width),
+        batch_size=size,
+        resample=config.data.resize,
+        workers=config.data.workers,
+    )
+    start = warm = time.monotonic()
+    done = first = 0
+    for batch in track(stream, f"{name} score", count, "images", size):
+        valid = batch["_mask"]
+        rows = slice(done, done + int(valid.sum()))
+        found = score(variables, parallel.shard(batch["image"]))
+        maps[rows], scores[rows] = found.map[valid], found.image[valid]
+        masks[rows], has_mask[rows] = batch["mask"][valid], batch["has_mask"][valid]
+        done = rows.stop
+        if rows.start == 0:
+            warm, first = time.monotonic(), done
+    end = time.monotonic()
+    if not np.isfinite(scores).all() or not np.isfinite(maps).all():
+        bad = records[int(np.flatnonzero(~np.isfinite(scores + maps.sum(axis=(1, 2))))[0])].path
+        raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
+    labels = np.asarray([not record.is_good for record in records], np.int32)
+    steady = (done - first, end - warm) if done > first else (done, end - start)
+    return Scored(tuple(records), labels, scores, maps, masks, has_mask, end - start, steady)
+
+
+def evaluate_job(
+    job: Job,
+    root: Path,
+    detector: Detector,
+    variables: Variables,
+    config: Any,
+    parallel: DataParallel,
+) -> Outcome:
+    """Score every category of a job with `Detector.score`."""
+    score = parallel.map(detector.score)
+    scored = {
+        name: score_category(name, records, root, detector, variables, config, parallel, score)
+        for name, records in job.test.items()
+        if records
+    }
+    seconds = {"features": 0.0, "train": 0.0, "score": sum(s.seconds for s in scored.values())}
+    n_train = {n: sum(r.category == n for r in job.train) for n in job.test}
+    return Outcome(root, scored, n_train, seconds)
+
+
+def measure(scored: Scored, n_train: int) -> dict[str, Any]:
+    """All metrics of one category; images whose mask is unknown count for image metrics only."""
+    known = scored.has_mask
+    any_defect = bool((scored.masks[known]).any())
+    return category_metrics(
+        scored.labels,
+        scored.scores,
+        scored.masks[known] if any_defect else None,
+        scored.maps[known] if any_defect else None,
+        n_train=n_train,
+    )
+
+
+def finish(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str, Any]:
+    """Write `results.json` and the report from all outcomes; return the results."""
+    categories = {
+        name: measure(scored, outcome.n_train[name])
+        for outcome in outcomes
+        for name, scored in outcome.scored.items()
+    }
+    every = [scored for outcome in outcomes for scored in outcome.scored.values()]
+    images, seconds = (sum(s.steady[i] for s in every) for i in (0, 1))
+    results = {
+        "method": config.method.name,
+        "dataset": config.data.layout,
+        "categories": categories,
+        "mean": mean_metrics(categories),
+        "seconds": {
+            key: round(sum(o.seconds[key] for o in outcomes), 3)
+            for key in ("features", "train", "score")
+        },
+        "images_per_second": round(images / seconds, 2) if seconds else None,
+        "environment": environment(config),
+    }
+    write_json(workdir / "results.json", results)
+    views = {
+        name: view_scored(scored, outcome.root, config)
+        for outcome in outcomes
+        for name, scored in outcome.scored.items()
+    }
+    write_report(
+        workdir / "report" / "index.html",
+        title=f"{config.method.name} on {config.data.layout}",
+        results=results,
+        categories=views,
+        config_text=str(config),
+    )
+    return results
+
+
+def view_scored(scored: Scored, root: Path, config: Any) -> CategoryView:
+    """What the report shows of one category."""
+    return view_category(
+        [record.path for record in scored.records],
+        scored.labels,
+        scored.scores,
+        scored.maps,
+        load=lambda i: decode_image(
+            root / scored.records[i].path,
+            size=tuple(config.data.image_size),
+            resample=config.data.resize,
+        ),
+        masks=scored.masks,
+        has_mask=scored.has_mask & (scored.masks.any(axis=(1, 2)) | (scored.labels == 0)),
+        n=config.report.examples,
+    )
+
+
+def environment(config: Any) -> dict[str, Any]:
+    """What a figure depends on beside the code."""
+    return {
+        "jaxad": jaxad.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "device": jax.local_devices()[0].device_kind,
+        "devices": jax.local_device_count(),
+        "cores": os.cpu_count(),
+        "parallel": config.train.parallel,
+    }
+
+
+def restore(
+    workdir: Path, name: str, config: Any, hashes: dict[str, str], axis_name: str | None = None
+) -> tuple[Detector, Variables]:
+    """Rebuild one trained detector of a work directory.
+
+    Raises:
+        InputError: The weights are missing or not those it was trained with, or the checkpoint is
+            missing or damaged.
+    """
+    backbones = build_backbones(config)
+    for role, trained_with in hashes.items():
+        if backbones.sha256[role] != trained_with:
+            raise InputError(
+                f"the {role} weights ({config.method[role]}) are not those that {workdir} was "
+                f"trained with (SHA-256 {trained_with[:12]}…): bring those back, or train again"
+            )
+    method, _ = build_method(config, backbones.networks, axis_name=axis_name)
+    detector = Detector(backbones.networks, method)
+    height, width = config.data.image_size
+    image = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+    template = jax.eval_shape(
+        lambda v, x: method.init(jax.random.key(0), detector.features({"backbones": v}, x)),
+        backbones.variables,
+        image,
+    )
+    trained = checkpoint.restore(workdir / "checkpoints" / name, template)
+    return detector, {"backbones": backbones.variables, "method": trained}
+
+
+def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Variables, Any]:
+    """Load a trained detector: `(detector, variables, config)`; `detector.score` is jit-able.
+
+    Args:
+        workdir: What `jaxad train` wrote.
+        detector: Name of a category (or "all"); may be left out where there is only one.
+
+    Raises:
+        InputError: Not a work directory, no such detector, other weights, or a damaged checkpoint.
+    """
+    workdir = Path(workdir)
+    config, hashes = load_config(workdir / "config.json")
+    folder = workdir / "checkpoints"
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if detector is None and len(names) == 1:
+        detector = names[0]
+    if detector not in names:
+        raise InputError(f"{workdir} has detectors {names}: name one of them, not {detector!r}")
+    return *restore(workdir, detector, config, hashes), config
+
+
+def evaluate(workdir: Path) -> dict[str, Any]:
+    """Score and measure a trained work directory again; rewrite its results and report."""
+    config, hashes = load_config(workdir / "config.json")
+    parallel = data_parallel(config.train.parallel)
+    check_batches(config, parallel)
+    manifest = read_dataset(config)
+    outcomes = []
+    for job in jobs(manifest, config):
+        detector, variables = restore(workdir, job.name, config, hashes, parallel.axis_name)
+        variables = parallel.replicate(variables)
+        outcomes.append(evaluate_job(job, manifest.root, detector, variables, config, parallel))
+    return finish(outcomes, config, workdir)

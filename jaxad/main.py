@@ -1,0 +1,131 @@
+"""The command line: `jaxad train|evaluate|data`. Flags only; the jobs are in their own rooms.
+
+Exit code 0 when the job was done, 2 for unusable arguments or input (one line on standard error),
+130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxad.errors import InputError
+
+
+def parse_config(arguments: Sequence[str]) -> Any:
+    """Read `--config FILE[:ARGUMENT]` and `--config.a.b=v` with ml_collections' own parser.
+
+    Raises:
+        InputError: No file, an unknown key, or a value of the wrong type.
+    """
+    own = flags.FlagValues()  # not absl's global ones: nothing is left behind
+    config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=own)
+    try:
+        rest = own(["jaxad", *arguments])[1:]
+        config = own.config
+        if config is None:
+            raise InputError("--config is missing: name a file of configs/, e.g. configs/mb_pfm.py")
+        if rest:
+            raise InputError(f"unknown argument {rest[0]!r}: see `jaxad train --help`")
+        config.to_dict()  # a file that can not be loaded answers only now
+    except flags.Error as error:
+        raise InputError(
+            f"{str(error).splitlines()[0]}: see the keys in jaxad/config.py"
+        ) from error
+    except (AttributeError, KeyError) as error:
+        key = str(error).strip("\"'")
+        raise InputError(
+            f"unknown configuration key {key!r}: see the keys in jaxad/config.py"
+        ) from error
+    except (OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"the configuration can not be read: {line}") from error
+    return config
+
+
+def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.report.table import format_table
+    from jaxad.train import train
+
+    results = train(parse_config(rest), args.workdir, overwrite=args.overwrite)
+    _print_results(results, args.workdir, format_table)
+
+
+def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.evaluate import evaluate
+    from jaxad.report.table import format_table
+
+    _print_results(evaluate(args.workdir), args.workdir, format_table)
+
+
+def _print_results(results: dict[str, Any], workdir: Path, format_table: Any) -> None:
+    print(format_table(results))
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
+    print(f"{seconds}; scoring {results['images_per_second']} images a second")
+    print(f"report: {workdir / 'report' / 'index.html'}")
+
+
+def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.data.check import describe
+    from jaxad.data.layouts import guess_layout, scan_dataset
+
+    layout = args.layout or guess_layout(args.root)
+    text, usable = describe(scan_dataset(layout, args.root), decode=args.decode)
+    print(text)
+    if not usable:
+        raise InputError(f"{args.root} can not be used as it is: see the problems above")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of everything but the configuration."""
+    parser = argparse.ArgumentParser(prog="jaxad", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser(
+        "train",
+        help="train and evaluate a detector for every category",
+        usage="jaxad train --config FILE[:ARGUMENT] --workdir DIR [--overwrite] [--config.a.b=V …]",
+        description="The keys of a configuration are listed in jaxad/config.py.",
+    )
+    train.add_argument("--workdir", type=Path, required=True, help="folder to make")
+    train.add_argument("--overwrite", action="store_true", help="replace a run in --workdir")
+    train.set_defaults(run=_train, takes_config=True)
+
+    evaluate = commands.add_parser("evaluate", help="score and measure a trained detector again")
+    evaluate.add_argument("--workdir", type=Path, required=True, help="folder of `jaxad train`")
+    evaluate.set_defaults(run=_evaluate, takes_config=False)
+
+    data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True)
+    check = data.add_parser("check", help="count images and list every problem")
+    check.add_argument("root")
+    check.add_argument("--layout", help="default: guessed from the folder")
+    check.add_argument("--decode", action="store_true", help="decode every image, not only headers")
+    check.set_defaults(run=_data_check, takes_config=False)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = make_parser()
+    try:
+        args, rest = parser.parse_known_args(arguments)
+        if rest and not args.takes_config:
+            parser.error(f"unknown argument {rest[0]}")
+        args.run(args, rest)
+    except SystemExit as stop:  # argparse's own: --help or an unusable flag
+        return int(stop.code or 0)
+    except InputError as error:
+        print(f"jaxad: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("jaxad: interrupted", file=sys.stderr)
+        return 130
+    return 0

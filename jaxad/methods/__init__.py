@@ -1,0 +1,1 @@
+"""Detection methods, one paper a file."""

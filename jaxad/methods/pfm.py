@@ -1,0 +1,271 @@
+"""PFM, B-PFM and MB-PFM: map one frozen network's features to another's (Wan et al., 2022).
+
+A mapping network learns, on normal images, to predict the target network's feature vector at a
+position from the source network's (PFM, Eq. 4-9), and back (B-PFM, Eq. 10-13), at several levels
+(MB-PFM, Eq. 14-15). Where features of a defect can not be predicted, the squared error is high.
+
+Every layer acts on the last axis, so whole maps `(B, h, w, C)` and drawn positions `(n, C)` go
+through the same functions. The defaults are the authors' code; `normalise_output` and
+`conv_block_everywhere` are what the paper prints and the code does not do.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
+from jaxad.ops.layers import BatchNorm, Linear
+from jaxad.ops.normalise import l2_normalise
+from jaxad.ops.resample import resize_map
+
+
+class PairLevel(NamedTuple):
+    """One level of the pair of networks, with its mapping networks' size and learning rate."""
+
+    source: str
+    """Feature name of the source network, F_S."""
+    target: str
+    """Feature name of the target network, F_T."""
+    latent: int
+    """c of Table II: the width of the shared mapping unit's output."""
+    learning_rate: float
+    """Peak learning rate of this level."""
+
+    @property
+    def name(self) -> str:
+        """Name of this level in variables and metrics: the source's level."""
+        return self.source.rsplit("/", 1)[-1]
+
+
+class ConvBlock(nn.Module):
+    """ReLU(BatchNorm(Conv 1×1)), footnote 2 of Table I; only the convolution if `linear`."""
+
+    features: int
+    linear: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Map `(..., C)` to `(..., features)`."""
+        x = Linear(self.features, name="conv")(x)
+        if self.linear:
+            return x
+        return nn.relu(BatchNorm(axis_name=self.axis_name, name="bn")(x, train=train))
+
+
+class MappingNetworks(nn.Module):
+    """MNN and, if bidirectional, RMNN of one level (Table I), sharing Layer3."""
+
+    source_channels: int
+    target_channels: int
+    latent: int
+    bidirectional: bool = True
+    conv_block_everywhere: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, F_S: Array, F_T: Array, *, train: bool) -> tuple[Array, Array | None]:
+        """Map source to target features and back: `(F_MS, F_MT)`, F_MT None if one-way.
+
+        Args:
+            F_S: `(..., c_S)`, L2-normalised.
+            F_T: `(..., c_T)`, L2-normalised.
+            train: Use batch statistics (and update the running ones) instead of running ones.
+        """
+        c_S, c_T, c = self.source_channels, self.target_channels, self.latent
+
+        def block(features: int, name: str, *, linear: bool = False) -> ConvBlock:
+            linear = linear and not self.conv_block_everywhere
+            return ConvBlock(features, linear=linear, axis_name=self.axis_name, name=name)
+
+        # Table I prints 2c_S × c for Layer3; its input is Layer2's output, 2c wide.
+        shared = block(c, "layer3_shared", linear=True)
+
+        def network(x: Array, c_in: int, c_out: int, direction: str) -> Array:
+            x = block(c_in // 2 + c, f"{direction}_layer1")(x, train=train)
+            x = block(2 * c, f"{direction}_layer2")(x, train=train)
+            x = shared(x, train=train)
+            x = block(2 * c, f"{direction}_layer4")(x, train=train)
+            x = block(c_out // 2 + c, f"{direction}_layer5")(x, train=train)
+            return block(c_out, f"{direction}_layer6", linear=True)(x, train=train)
+
+        F_MS = network(F_S, c_S, c_T, "forward")
+        F_MT = network(F_T, c_T, c_S, "reverse") if self.bidirectional else None
+        return F_MS, F_MT
+
+
+def _check_pair(level: PairLevel, features: Features) -> None:
+    for name in (level.source, level.target):
+        if name not in features:
+            raise InputError(f"level {name!r} is not among the features {sorted(features)}")
+    here, there = features[level.source].shape[:-1], features[level.target].shape[:-1]
+    if here != there:
+        raise InputError(
+            f"{level.source} has positions {here} but {level.target} has {there}: "
+            "a pair of levels must have the same stride; choose other method.levels"
+        )
+
+
+def top_share_mean(map_: Array, share: float) -> Array:
+    """Mean of the highest `share` of the pixels of `(B, H, W)` maps, `(B,)`; 0: the maximum."""
+    flat = map_.reshape(map_.shape[0], -1)
+    count = max(1, round(share * flat.shape[1]))
+    if count == 1:
+        return jnp.max(flat, axis=1)
+    return jnp.mean(jax.lax.top_k(flat, count)[0], axis=1)
+
+
+def pfm(
+    levels: Sequence[PairLevel],
+    *,
+    bidirectional: bool = True,
+    normalise_output: bool = False,
+    conv_block_everywhere: bool = False,
+    weight_decay: float = 1e-5,
+    decoupled_weight_decay: bool = False,
+    one_cycle: bool = False,
+    weigh_levels: bool = False,
+    smoothing: float = 0.0,
+    top_share: float = 0.0,
+    axis_name: str | None = None,
+) -> Method:
+    """Build PFM (`bidirectional=False`, one level), B-PFM (one level) or MB-PFM (several).
+
+    Args:
+        levels: The levels to map, shallow first; any subset, at least one.
+        bidirectional: Map both ways, sharing Layer3 (B-PFM).
+        normalise_output: L2-normalise the mapped features in loss and score, as Eq. 7, 8, 12 and 13
+            are printed; the authors' code compares the raw output (default).
+        conv_block_everywhere: BatchNorm and ReLU after Layer3 and Layer6 too (Table I, footnote 2).
+        weight_decay: Coefficient, on every parameter; added to the gradient as torch's Adam does.
+        decoupled_weight_decay: Apply it to the weights instead, as AdamW.
+        one_cycle: Cosine one-cycle schedule (torch's `OneCycleLR` defaults, without its cycle of
+            β1) instead of a constant rate.
+        weigh_levels: Divide each level's map by its mean over the normal images that `finalize`
+            saw, so that a level counts by how far a position stands out from what is normal there;
+            Eq. 15 averages the plain maps (default).
+        smoothing: Standard deviation in pixels of a Gaussian on the final map; the paper has none.
+        top_share: Image score = mean of this share of the highest pixels; 0: the maximum (Eq. 9).
+        axis_name: Mapped axis over which BatchNorm statistics are shared, None outside of pmap.
+
+    Returns:
+        A `Method`. Its variables: `params` and `batch_stats` by level name, and with `weigh_levels`
+        the collection `level_stats` (`mean`, one scalar a level), 1 until `finalize` sets it.
+    """
+    if not levels:
+        raise InputError("method.levels is empty: name at least one level")
+    names = [level.name for level in levels]
+    if len(set(names)) != len(names):
+        raise InputError(f"method.levels names a level twice: {names}")
+
+    def networks(level: PairLevel, features: Features) -> MappingNetworks:
+        return MappingNetworks(
+            source_channels=features[level.source].shape[-1],
+            target_channels=features[level.target].shape[-1],
+            latent=level.latent,
+            bidirectional=bidirectional,
+            conv_block_everywhere=conv_block_everywhere,
+            axis_name=axis_name,
+        )
+
+    def of_level(variables: Variables, level: PairLevel) -> Variables:
+        return {name: variables[name][level.name] for name in ("params", "batch_stats")}
+
+    def squared_errors(
+        level: PairLevel, variables: Variables, features: Features, *, train: bool
+    ) -> tuple[list[Array], Variables]:
+        """Squared error of each direction, `(..., c_T)` and `(..., c_S)`, and new statistics."""
+        _check_pair(level, features)
+        F_S, F_T = l2_normalise(features[level.source]), l2_normalise(features[level.target])
+        (F_MS, F_MT), updates = networks(level, features).apply(
+            of_level(variables, level), F_S, F_T, train=train, mutable=["batch_stats"]
+        )
+        pairs = [(F_MS, F_T)] + ([(F_MT, F_S)] if F_MT is not None else [])
+        if normalise_output:
+            pairs = [(l2_normalise(mapped), true) for mapped, true in pairs]
+        return [jnp.square(mapped - true) for mapped, true in pairs], updates
+
+    def init(rng: Array, features: Features) -> Variables:
+        variables: Variables = {"params": {}, "batch_stats": {}}
+        for level in levels:
+            _check_pair(level, features)
+            F_S, F_T = (
+                jnp.zeros((2, features[name].shape[-1])) for name in (level.source, level.target)
+            )
+            # A level's weights depend on its name only, not on which others are trained beside it.
+            key = jax.random.fold_in(rng, zlib.crc32(level.name.encode()) & 0x7FFFFFFF)
+            made = networks(level, features).init(key, F_S, F_T, train=True)
+            for collection in ("params", "batch_stats"):
+                variables[collection][level.name] = made.get(collection, {})
+        if weigh_levels:
+            variables["level_stats"] = {name: {"mean": jnp.ones(())} for name in names}
+        return variables
+
+    def loss(
+        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
+    ) -> tuple[Array, Aux]:
+        del batch, rng  # no labels and no randomness in this method
+        losses: dict[str, Array] = {}
+        statistics = {}
+        for level in levels:
+            errors, updates = squared_errors(level, variables, features, train=True)
+            losses[level.name] = jnp.sum(jnp.stack([jnp.mean(error) for error in errors]))
+            statistics[level.name] = updates["batch_stats"]
+        one = jnp.ones(())
+        metrics = {f"loss_{name}": (value, one) for name, value in losses.items()}
+        return jnp.sum(jnp.stack(list(losses.values()))), Aux({"batch_stats": statistics}, metrics)
+
+    def level_maps(variables: Variables, features: Features) -> dict[str, Array]:
+        """AS^k, `(B, h, w)` for every level (Eq. 8, 13, 14)."""
+        maps = {}
+        for level in levels:
+            errors, _ = squared_errors(level, variables, features, train=False)
+            maps[level.name] = jnp.mean(jnp.stack([jnp.sum(e, axis=-1) for e in errors]), axis=0)
+        return maps
+
+    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
+        maps = level_maps(variables, features)
+        if weigh_levels:
+            maps = {k: v / variables["level_stats"][k]["mean"] for k, v in maps.items()}
+        resized = [resize_map(map_, size=size, sigma=smoothing) for map_ in maps.values()]
+        final = jnp.mean(jnp.stack(resized), axis=0)  # Eq. 15
+        return Scores(final, top_share_mean(final, top_share))
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        def chain(level: PairLevel) -> optax.GradientTransformation:
+            rate: optax.ScalarOrSchedule = level.learning_rate
+            if one_cycle:
+                rate = optax.cosine_onecycle_schedule(steps, level.learning_rate)
+            if decoupled_weight_decay:
+                return optax.adamw(rate, weight_decay=weight_decay)
+            # torch's Adam: the decay is part of the gradient that the moments see.
+            return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(rate))
+
+        def labels(params: Variables) -> dict[str, Variables]:
+            return {name: jax.tree.map(lambda _, n=name: n, params[name]) for name in params}
+
+        return optax.multi_transform({level.name: chain(level) for level in levels}, labels)
+
+    def finalize(variables: Variables, batches: Iterable[Features]) -> Variables:
+        means = jax.jit(lambda v, f: {k: jnp.mean(m) for k, m in level_maps(v, f).items()})
+        total = dict.fromkeys(names, 0.0)
+        count = 0
+        for features in batches:
+            images = len(features[levels[0].source])
+            for name, value in means(variables, features).items():
+                total[name] += float(value) * images
+            count += images
+        if count == 0 or any(not math.isfinite(t) or t <= 0 for t in total.values()):
+            raise InputError(f"level statistics need normal images with finite errors, got {total}")
+        stats = {name: {"mean": jnp.asarray(total[name] / count, jnp.float32)} for name in names}
+        return {**variables, "level_stats": stats}
+
+    return Method(init, loss, score, optimizer, finalize if weigh_levels else None)

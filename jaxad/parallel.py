@@ -1,0 +1,115 @@
+"""The only room that knows devices: one step body, run data-parallel by pmap or by jit.
+
+The state is an ordinary replicated tree under both (`in_axes=(None, 0, None)`, `out_axes=None`), so
+it is saved, donated and compared like any other. Bodies contain no collectives of their own: pmap
+gets them through the injected `mean` and the `axis_name` of BatchNorm; jit needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxad.core import InputError
+
+AXIS = "batch"
+
+
+class DataParallel(NamedTuple):
+    """A backend's functions. `shard` every batch and `replicate` every state before the call."""
+
+    axis_name: str | None
+    """For modules that share statistics over devices; None where the compiler does it."""
+    mean: Callable[[Any], Any]
+    """Average over devices, to be injected into `steps.make_train_step`."""
+    train_step: Callable[[Callable[..., Any]], Callable[..., Any]]
+    """Compile `step(state, batch, rng) -> (state, metrics)`; the state's buffers are donated."""
+    map: Callable[[Callable[..., Any]], Callable[..., Any]]
+    """Compile `f(variables, batch) -> outputs` (leading axis = batch) for sharded batches.
+
+    The outputs are host arrays in the order of the batch.
+    """
+    replicate: Callable[[Any], Any]
+    shard: Callable[[Any], Any]
+    device_count: int
+
+
+def data_parallel(
+    backend: str = "pmap", *, devices: Sequence[jax.Device] | None = None
+) -> DataParallel:
+    """Set up data parallelism over `devices` (default: all local ones).
+
+    Args:
+        backend: "pmap" or "jit" (NamedSharding of the batch, replicated state).
+        devices: In the order in which a batch is split over them.
+
+    Raises:
+        InputError: Unknown backend.
+    """
+    if backend not in ("pmap", "jit"):
+        raise InputError(f"train.parallel is {backend!r}: use 'pmap' or 'jit'")
+    devices = list(jax.local_devices() if devices is None else devices)
+    n = len(devices)
+    mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (AXIS,)))
+
+    def replicate(tree: Any) -> Any:
+        return jax.device_put(tree, everywhere)
+
+    def check(tree: Any) -> None:
+        for leaf in jax.tree.leaves(tree):
+            if len(leaf) % n:
+                raise InputError(
+                    f"a batch of {len(leaf)} can not be split over {n} devices: set "
+                    "train.batch_size, train.positions and score.batch_size to multiples of it"
+                )
+
+    if backend == "jit":
+
+        def shard(tree: Any) -> Any:
+            check(tree)
+            return jax.device_put(tree, split)
+
+        def train_step(step: Callable[..., Any]) -> Callable[..., Any]:
+            return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+
+        def map_(function: Callable[..., Any]) -> Callable[..., Any]:
+            compiled = jax.jit(function, out_shardings=split)
+            return lambda variables, batch: jax.tree.map(np.asarray, compiled(variables, batch))
+
+        return DataParallel(None, lambda tree: tree, train_step, map_, replicate, shard, n)
+
+    def shard_leading(tree: Any) -> Any:
+        check(tree)
+        return jax.tree.map(
+            lambda x: jax.device_put(x.reshape(n, len(x) // n, *x.shape[1:]), split), tree
+        )
+
+    def mean(tree: Any) -> Any:
+        return jax.lax.pmean(tree, AXIS)
+
+    def pmap_train_step(step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 0, None),
+            out_axes=None,
+            donate_argnums=0,
+            devices=devices,
+        )
+
+    def pmap_map(function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+        def run(variables: Any, batch: Any) -> Any:
+            return jax.tree.map(
+                lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), compiled(variables, batch)
+            )
+
+        return run
+
+    return DataParallel(AXIS, mean, pmap_train_step, pmap_map, replicate, shard_leading, n)

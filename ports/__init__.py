@@ -1,0 +1,1 @@
+"""Weight files of other frameworks, read without those frameworks and turned into jaxad's trees."""

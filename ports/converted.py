@@ -1,0 +1,185 @@
+"""What every converter makes, and the strict gathering of arrays that all of them share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxad.backbones import weights
+from jaxad.backbones.architectures import Architecture, architecture
+from jaxad.core import InputError, Preprocess, Variables
+
+State = Mapping[str, np.ndarray]
+"""Array name in the source framework -> array."""
+
+
+class Converted(NamedTuple):
+    """Weights as our variable tree, and what has to be known to use them."""
+
+    variables: Variables
+    folded: bool
+    """Whether the source had BatchNorm folded into its convolutions."""
+    levels: tuple[str, ...]
+    """The levels that the source reaches, in order of depth."""
+    preprocess: Preprocess
+
+
+class Naming(NamedTuple):
+    """How one framework names the arrays of one architecture."""
+
+    framework: str
+    array: Callable[[tuple[str, ...]], str]
+    """Our path (collection, scopes…, "conv" | "bn", leaf) -> their name."""
+    statistics: str
+    """Suffix of their running means: without any such name, BatchNorm has been folded."""
+    ignored: re.Pattern[str]
+    """Names that a feature extractor has no use for: the classifier and counters."""
+    bias_before_norm: bool = False
+    """Whether a convolution under BatchNorm has a bias (it goes into the running mean)."""
+    hwio: bool = False
+    """Whether kernels may also come as HWIO."""
+
+
+def gather(arch: str, state: State, naming: Naming) -> Converted:
+    """Take from `state` exactly what the architecture wants.
+
+    A file may end at the end of a stage; what it reaches becomes `levels`. Arrays are widened or
+    narrowed to float32.
+
+    Raises:
+        InputError: Arrays are missing, unknown, of another shape, not finite, or not numbers of a
+            network; the line lists a few of each.
+    """
+    table = architecture(arch)
+    label = f"{arch} from {naming.framework} names"
+    folded = not any(name.endswith(naming.statistics) for name in state)
+    levels, shapes = _reach(table, state, naming, folded=folded)
+
+    used: set[str] = set()
+    missing: list[str] = []
+    misshapen: list[str] = []
+    flat: dict[tuple[str, ...], np.ndarray] = {}
+
+    def take(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray | None:
+        name = naming.array(path)
+        used.add(name)
+        if name not in state:
+            missing.append(name)
+            return None
+        array = np.asarray(state[name])
+        if path[-1] == "kernel":
+            height, width, inputs, outputs = shape
+            expected = (outputs, inputs, height, width)
+            if array.shape == expected:
+                return array.transpose(2, 3, 1, 0)
+            if naming.hwio and array.shape == shape:
+                return array
+            shape = expected
+        if array.shape != shape:
+            misshapen.append(f"{name} is {array.shape}, not {shape}")
+            return None
+        return array
+
+    for path, leaf in shapes.items():
+        array = take(path, tuple(leaf.shape))
+        if not folded and naming.bias_before_norm and path[-2:] == ("bn", "mean"):
+            bias = take(("params", *path[1:-2], "conv", "bias"), tuple(leaf.shape))
+            if array is not None and bias is not None:
+                array = array.astype(np.float32) - bias.astype(np.float32)
+        if array is not None:
+            flat[path] = _float32(array, f"{label}: {naming.array(path)}", path)
+    unknown = sorted(name for name in state if name not in used and not naming.ignored.search(name))
+
+    problems = [
+        f"{len(found)} {what} ({weights.few(found)})"
+        for what, found in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", misshapen),
+        )
+        if found
+    ]
+    if problems:
+        raise InputError(f"{label}: arrays {'; '.join(problems)}; is it a file of {arch}?")
+    return Converted(unflatten_dict(flat), folded, levels, table.preprocess)
+
+
+def write_converted(
+    path: str | Path,
+    converted: Converted,
+    *,
+    architecture: str,
+    source: str,
+    source_sha256: str,
+    licence: str,
+) -> None:
+    """Write a weight file that `jaxad.load_backbone` reads.
+
+    Args:
+        path: The file to write, usually `ports/weights/<architecture>.safetensors`.
+        converted: What a converter made.
+        architecture: The name of the architecture.
+        source: Name of the file the weights came from (its last part is kept).
+        source_sha256: Its SHA-256 in hex.
+        licence: SPDX identifier of the licence of the weights.
+    """
+    metadata = weights.Metadata(
+        architecture=architecture,
+        levels=converted.levels,
+        folded=converted.folded,
+        source=Path(source).name,
+        source_sha256=source_sha256,
+        licence=licence,
+        preprocess=converted.preprocess,
+    )
+    weights.write(path, converted.variables, metadata=metadata)
+
+
+def refuse_other(arch: str, known: tuple[str, ...], framework: str) -> None:
+    """Refuse an architecture that a framework's names do not cover.
+
+    Raises:
+        InputError: `arch` is not in `known`.
+    """
+    if arch not in known:
+        raise InputError(f"{framework} names cover {', '.join(known)}; not {arch!r}")
+
+
+def _reach(
+    table: Architecture, state: State, naming: Naming, *, folded: bool
+) -> tuple[tuple[str, ...], dict[tuple[str, ...], Any]]:
+    """Return the levels that `state` reaches, and the shapes of our arrays up to the last one."""
+    order = tuple(table.levels)
+
+    def shapes_to(depth: int) -> dict[tuple[str, ...], Any]:
+        flat: dict[tuple[str, ...], Any] = flatten_dict(
+            weights.shapes(table, levels=(order[depth - 1],), folded=folded)
+        )
+        return flat
+
+    here = shapes_to(len(order))
+    for depth in range(len(order), 1, -1):
+        names = {naming.array(path) for path in here}
+        if names <= state.keys():
+            return order[:depth], here
+        below = shapes_to(depth - 1)
+        own = names - {naming.array(path) for path in below}
+        if own & state.keys():  # part of this stage is there: its missing arrays will be named
+            return order[:depth], here
+        here = below
+    return order[:1], here
+
+
+def _float32(array: np.ndarray, label: str, path: tuple[str, ...]) -> np.ndarray:
+    """Return the array as float32; refuse what no trained network holds."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{label} is {array.dtype}, not floating point; is the file right?")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    weights.check_values(label, array, variance=path[-2:] == ("bn", "var"))
+    return array

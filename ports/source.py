@@ -1,0 +1,89 @@
+"""The bytes of a weight file that somebody brought, and the limits on what may be made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxad.errors import InputError
+
+MAX_BYTES = 4 * 2**30
+"""No file longer than this is read; the largest network here (VGG-19) takes 0.6e9 bytes."""
+
+DAMAGED = "the file is damaged; fetch it again"
+
+# `name-f37072fd.pth`: torchvision, timm and others put the first digits of the SHA-256 there.
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+
+
+class Refusal(Exception):  # noqa: N818 - a verdict on the file, not a fault of the program
+    """Why bytes are not read, and the mend: one line that does not name the file."""
+
+
+class Source(NamedTuple):
+    """A weight file as it was brought."""
+
+    path: Path
+    data: bytes
+    sha256: str
+
+
+def budget(file_size: int) -> int:
+    """Most bytes that may be unpacked from a file of `file_size` bytes.
+
+    Zip compression and tensors with a stride of zero let a small file ask for any amount of memory.
+    Real weights stay within twice the file (bfloat16 becomes float32).
+    """
+    return min(MAX_BYTES, 2**26 + 8 * file_size)
+
+
+def read_source(path: str | os.PathLike[str]) -> Source:
+    """Read a file whole and check the hash that its name may carry.
+
+    Raises:
+        InputError: no such file, unreadable, empty, longer than `MAX_BYTES`, or its SHA-256 does
+            not begin with the digits in its name.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name the weight file in it")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: longer than {MAX_BYTES} bytes; no backbone here is so large")
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path}: can not be read ({reason}); check its permissions") from None
+    if not data:
+        raise InputError(f"{path}: is empty; fetch it again")
+    sha256 = hashlib.sha256(data).hexdigest()
+    named = _HASH_IN_NAME.search(path.name)
+    if named and not sha256.startswith(named[1]):
+        raise InputError(
+            f"{path}: the name promises SHA-256 {named[1]} but the content has "
+            f"{sha256[: len(named[1])]}: the download is damaged; fetch it again "
+            f"(or take -{named[1]} out of the name if it is no hash)"
+        )
+    return Source(path, data, sha256)
+
+
+def decode(
+    source: Source, decoder: Callable[[bytes], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Apply a decoder to the bytes and name the file in its refusal.
+
+    Raises:
+        InputError: the decoder refused the bytes.
+    """
+    try:
+        return decoder(source.data)
+    except Refusal as refusal:
+        raise InputError(f"{source.path}: {refusal}") from None

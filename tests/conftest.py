@@ -1,0 +1,26 @@
+"""Strict JAX settings for every test: 4 CPU devices, no silent dtype or rank promotion."""
+
+import os
+
+# Before the first import of jax. NPROC: with fewer worker threads than twice the devices, jax
+# 0.10.2 can starve a collective on CPU and abort.
+os.environ.setdefault("NPROC", "8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4"
+    + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
+)
+
+import absl.flags
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+absl.flags.FLAGS.mark_as_parsed()  # grain's worker processes read an absl flag
+
+
+@pytest.fixture
+def rng() -> jax.Array:
+    return jax.random.key(0)

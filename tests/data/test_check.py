@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxad.data.check import LIMIT, check_dataset, describe
+from jaxad.data.manifest import Manifest, Record
+from jaxad.data.synthetic import write_dataset
+from jaxad.errors import InputError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    write_dataset(
+        tmp_path, categories=("nut",), n_train=3, n_test_good=2, n_test_bad=4, size=(32, 40)
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_sound_dataset(parts: Path, decode: bool) -> None:
+    (parts / "nut" / "ground_truth" / "spot" / "000_mask.png").unlink()
+    text, ok = check_dataset(parts, decode=decode)
+    assert ok
+    assert text.splitlines()[:7] == [
+        "layout mvtec_ad",
+        f"root {parts}",
+        "9 images, 1 category",
+        "nut: train 3 good, test 2 good + 4 defective",
+        "  defects: missing_piece 1, scratch 2, spot 1",
+        "  masks: 3 present, 1 missing",
+        "  modes: RGB 9",
+    ]
+    assert "  sizes: 40x32 9" in text
+    assert "no problems" in text
+    assert ("headers only" in text) != decode
+
+
+def test_all_problems_are_listed(parts: Path) -> None:
+    train = parts / "nut" / "train" / "good"
+    whole = (train / "000.png").read_bytes()
+    (train / "000.png").write_bytes(whole[: len(whole) // 2])
+    (train / "001.png").write_bytes(b"")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(train / "002.png")
+    Image.new("L", (7, 5)).save(parts / "nut" / "ground_truth" / "spot" / "000_mask.png")
+    (parts / "nut" / "train" / "dent").mkdir()
+    Image.new("L", (32, 32)).save(parts / "nut" / "train" / "dent" / "0.png")
+    mask = parts / "nut" / "ground_truth" / "scratch" / "000_mask.png"
+    Image.new("L", (40, 32)).save(mask)
+
+    text, ok = check_dataset(parts, layout="mvtec_ad")
+    assert not ok
+    listed = [line for line in text.splitlines() if line.startswith("problem: ")]
+    assert len(listed) == 4
+    for part in ("defective images in train", "empty (0 bytes)", "16 bits", "7x5 pixels"):
+        assert sum(part in line for line in listed) == 1
+
+    text, ok = check_dataset(parts, layout="mvtec_ad", decode=True)
+    assert not ok
+    assert text.count("problem: ") == 5
+    assert f"problem: {train / '000.png'}: damaged or truncated" in text
+    assert f"remark: {mask}: the mask of a defective image is empty" in text
+    assert "no problems" not in text
+
+
+def test_the_list_is_bounded(tmp_path: Path) -> None:
+    folder = tmp_path / "c" / "train" / "good"
+    folder.mkdir(parents=True)
+    for i in range(LIMIT + 5):
+        (folder / f"{i}.png").touch()
+    text, ok = check_dataset(tmp_path)
+    assert not ok
+    assert text.count("0 bytes") == LIMIT
+    assert text.endswith("problem: and 5 more")
+
+
+def test_files_outside_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    Image.new("L", (77, 66)).save(tmp_path / "secret.png")
+    records = tuple(
+        Record(path, "c", "", "train", "good")
+        for path in ("../secret.png", str(tmp_path / "secret.png"), "absent.png")
+    )
+    text, ok = describe(Manifest(tmp_path / "root", records), decode=True)
+    assert not ok
+    assert "77x66" not in text
+    assert "leave this folder" in text
+    assert "1 files are missing" in text
+
+
+def test_subclasses_and_an_empty_dataset(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (4 + i, 4)).save(tmp_path / f"{i}.png")
+    records = tuple(Record(f"{i}.png", "c", f"s{i % 2}", "train", "good") for i in range(3))
+    text, ok = describe(Manifest(tmp_path, records))
+    assert ok
+    assert "  subclasses: s0 2, s1 1" in text
+    text, ok = describe(Manifest(tmp_path, ()))
+    assert not ok
+    assert "has no images" in text
+    with pytest.raises(InputError, match="can not tell the layout"):
+        check_dataset(tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+def test_real_tiles() -> None:
+    text, ok = check_dataset(SHARED / "magnetic_tile")
+    assert ok
+    assert "magnetic_tile: train 775 good, test 177 good + 392 defective" in text
+    assert "  modes: L 1344" in text

@@ -1,0 +1,259 @@
+"""Layouts on disk to manifests: real datasets, made-up ones, and every refusal."""
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jaxad.data.images import read_header
+from jaxad.data.layouts import LAYOUTS, guess_layout, load_dataset, scan_dataset
+from jaxad.data.manifest import Manifest, Record, write_csv
+from jaxad.errors import InputError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+needs_elpv = pytest.mark.skipif(
+    importlib.util.find_spec("elpv_dataset") is None, reason="elpv-dataset is not installed"
+)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def refusal(layout: str, root: str | Path, **options: object) -> str:
+    with pytest.raises(InputError) as caught:
+        load_dataset(layout, root, **options)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def summary(manifest: Manifest) -> dict[tuple[str, str], int]:
+    return dict(Counter((r.split, r.label) for r in manifest.records))
+
+
+@needs_shared
+def test_real_bottle() -> None:
+    manifest = load_dataset("mvtec_ad", SHARED / "mvtec_ad_256", categories=("bottle",))
+    assert summary(manifest) == {
+        ("train", "good"): 209,
+        ("test", "good"): 20,
+        ("test", "broken_large"): 20,
+        ("test", "broken_small"): 22,
+        ("test", "contamination"): 21,
+    }
+    assert all(bool(r.mask) != r.is_good for r in manifest.records)
+    for r in manifest.records:
+        if r.mask:
+            assert Path(r.mask).stem == Path(r.path).stem + "_mask"
+            assert Path(r.mask).parent.name == r.label
+
+
+@needs_shared
+def test_real_tiles() -> None:
+    manifest = load_dataset("manifest", SHARED / "magnetic_tile")
+    assert len(manifest) == 1344
+    assert summary(manifest) == {
+        ("train", "good"): 775,
+        ("test", "good"): 177,
+        ("test", "blowhole"): 115,
+        ("test", "break"): 85,
+        ("test", "crack"): 57,
+        ("test", "fray"): 32,
+        ("test", "uneven"): 103,
+    }
+    assert manifest.subclasses == tuple(f"exp{i}" for i in range(7))
+    assert load_dataset("manifest", SHARED / "magnetic_tile" / "manifest.csv") == manifest
+
+
+@needs_elpv
+def test_real_cells() -> None:
+    manifest = load_dataset("elpv", "")
+    assert manifest.categories == ("mono", "poly")
+    assert summary(manifest.select("mono")) == {
+        ("train", "good"): 470,
+        ("test", "good"): 118,
+        ("test", "defect_0.33"): 117,
+        ("test", "defect_0.67"): 56,
+        ("test", "defect_1.00"): 313,
+    }
+    assert summary(manifest.select("poly")) == {
+        ("train", "good"): 736,
+        ("test", "good"): 184,
+        ("test", "defect_0.33"): 178,
+        ("test", "defect_0.67"): 50,
+        ("test", "defect_1.00"): 402,
+    }
+    assert not any(r.mask for r in manifest.records)
+    assert read_header(manifest.root / manifest.records[0].path) == ("L", (300, 300))
+    assert load_dataset("elpv", manifest.root) == manifest
+    assert load_dataset("elpv", manifest.root.parent) == manifest
+    assert load_dataset("elpv", "", categories=("poly",)) == manifest.select("poly")
+
+
+def test_cells_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install elpv-dataset" in refusal("elpv", "")
+    assert "holds no labels.csv" in refusal("elpv", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["x.png 0.5 mono", "x.png 2 mono", "x.png mono", "x.png nan mono"])
+def test_cells_of_another_form(tmp_path: Path, line: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"a.png 0.0 mono\n{line}\n")
+    message = refusal("elpv", tmp_path)
+    assert "labels.csv: line 2 is not" in message
+
+
+def test_mvtec_tree(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "license.txt",
+        "b/train/good/000.PNG",
+        "b/train/good/readme.txt",
+        "b/train/good/.hidden.png",
+        "b/test/good/000.png",
+        "b/test/cut/002.jpeg",
+        "b/test/cut/001.tif",
+        "b/test/cut/003.bmp",
+        "b/ground_truth/cut/001_mask.png",
+        "b/ground_truth/cut/002.png",
+        "a/train/good/000.jpg",
+        "a/test/Normal/000.JPG",
+        "a/ground_truth/Normal/000_mask.png",
+    )
+    manifest = load_dataset("mvtec_ad", tmp_path)
+    cut = "b/ground_truth/cut/"
+    assert manifest.records == (
+        Record("a/train/good/000.jpg", "a", "", "train", "good"),
+        Record("a/test/Normal/000.JPG", "a", "", "test", "good"),
+        Record("b/train/good/000.PNG", "b", "", "train", "good"),
+        Record("b/test/cut/001.tif", "b", "", "test", "cut", cut + "001_mask.png"),
+        Record("b/test/cut/002.jpeg", "b", "", "test", "cut", cut + "002.png"),
+        Record("b/test/cut/003.bmp", "b", "", "test", "cut"),
+        Record("b/test/good/000.png", "b", "", "test", "good"),
+    )
+
+
+def test_mvtec_root_one_level_off(tmp_path: Path) -> None:
+    touch(tmp_path, "top/bottle/train/good/0.png", "empty/x.txt")
+    assert f"set data.root to {tmp_path / 'top'}" in refusal("mvtec_ad", tmp_path)
+    assert "the folder above it" in refusal("mvtec_ad", tmp_path / "top" / "bottle")
+    assert "two folders higher" in refusal("mvtec_ad", tmp_path / "top" / "bottle" / "train")
+    assert "no <category>/train" in refusal("mvtec_ad", tmp_path / "empty")
+    assert "no such folder" in refusal("mvtec_ad", tmp_path / "absent")
+    assert "data.root is empty" in refusal("mvtec_ad", "")
+
+
+def test_mvtec_unusable(tmp_path: Path) -> None:
+    touch(tmp_path, "a/train/good/0.png", "b/test/cut/0.png", "c/train/cut/0.png")
+    (tmp_path / "d" / "train" / "good").mkdir(parents=True)
+    message = refusal("mvtec_ad", tmp_path)
+    assert "defective images in train" in message
+    assert "'c/train/cut/0.png'" in message
+    assert "no normal training images in category 'b'" in refusal(
+        "mvtec_ad", tmp_path, categories=("a", "b")
+    )
+    assert "no category 'x', 'd': there are a, b, c" in refusal(
+        "mvtec_ad", tmp_path, categories=("a", "x", "d")
+    )
+    # Only the categories that are asked for need to be complete.
+    assert load_dataset("mvtec_ad", tmp_path, categories=("a",)).categories == ("a",)
+    assert load_dataset("mvtec_ad", tmp_path, categories="a").categories == ("a",)
+    touch(tmp_path, "lone/a/train/readme.txt")
+    assert "has no images" in refusal("mvtec_ad", tmp_path / "lone")
+
+
+def test_folder_of_photos(tmp_path: Path) -> None:
+    root = tmp_path / "bolts"
+    touch(root, *(f"good/{i}.jpg" for i in range(9)), "good/monday/9.jpg")
+    normal_only = load_dataset("folder", root)
+    assert summary(normal_only) == {("train", "good"): 8, ("test", "good"): 2}
+    assert normal_only.categories == ("bolts",)
+    touch(root, "bad/x.jpg", "bad/scratch/y.jpg", "bad/scratch/deep/z.jpg", "bad/dent/x.jpg")
+    touch(root, "masks/scratch/y_mask.png", "masks/scratch/deep/z.png", "masks/dent/x.png")
+    manifest = load_dataset("folder", root, category="m8")
+    assert manifest.categories == ("m8",)
+    # The held-out photos do not depend on what else is there.
+    split = {r.path: r.split for r in manifest.records}
+    assert all(split[r.path] == r.split for r in normal_only.records)
+    assert {(r.path, r.label, r.mask) for r in manifest.records if not r.is_good} == {
+        ("bad/x.jpg", "bad", ""),
+        ("bad/scratch/y.jpg", "scratch", "masks/scratch/y_mask.png"),
+        ("bad/scratch/deep/z.jpg", "scratch", "masks/scratch/deep/z.png"),
+        ("bad/dent/x.jpg", "dent", "masks/dent/x.png"),
+    }
+    assert not any(r.mask for r in load_dataset("folder", root, masks="").records)
+
+
+def test_folder_with_own_names(tmp_path: Path) -> None:
+    touch(tmp_path, "ok/1.png", "ok/nok/2.png", "ok/later/3.png", "ok/m/2.png")
+    manifest = load_dataset(
+        "folder", tmp_path, normal="ok", normal_test="ok/later", abnormal="ok/nok", masks="ok/m"
+    )
+    assert [(r.path, r.split, r.label, r.mask) for r in manifest.records] == [
+        ("ok/1.png", "train", "good", ""),
+        ("ok/later/3.png", "test", "good", ""),
+        ("ok/nok/2.png", "test", "nok", "ok/m/2.png"),
+    ]
+    everything = load_dataset("folder", tmp_path, normal=".", abnormal="ok/nok", masks="ok/m")
+    assert {r.path for r in everything.records if r.is_good} == {"ok/1.png", "ok/later/3.png"}
+
+
+def test_folder_unusable(tmp_path: Path) -> None:
+    touch(tmp_path, "fine/1.png", "bad/a/1.png", "bad/b/1.png", "masks/1.png")
+    assert "no folder 'good' of normal photos (there are 'bad', 'fine', 'masks')" in refusal(
+        "folder", tmp_path
+    )
+    (tmp_path / "good").mkdir()
+    assert "good: no images" in refusal("folder", tmp_path)
+    assert "masks/1.png: fits 2 images named 1" in refusal("folder", tmp_path, normal="fine")
+    plain = {"normal": "fine", "masks": ""}
+    assert "nix: no images" in refusal("folder", tmp_path, abnormal="nix", **plain)
+    assert "nix: no images" in refusal("folder", tmp_path, normal_test="nix", **plain)
+    assert "nix: no such folder" in refusal("folder", tmp_path, normal="fine", masks="nix")
+    assert "must be within data.root" in refusal("folder", tmp_path, normal="../x")
+    assert "must be within data.root" in refusal("folder", tmp_path, abnormal=str(tmp_path))
+    touch(tmp_path, "bad/good/1.png")
+    assert "'good' can not name a defect" in refusal("folder", tmp_path, **plain)
+
+
+def test_manifest_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    manifest = Manifest(tmp_path, (Record("a.png", "c", "", "train", "good"),))
+    assert "holds no manifest.csv" in refusal("manifest", tmp_path)
+    assert "no such folder" in refusal("manifest", tmp_path / "x.csv")
+    write_csv(manifest, tmp_path / "manifest.csv")
+    write_csv(manifest, tmp_path / "other.csv")
+    assert load_dataset("manifest", tmp_path) == manifest
+    assert load_dataset("manifest", str(tmp_path / "other.csv")) == manifest
+
+
+def test_unknown_layouts_and_options(tmp_path: Path) -> None:
+    assert "data.layout='x' is unknown: use one of mvtec_ad, elpv" in refusal("x", tmp_path)
+    assert "layout folder has no option 'good': it has normal, normal_test" in refusal(
+        "folder", tmp_path, good="x"
+    )
+    assert "layout mvtec_ad has no option 'normal': it has none" in refusal(
+        "mvtec_ad", tmp_path, normal="x"
+    )
+
+
+def test_scanning_does_not_judge(tmp_path: Path) -> None:
+    touch(tmp_path, "a/test/cut/0.png")
+    assert len(scan_dataset("mvtec_ad", tmp_path)) == 1
+    assert "no normal training" in refusal("mvtec_ad", tmp_path)
+
+
+def test_layouts_are_told_apart(tmp_path: Path) -> None:
+    touch(tmp_path, "m/manifest.csv", "e/data/labels.csv", "a/x/train/good/0.png", "f/good/0.png")
+    guessed = {name: guess_layout(tmp_path / name) for name in "meaf"}
+    assert guessed == {"m": "manifest", "e": "elpv", "a": "mvtec_ad", "f": "folder"}
+    assert guess_layout(tmp_path / "list.csv") == "manifest"
+    assert set(guessed.values()) == set(LAYOUTS)
+    Image.new("L", (2, 2)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="can not tell the layout"):
+        guess_layout(tmp_path / "m" / "none")

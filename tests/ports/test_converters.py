@@ -1,0 +1,203 @@
+"""What converters accept and refuse; `test_parity.py` shows that what they make is right."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxad.backbones import load_backbone, weights
+from jaxad.core import InputError, Preprocess
+from ports import efficientnet_lite_names, keras_names, torchvision_names
+from ports.converted import write_converted
+
+TORCHVISION_RESNET18 = {  # of a file that ends after layer1, to be quick
+    "conv1.weight": (64, 3, 7, 7),
+    **{f"layer1.{i}.conv{j}.weight": (64, 64, 3, 3) for i in (0, 1) for j in (1, 2)},
+}
+NORM = ("weight", "bias", "running_mean", "running_var")
+HEAD = {"fc.weight": np.ones((10, 512)), "fc.bias": np.ones(10)}
+
+
+def random_array(random, name, shape):
+    array = random.standard_normal(shape, np.float32)
+    return np.abs(array) + np.float32(0.5) if name.endswith(("var", "variance")) else array
+
+
+@functools.cache
+def _resnet18():
+    random = np.random.default_rng(0)
+    state = {n: random_array(random, n, s) for n, s in TORCHVISION_RESNET18.items()}
+    for name in TORCHVISION_RESNET18:
+        norm = name.replace("conv", "bn").removesuffix(".weight")
+        state |= {f"{norm}.{leaf}": random_array(random, leaf, (64,)) for leaf in NORM}
+        state[f"{norm}.num_batches_tracked"] = np.asarray(7)
+    return state
+
+
+@pytest.fixture
+def resnet18():
+    """A torchvision state dict up to layer1."""
+    return dict(_resnet18())
+
+
+def folded_state(state):
+    """The same network with BatchNorm folded, under torchvision's names."""
+    folded = {}
+    for name in TORCHVISION_RESNET18:
+        norm = name.replace("conv", "bn").removesuffix(".weight")
+        scale, shift, mean, variance = (state[f"{norm}.{leaf}"].astype(np.float64) for leaf in NORM)
+        a = scale / np.sqrt(variance + 1e-5)
+        folded[name] = (state[name] * a[:, None, None, None]).astype(np.float32)
+        folded[name.replace("weight", "bias")] = (shift - mean * a).astype(np.float32)
+    return folded
+
+
+def keras_state(hwio=False):
+    """A Keras ResNet-50 up to conv2 (layer1)."""
+    random, state = np.random.default_rng(1), {}
+
+    def layer(name, outputs, inputs, size):
+        kernel = (size, size, inputs, outputs) if hwio else (outputs, inputs, size, size)
+        state[f"{name}_conv.weight"] = np.zeros(kernel, np.float32)
+        state[f"{name}_conv.bias"] = random.standard_normal(outputs, np.float32)
+        for leaf in ("gamma", "beta", "moving_mean", "moving_variance"):
+            state[f"{name}_bn.{leaf}"] = random_array(random, leaf, (outputs,))
+
+    layer("conv1", 64, 3, 7)
+    for block in (1, 2, 3):
+        name, inputs = f"conv2_block{block}", 64 if block == 1 else 256
+        if block == 1:
+            layer(f"{name}_0", 256, inputs, 1)
+        layer(f"{name}_1", 64, inputs, 1)
+        layer(f"{name}_2", 64, 64, 3)
+        layer(f"{name}_3", 256, 64, 1)
+    return state
+
+
+def test_a_file_may_end_after_a_stage_and_carry_a_classifier(resnet18):
+    converted = torchvision_names.convert("resnet18", resnet18 | HEAD)
+    assert converted.levels == ("layer1",)
+    assert not converted.folded
+    assert converted.variables["params"].keys() == {"conv1", "layer1_0", "layer1_1"}
+    kernel = converted.variables["params"]["layer1_1"]["conv2"]["conv"]["kernel"]
+    np.testing.assert_array_equal(kernel[2, 0, 5], resnet18["layer1.1.conv2.weight"][:, 5, 2, 0])
+
+
+def test_folded_torchvision_names_give_the_folded_network(resnet18):
+    converted = torchvision_names.convert("resnet18", folded_state(resnet18))
+    assert converted.folded
+    assert converted.variables.keys() == {"params"}
+    plain = torchvision_names.convert("resnet18", resnet18)
+    want = weights.fold_batch_norm(plain.variables, 1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        converted.variables,
+        want,
+    )
+
+
+def test_folded_vgg_with_batch_norm_keeps_its_places():
+    """Without BatchNorm's arrays the convolutions of a `_bn` variant still count it."""
+    shapes = {"features.0": (64, 3, 3, 3), "features.3": (64, 64, 3, 3)}
+    state = {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": np.arange(64.0, dtype=np.float32) for name in shapes}
+    converted = torchvision_names.convert("vgg16_bn", state)
+    assert converted.folded
+    assert converted.levels == ("block1",)
+
+
+def test_keras_biases_go_into_the_running_mean():
+    state = keras_state()
+    converted = keras_names.convert("resnet50_keras", state)
+    assert converted.levels == ("layer1",)
+    assert converted.preprocess == Preprocess(
+        scale=1.0, mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), channels="BGR"
+    )
+    mean = converted.variables["batch_stats"]["layer1_2"]["conv3"]["bn"]["mean"]
+    name = "conv2_block3_3"
+    want = state[f"{name}_bn.moving_mean"] - state[f"{name}_conv.bias"]
+    np.testing.assert_array_equal(mean, want)
+    assert "bias" not in converted.variables["params"]["layer1_2"]["conv3"]["conv"]
+
+
+def test_keras_kernels_may_be_hwio():
+    oihw, hwio = keras_state(), keras_state(hwio=True)
+    random = np.random.default_rng(2)
+    for name in [name for name in oihw if name.endswith("weight")]:
+        oihw[name] = random.standard_normal(oihw[name].shape, np.float32)
+        hwio[name] = oihw[name].transpose(2, 3, 1, 0)
+    first, second = (keras_names.convert("resnet50_keras", s) for s in (oihw, hwio))
+    jax.tree.map(np.testing.assert_array_equal, first.variables, second.variables)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bn1.bias": None}, r"1 missing \(bn1.bias\); is it a file of resnet18"),
+        ({"layer1.0.downsample.0.weight": np.ones((64, 64, 1, 1))}, r"1 unknown \(layer1.0.down"),
+        ({"conv1.weight": np.ones((3, 7, 7, 64))}, r"conv1.weight is \(3, 7, 7, 64\), not \(64, 3"),
+        ({"bn1.bias": np.full(64, np.inf)}, "bn1.bias holds values that are not finite"),
+        ({"bn1.bias": np.full(64, 1e300)}, "bn1.bias holds values that are not finite"),
+        ({"bn1.running_var": np.full(64, -1.0)}, "running_var holds a negative variance"),
+        ({"bn1.weight": np.ones(64, np.int8)}, "bn1.weight is int8, not floating point"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_in_one_line(resnet18, change, message):
+    state = {name: array for name, array in (resnet18 | change).items() if array is not None}
+    with pytest.raises(InputError, match=message) as caught:
+        torchvision_names.convert("resnet18", state)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_stage_that_is_partly_there_is_an_error(resnet18):
+    state = resnet18 | {"layer2.0.conv1.weight": np.ones((128, 64, 3, 3), np.float32)}
+    with pytest.raises(InputError, match=r"arrays 24 missing \(layer2.0.bn1.*20 more\)"):
+        torchvision_names.convert("resnet18", state)
+
+
+@pytest.mark.parametrize(
+    ("convert", "name"),
+    [
+        (torchvision_names.convert, "resnet50_keras"),
+        (keras_names.convert, "resnet50"),
+        (efficientnet_lite_names.convert, "resnet18"),
+    ],
+)
+def test_other_architectures_are_refused(convert, name, resnet18):
+    with pytest.raises(InputError, match=f"names cover .*; not '{name}'"):
+        convert(name, resnet18)
+
+
+def test_an_empty_state_is_refused():
+    with pytest.raises(InputError, match="missing"):
+        torchvision_names.convert("resnet18", {})
+
+
+def test_half_precision_becomes_float32(resnet18):
+    half = {n: a.astype(np.float16) if a.ndim else a for n, a in resnet18.items()}
+    converted = torchvision_names.convert("resnet18", half)
+    flat = flatten_dict(converted.variables)
+    assert {array.dtype for array in flat.values()} == {np.dtype(np.float32)}
+
+
+def test_what_is_written_loads(resnet18, tmp_path):
+    converted = torchvision_names.convert("resnet18", resnet18)
+    path = tmp_path / "resnet18.safetensors"
+    write_converted(
+        path,
+        converted,
+        architecture="resnet18",
+        source="/somewhere/else/resnet18-f37072fd.pth",
+        source_sha256="f3" * 32,
+        licence=torchvision_names.LICENCE,
+    )
+    _, metadata = weights.read(path)
+    assert metadata.source == "resnet18-f37072fd.pth"
+    assert metadata.licence == "BSD-3-Clause"
+    backbone, loaded = load_backbone("resnet18", levels=("layer1",), folder=tmp_path)
+    assert backbone.preprocess == Preprocess()
+    want = weights.fold_batch_norm(converted.variables, 1e-5)
+    jax.tree.map(np.testing.assert_array_equal, loaded, want)

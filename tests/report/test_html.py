@@ -1,0 +1,294 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from jaxad.metrics import category_metrics, mean_metrics
+from jaxad.report import CategoryView, Example, view_category, write_report
+
+VOID = {"meta", "img", "br", "line", "rect", "polyline", "polygon"}
+
+
+class Page(HTMLParser):
+    """A page as its parts; fails where an element is not closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def under(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+
+def category(
+    *, seed: int = 0, count: int = 12, size: tuple[int, int] = (40, 40), masked: bool = True,
+    labels: np.ndarray | None = None, n: int = 2,
+) -> tuple[dict[str, Any], CategoryView]:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2 if labels is None else labels
+    masks = np.zeros((count, *size), bool)
+    masks[labels == 1, 10:20, 5:15] = True
+    maps = (rng.random(masks.shape) + masks).astype(np.float32)
+    photos = rng.integers(0, 256, (count, *size, 3)).astype(np.uint8)
+    scores = maps.max(axis=(1, 2))
+    known = masks if masked else None
+    metrics = category_metrics(labels, scores, known, maps if masked else None, n_train=5)
+    names = [f"photo {i}.png" for i in range(count)]
+    view = view_category(names, labels, scores, maps, load=photos.__getitem__, masks=known, n=n)
+    return metrics, view  # fmt: skip
+
+
+def results_of(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "method": "mb_pfm",
+        "dataset": "elpv",
+        "categories": categories,
+        "mean": mean_metrics(categories),
+        "seconds": {"features": 1.25, "train": 60.04, "score": 2.5},
+        "images_per_second": 123.45,
+        "environment": {"jax": "0.10.2", "devices": ["cpu:0", "cpu:1"]},
+    }
+
+
+def write(
+    folder: Path, parts: dict[str, tuple[dict[str, Any], CategoryView]], **changes: Any
+) -> Page:
+    arguments: dict[str, Any] = {
+        "title": "A run",
+        "results": results_of({name: metrics for name, (metrics, _) in parts.items()}),
+        "categories": {name: view for name, (_, view) in parts.items()},
+        "config_text": "train:\n  epochs: 3\n",
+    }
+    path = folder / "report" / "index.html"
+    write_report(path, **(arguments | changes))
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    return Page(path)
+
+
+def test_page_is_self_contained(tmp_path: Path) -> None:
+    page = write(tmp_path, {"mono": category(seed=1), "poly": category(seed=2)})
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form", "video"}
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "srcset", "data", "action"):
+            target = attributes.get(name) or "#"
+            assert target.startswith(("data:image/jpeg;base64,", "#"))
+    assert "://" not in page.source
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    policy = page.all("meta")[1]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert (policy["content"] or "").startswith("default-src 'none'")
+
+
+def test_links_lead_to_their_categories(tmp_path: Path) -> None:
+    page = write(tmp_path, {"mono": category(seed=1), "poly": category(seed=2)})
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) == 2
+    assert {link["href"] for link in page.all("a")} == {f"#{name}" for name in ids}
+
+
+def test_numbers_are_those_of_the_results(tmp_path: Path) -> None:
+    parts = {"mono": category(seed=1), "poly": category(seed=2, masked=False)}
+    page = write(tmp_path, parts)
+    results = results_of({name: metrics for name, (metrics, _) in parts.items()})
+    expected = []
+    for metrics in results["categories"].values():
+        expected += [
+            "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+            for value in metrics.values()
+        ]
+    expected += [f"{value:.4f}" for value in results["mean"].values()]
+    cells = page.under("td")
+    assert cells[: len(expected)] == expected
+    assert cells[len(expected) :] == [
+        "1.2", "60.0", "2.5", "123.5", "0.10.2", '["cpu:0", "cpu:1"]',
+    ]  # fmt: skip
+    assert page.under("dd")[:4] == [
+        f"{results['mean'][name]:.4f}" for name in ("image_auroc", "pixel_auroc", "aupro_0.30")
+    ] + ["123.5"]
+    assert "train:\n  epochs: 3\n" in page.under("pre")
+
+
+def test_photos_heatmaps_and_captions(tmp_path: Path) -> None:
+    metrics, view = category(size=(600, 300))
+    page = write(tmp_path, {"tile": (metrics, view)})
+    images = page.all("img")
+    examples = [*view.defects, *view.missed, *view.normal]
+    assert len(images) == 2 * len(examples) == 12
+    for image in images:
+        data = (image["src"] or "").removeprefix("data:image/jpeg;base64,")
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as decoded:
+            assert decoded.size == (128, 256)
+            decoded.load()
+    captions = "".join(text for _, text in page.texts)
+    for example, photo, heat in zip(examples, images[::2], images[1::2]):
+        kind = "defective" if example.label else "good"
+        assert f"{example.name}, {kind}" in (photo["alt"] or "")
+        assert f"Heatmap of {example.name}, {kind}, score {example.score:.4g}" in heat["alt"]
+        assert ("outlined" in photo["alt"]) == bool(example.label)
+        assert f"score {example.score:.4g}" in captions
+    best = view.defects[0].score
+    above = np.sum(view.scores[view.labels == 0] >= best)
+    assert f"{above} of 6 good photos score as high or higher" in captions
+
+
+def test_mask_is_outlined_in_both_pictures(tmp_path: Path) -> None:
+    grey = np.full((64, 64, 3), 90, np.uint8)
+    mask = np.zeros((16, 16), bool)  # masks and maps may be smaller than the photo
+    mask[4:8, 4:8] = True
+    flat = np.zeros((16, 16), np.float32)
+    pictures = {}
+    for known in (mask, None):
+        example = Example("a.png", 1, grey, flat, known, 0.0)
+        view = CategoryView(np.array([0, 1]), np.zeros(2), [example], [], [], (0.0, 1.0))
+        page = write(tmp_path, {"tile": (category()[0], view)})
+        for kind, image in zip(("photo", "heat"), page.all("img")):
+            data = base64.b64decode((image["src"] or "").partition(",")[2])
+            pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+            pictures[kind, known is not None] = pixels
+        assert ("no mask" in "".join(text for _, text in page.texts)) == (known is None)
+    for kind in ("photo", "heat"):
+        changed = np.abs(pictures[kind, True] - pictures[kind, False]).max(axis=-1) > 60
+        rows, columns = np.nonzero(changed)
+        assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (15, 32)
+        assert not changed[18:30, 18:30].any()
+
+
+def test_without_masks(tmp_path: Path) -> None:
+    page = write(tmp_path, {"mono": category(masked=False)})
+    text = "".join(text for _, text in page.texts)
+    assert "no mask" in text
+    assert "pixel figures need masks" in text
+    assert not any("outlined" in (image["alt"] or "") for image in page.all("img"))
+    assert page.under("dt")[0] == "image AUROC"
+    assert "pixel AUROC" not in page.under("dt")[:2]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_only(tmp_path: Path, label: int) -> None:
+    page = write(tmp_path, {"mono": category(labels=np.full(5, label), count=5)})
+    text = "".join(text for _, text in page.texts)
+    assert "needs both good and defective" in text
+    assert ("Nearest false alarms" in text) == (label == 0)
+    assert ("Clearest defects" in text) == (label == 1)
+    assert len(page.all("img")) == 2 * (2 if label == 0 else 4)
+
+
+def test_a_category_without_a_view_stands_in_the_table_only(tmp_path: Path) -> None:
+    metrics, _ = category()
+    page = write(tmp_path, {}, results=results_of({"mono": metrics}), categories={})
+    assert "mono" in page.under("th")
+    assert not page.all("img")
+    assert not page.all("a")
+
+
+HOSTILE = '<script>alert("1")</script>\'&amp;\u202e\x00\udcff\n'
+
+
+def test_every_text_from_outside_is_escaped(tmp_path: Path) -> None:
+    metrics, view = category()
+    view = view._replace(
+        defects=[example._replace(name=HOSTILE) for example in view.defects],
+        normal=[example._replace(name=HOSTILE) for example in view.normal],
+    )
+    results = results_of({HOSTILE: metrics}) | {
+        "method": HOSTILE,
+        "dataset": HOSTILE,
+        "environment": {HOSTILE: HOSTILE, "list": [HOSTILE]},
+        "seconds": {HOSTILE: 1.0},
+    }
+    page = write(
+        tmp_path,
+        {HOSTILE: (metrics, view)},
+        title=HOSTILE,
+        results=results,
+        config_text=f"a\n{HOSTILE}\nb",
+    )
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "\u202e" not in page.source
+    assert "\x00" not in page.source
+    shown = '<script>alert("1")</script>\'&amp;\\u202e\\x00\\udcff\\n'
+    assert page.under("h1") == page.under("h2")[2:3] == page.under("title")[:1] == [shown]
+    assert page.under("b").count(shown) == 4
+    assert any(shown in (image["alt"] or "") for image in page.all("img"))
+
+
+@hypothesis.given(st.text(st.characters(codec=None, exclude_categories=()), max_size=12))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_any_text_makes_a_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    page = write(
+        tmp_path_factory.mktemp("page"),
+        {},
+        title=text,
+        config_text=text,
+        results=results_of({text: {"image_auroc": None}}),
+    )
+    assert not {tag for tag, _ in page.tags} & {"script", "img", "a"}
+
+
+def test_page_stays_small(tmp_path: Path) -> None:
+    # Photos of pure noise, the worst case for JPEG, three full groups in each of two categories.
+    parts = {
+        name: category(seed=seed, count=24, size=(512, 512), n=6)
+        for seed, name in enumerate(["mono", "poly"])
+    }
+    page = write(tmp_path, parts)
+    assert len(page.all("img")) == 2 * 2 * 18
+    assert len(page.source) < 6e6
+    grey = np.random.default_rng(0).normal(128, 12, (300, 300))
+    photo = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    for name, (metrics, view) in parts.items():  # grainy grey photos, as of solar cells
+        groups = {
+            group: [e._replace(image=photo) for e in getattr(view, group)]
+            for group in ("defects", "missed", "normal")
+        }
+        parts[name] = (metrics, view._replace(**groups))
+    assert len(write(tmp_path, parts).source) < 3e6
+
+
+def test_a_page_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    metrics, view = category()
+    old = write(tmp_path, {"mono": (metrics, view)}).source
+    broken = view._replace(defects=[view.defects[0]._replace(image=np.zeros((8, 8, 3)))])
+    with pytest.raises(TypeError, match="data type"):
+        write(tmp_path, {"mono": (metrics, broken)})
+    assert (tmp_path / "report" / "index.html").read_text("utf-8") == old
+    blocked = tmp_path / "folder"
+    blocked.mkdir()
+    with pytest.raises(OSError, match=r"folder"):
+        write_report(blocked, title="", results=results_of({}), categories={}, config_text="")
+    assert not [file for file in tmp_path.iterdir() if re.search("tmp", file.name)]

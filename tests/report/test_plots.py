@@ -1,0 +1,71 @@
+import re
+import xml.etree.ElementTree as ET
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from jaxad.metrics import image_metrics
+from jaxad.report.plots import histogram_svg, roc_svg
+
+rows = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.one_of(st.floats(-1e6, 1e6), st.sampled_from([0.0, 1.0, 1.0 + 1e-15, 1e30])),
+    ),
+    min_size=1,
+    max_size=50,
+)
+
+
+def bars(svg: str, kind: str) -> int:
+    tree = ET.fromstring(svg)
+    titles = [rect[0].text or "" for rect in tree.iter("rect") if rect.get("class") == kind]
+    return sum(int(title.split()[0]) for title in titles)
+
+
+@hypothesis.given(rows)
+@hypothesis.settings(max_examples=150, deadline=None)
+def test_histogram_counts_every_photo(rows: list[tuple[int, float]]) -> None:
+    labels, scores = map(np.array, zip(*rows))
+    svg = histogram_svg(labels, scores)
+    assert bars(svg, "good") == np.sum(labels == 0)
+    assert bars(svg, "bad") == np.sum(labels == 1)
+    for rect in ET.fromstring(svg).iter("rect"):
+        x, y, w, h = (float(rect.get(name, "nan")) for name in ("x", "y", "width", "height"))
+        assert 0 <= x < x + w <= 360
+        assert 0 <= y <= y + h <= 250
+
+
+def test_an_outlier_does_not_squeeze_the_histogram() -> None:
+    scores = np.append(np.linspace(0, 1, 99), 1000)
+    svg = histogram_svg(np.zeros(100, int), scores)
+    assert len(list(ET.fromstring(svg).iter("rect"))) > 10
+    assert "≥" in svg
+
+
+def test_roc_curve_shows_the_metric() -> None:
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+    svg = roc_svg(labels, scores)
+    assert f"AUROC {image_metrics(labels, scores)['image_auroc']:.4f}" in svg
+    line = next(ET.fromstring(svg).iter("polyline")).get("points", "")
+    points = np.array([[float(v) for v in pair.split(",")] for pair in line.split()])
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    fpr, tpr = (points[:, 0] - x0) / (x1 - x0), (points[:, 1] - y0) / (y1 - y0)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(0.75, abs=1e-3)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_has_no_roc_curve(label: int) -> None:
+    assert "needs both" in roc_svg(np.full(3, label), np.arange(3.0))
+    assert "<svg" in histogram_svg(np.full(3, label), np.arange(3.0))
+    assert "no test photos" in histogram_svg(np.array([]), np.array([]))
+
+
+def test_plots_are_labelled_for_readers_who_do_not_see_them() -> None:
+    labels, scores = np.array([0, 1]), np.array([0.0, 1.0])
+    for svg in (roc_svg(labels, scores), histogram_svg(labels, scores)):
+        root = ET.fromstring(svg)
+        assert root.get("role") == "img"
+        assert re.search(r"\w+ \w+", root.get("aria-label", ""))

@@ -1,0 +1,30 @@
+from jaxad.report import format_table
+
+RESULTS = {
+    "categories": {
+        "bottle": {"image_auroc": 1.0, "pixel_ap": None, "aupro_0.30": 0.95, "n_test": 83},
+        "a\x1b[31mlong\nname": {
+            "image_auroc": 0.5,
+            "pixel_ap": None,
+            "aupro_0.30": None,
+            "n_test": 9,
+        },
+    },
+    "mean": {"image_auroc": 0.75, "pixel_ap": None, "aupro_0.30": 0.95},
+}
+
+
+def test_table_reads_like_the_results() -> None:
+    lines = format_table(RESULTS).split("\n")
+    assert lines[0].split() == ["category", "image", "AUROC", "pixel", "AP", "AUPRO@0.30", "test"]
+    assert lines[2].split() == ["bottle", "1.0000", "–", "0.9500", "83"]
+    assert lines[3].split() == ["a\\x1b[31mlong\\nname", "0.5000", "–", "–", "9"]
+    assert lines[5].split() == ["mean", "0.7500", "–", "0.9500"]
+    assert len(lines) == 6
+    ends = [line.index(text) + len(text) for line, text in
+            [(lines[0], "image AUROC"), (lines[2], "1.0000"), (lines[5], "0.7500")]]  # fmt: skip
+    assert len(set(ends)) == 1
+
+
+def test_table_without_categories() -> None:
+    assert format_table({"categories": {}, "mean": {}}).split("\n")[0] == "category"

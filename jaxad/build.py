@@ -117,7 +117,7 @@ def build_method(
             weight_decay=m.weight_decay,
             decoupled_weight_decay=m.decoupled_weight_decay,
             one_cycle=m.one_cycle,
-            weigh_levels=m.weigh_levels,
+            zero_output=m.zero_output,
             smoothing=m.smoothing,
             top_share=m.top_share,
             axis_name=axis_name,

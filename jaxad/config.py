@@ -1,8 +1,12 @@
-"""Every configuration key, its default and its unit. Files in `configs/` change what they need."""
+"""Every configuration key, its default and its unit; how configurations are read and kept."""
 
 from __future__ import annotations
 
+import argparse
+import ast
+import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +54,7 @@ def default_config() -> ConfigDict:
                 "bidirectional": True,
                 "normalise_output": False,  # as Eq. 7 and 8 are printed; the authors' code does not
                 "conv_block_everywhere": False,  # Table I's footnote 2 for Layer3 and Layer6 too
-                "weigh_levels": False,  # divide each level's map by its mean over normal images
+                "zero_output": False,  # start Layer6 at zero (ours)
                 "smoothing": 0.0,  # Gaussian on the score map, standard deviation in pixels
                 "top_share": 0.0,  # image score = mean of this share of highest pixels; 0 = max
             },
@@ -75,6 +79,81 @@ def default_config() -> ConfigDict:
     )
 
 
+def _convert(name: str, text: str, old: Any) -> Any:
+    """Read `text` as a value of the type that the key has."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, (int, float, str)):
+            return type(old)(text)
+        if not text.strip("() ,"):
+            return ()
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):  # bare names: layer1,layer2
+            value = tuple(part.strip() for part in text.strip("()").split(","))
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    except (ValueError, KeyError) as error:
+        kind = type(old).__name__
+        raise InputError(f"--config.{name}={text}: the value is not of type {kind}") from error
+
+
+def load_file(path: str) -> ConfigDict:
+    """Run `FILE.py[:ARGUMENT]` and return what its `get_config` makes.
+
+    Raises:
+        InputError: No such file, or one that does not run.
+    """
+    name, _, argument = path.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        raise InputError(f"--config {name}: no such file; the project's own are in configs/")
+    spec = importlib.util.spec_from_file_location(f"jaxad_config_{file.stem}", file)
+    try:
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config(*([argument] if argument else []))
+    # A configuration is a program of the user's: whatever it raises is theirs to read, in one line.
+    except Exception as error:
+        raise InputError(f"--config {path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"--config {path}: get_config() returns no ml_collections.ConfigDict")
+    return config
+
+
+def parse_config(arguments: Sequence[str]) -> ConfigDict:
+    """Read `--config FILE[:ARGUMENT]` and the changes `--config.a.b=VALUE`, in any order.
+
+    Raises:
+        InputError: No file, an unknown key, a value of another type, or anything else.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    try:
+        known, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from error
+    if known.config is None:
+        raise InputError("--config is missing: name a file of configs/, e.g. configs/mb_pfm.py")
+    config = load_file(known.config)
+    for argument in rest:
+        key, equals, text = argument.partition("=")
+        if not key.startswith("--config.") or not equals:
+            raise InputError(f"unknown argument {argument!r}: changes are --config.a.b=VALUE")
+        name = key.removeprefix("--config.")
+        *sections, leaf = name.split(".")
+        place = config
+        for section in [*sections, leaf]:
+            if not isinstance(place, ConfigDict) or section not in place:
+                near = sorted(place) if isinstance(place, ConfigDict) else []
+                raise InputError(f"unknown configuration key {name!r}: known here are {near}")
+            parent, place = place, place[section]
+        parent[leaf] = _convert(name, text, place)
+    return config
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to a temporary name beside `path`, then rename: never half a file."""
     temporary = path.with_name(path.name + ".tmp")
@@ -95,10 +174,10 @@ def _update(config: ConfigDict, values: dict[str, Any], prefix: str = "") -> Non
         if isinstance(config[key], ConfigDict):
             _update(config[key], value, f"{name}.")
         else:
-            try:
-                config[key] = tuple(value) if isinstance(value, list) else value
-            except TypeError as error:
-                raise InputError(f"configuration key {name!r}: {error}") from error
+            value = tuple(value) if isinstance(value, list) else value
+            if type(value) is not type(config[key]):
+                raise InputError(f"configuration key {name!r} can not be {value!r}")
+            config[key] = value
 
 
 def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxad import checkpoint
 from jaxad.build import build_backbones, build_method
 from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
+from jaxad.data.check import require_readable
 from jaxad.data.images import decode_image
 from jaxad.data.layouts import load_dataset
 from jaxad.data.manifest import Manifest, Record
@@ -67,11 +69,13 @@ class Outcome(NamedTuple):
 
 
 def read_dataset(config: Any) -> Manifest:
-    """Load and judge the data set that the configuration names."""
+    """Load and judge the data set that the configuration names, headers of all files included."""
     data = config.data
     names = tuple(name.strip() for name in data.categories.split(",") if name.strip())
     options = data.folder.to_dict() if data.layout == "folder" else {}
-    return load_dataset(data.layout, data.root, categories=names, **options)
+    manifest = load_dataset(data.layout, data.root, categories=names, **options)
+    require_readable(manifest)
+    return manifest
 
 
 def check_batches(config: Any, parallel: DataParallel) -> None:
@@ -139,6 +143,13 @@ def score_category(
         bad = records[int(np.flatnonzero(~np.isfinite(scores + maps.sum(axis=(1, 2))))[0])].path
         raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
     labels = np.asarray([not record.is_good for record in records], np.int32)
+    maskless = int((~has_mask).sum())
+    if 0 < maskless < labels.sum():
+        print(
+            f"{name}: {maskless} of {labels.sum()} defective images have no mask; "
+            "pixel metrics leave them out",
+            file=sys.stderr,
+        )
     steady = (done - first, end - warm) if done > first else (done, end - start)
     return Scored(tuple(records), labels, scores, maps, masks, has_mask, end - start, steady)
 

@@ -12,46 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
 from jaxad.errors import InputError
 
 
-def parse_config(arguments: Sequence[str]) -> Any:
-    """Read `--config FILE[:ARGUMENT]` and `--config.a.b=v` with ml_collections' own parser.
-
-    Raises:
-        InputError: No file, an unknown key, or a value of the wrong type.
-    """
-    own = flags.FlagValues()  # not absl's global ones: nothing is left behind
-    config_flags.DEFINE_config_file("config", None, "Configuration file.", flag_values=own)
-    try:
-        rest = own(["jaxad", *arguments])[1:]
-        config = own.config
-        if config is None:
-            raise InputError("--config is missing: name a file of configs/, e.g. configs/mb_pfm.py")
-        if rest:
-            raise InputError(f"unknown argument {rest[0]!r}: see `jaxad train --help`")
-        config.to_dict()  # a file that can not be loaded answers only now
-    except flags.Error as error:
-        raise InputError(
-            f"{str(error).splitlines()[0]}: see the keys in jaxad/config.py"
-        ) from error
-    except (AttributeError, KeyError) as error:
-        key = str(error).strip("\"'")
-        raise InputError(
-            f"unknown configuration key {key!r}: see the keys in jaxad/config.py"
-        ) from error
-    except (OSError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"the configuration can not be read: {line}") from error
-    return config
-
-
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.config import parse_config
     from jaxad.report.table import format_table
     from jaxad.train import train
 
@@ -74,11 +39,9 @@ def _print_results(results: dict[str, Any], workdir: Path, format_table: Any) ->
 
 
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    from jaxad.data.check import describe
-    from jaxad.data.layouts import guess_layout, scan_dataset
+    from jaxad.data.check import check_dataset
 
-    layout = args.layout or guess_layout(args.root)
-    text, usable = describe(scan_dataset(layout, args.root), decode=args.decode)
+    text, usable = check_dataset(args.root, layout=args.layout or "", decode=args.decode)
     print(text)
     if not usable:
         raise InputError(f"{args.root} can not be used as it is: see the problems above")

@@ -141,9 +141,10 @@ def fit_detector(
         )
         stream = training_stream(phase, job, root, cache, kept, config)
         state = run_phase(phase, state, stream, detector, kept, config, parallel, log)
+        # The state's buffers are donated from step to step, the backbones' among them.
+        frozen = state.variables.pop("backbones", frozen)
         for collection, levels in state.variables.items():
-            if collection != "backbones":
-                variables[collection] = {**variables.get(collection, {}), **levels}
+            variables[collection] = {**variables.get(collection, {}), **levels}
         if len(held):
             log(phase=phase.name, holdout=holdout_score(phase, variables, normal_batches(held)))
     if method.finalize is not None:

@@ -96,6 +96,19 @@ def describe(manifest: Manifest, *, decode: bool = False) -> tuple[str, bool]:
     return "\n".join(lines), not found
 
 
+def require_readable(manifest: Manifest) -> None:
+    """Read every header before long work begins, so that it does not end in a bad file.
+
+    Raises:
+      InputError: with the first file that can not be used, and how many more there are.
+    """
+    findings = (_headers(manifest.root, record) for record in manifest.records)
+    found = [finding.problem for finding in findings if finding.problem]
+    if found:
+        more = f" (and {len(found) - 1} more: see jaxad data check)" if len(found) > 1 else ""
+        raise InputError(found[0] + more)
+
+
 def _describe_category(part: Manifest, findings: dict[Record, Finding]) -> Iterator[str]:
     def number(split: str, label_test: Callable[[Record], bool]) -> int:
         return sum(r.split == split and label_test(r) for r in part.records)

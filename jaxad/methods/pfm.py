@@ -11,9 +11,8 @@ through the same functions. The defaults are the authors' code; `normalise_outpu
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -132,7 +131,7 @@ def pfm(
     weight_decay: float = 1e-5,
     decoupled_weight_decay: bool = False,
     one_cycle: bool = False,
-    weigh_levels: bool = False,
+    zero_output: bool = False,
     smoothing: float = 0.0,
     top_share: float = 0.0,
     axis_name: str | None = None,
@@ -149,16 +148,15 @@ def pfm(
         decoupled_weight_decay: Apply it to the weights instead, as AdamW.
         one_cycle: Cosine one-cycle schedule (torch's `OneCycleLR` defaults, without its cycle of
             β1) instead of a constant rate.
-        weigh_levels: Divide each level's map by its mean over the normal images that `finalize`
-            saw, so that a level counts by how far a position stands out from what is normal there;
-            Eq. 15 averages the plain maps (default).
+        zero_output: Start Layer6 at zero instead of torch's random values. The features have unit
+            length over hundreds of channels, so a random start is many times too large, and most
+            of a short run goes into shrinking it; ours.
         smoothing: Standard deviation in pixels of a Gaussian on the final map; the paper has none.
         top_share: Image score = mean of this share of the highest pixels; 0: the maximum (Eq. 9).
         axis_name: Mapped axis over which BatchNorm statistics are shared, None outside of pmap.
 
     Returns:
-        A `Method`. Its variables: `params` and `batch_stats` by level name, and with `weigh_levels`
-        the collection `level_stats` (`mean`, one scalar a level), 1 until `finalize` sets it.
+        A `Method` whose variables are `params` and `batch_stats` by level name.
     """
     if not levels:
         raise InputError("method.levels is empty: name at least one level")
@@ -203,10 +201,11 @@ def pfm(
             # A level's weights depend on its name only, not on which others are trained beside it.
             key = jax.random.fold_in(rng, zlib.crc32(level.name.encode()) & 0x7FFFFFFF)
             made = networks(level, features).init(key, F_S, F_T, train=True)
+            if zero_output:
+                last = {k: v for k, v in made["params"].items() if k.endswith("layer6")}
+                made["params"] |= jax.tree.map(jnp.zeros_like, last)
             for collection in ("params", "batch_stats"):
                 variables[collection][level.name] = made.get(collection, {})
-        if weigh_levels:
-            variables["level_stats"] = {name: {"mean": jnp.ones(())} for name in names}
         return variables
 
     def loss(
@@ -223,19 +222,13 @@ def pfm(
         metrics = {f"loss_{name}": (value, one) for name, value in losses.items()}
         return jnp.sum(jnp.stack(list(losses.values()))), Aux({"batch_stats": statistics}, metrics)
 
-    def level_maps(variables: Variables, features: Features) -> dict[str, Array]:
-        """AS^k, `(B, h, w)` for every level (Eq. 8, 13, 14)."""
-        maps = {}
+    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
+        resized = []
         for level in levels:
             errors, _ = squared_errors(level, variables, features, train=False)
-            maps[level.name] = jnp.mean(jnp.stack([jnp.sum(e, axis=-1) for e in errors]), axis=0)
-        return maps
-
-    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        maps = level_maps(variables, features)
-        if weigh_levels:
-            maps = {k: v / variables["level_stats"][k]["mean"] for k, v in maps.items()}
-        resized = [resize_map(map_, size=size, sigma=smoothing) for map_ in maps.values()]
+            # AS^k, (B, h, w): Eq. 8 one-way, Eq. 13 and 14 both ways
+            AS = jnp.mean(jnp.stack([jnp.sum(e, axis=-1) for e in errors]), axis=0)
+            resized.append(resize_map(AS, size=size, sigma=smoothing))
         final = jnp.mean(jnp.stack(resized), axis=0)  # Eq. 15
         return Scores(final, top_share_mean(final, top_share))
 
@@ -254,18 +247,4 @@ def pfm(
 
         return optax.multi_transform({level.name: chain(level) for level in levels}, labels)
 
-    def finalize(variables: Variables, batches: Iterable[Features]) -> Variables:
-        means = jax.jit(lambda v, f: {k: jnp.mean(m) for k, m in level_maps(v, f).items()})
-        total = dict.fromkeys(names, 0.0)
-        count = 0
-        for features in batches:
-            images = len(features[levels[0].source])
-            for name, value in means(variables, features).items():
-                total[name] += float(value) * images
-            count += images
-        if count == 0 or any(not math.isfinite(t) or t <= 0 for t in total.values()):
-            raise InputError(f"level statistics need normal images with finite errors, got {total}")
-        stats = {name: {"mean": jnp.asarray(total[name] / count, jnp.float32)} for name in names}
-        return {**variables, "level_stats": stats}
-
-    return Method(init, loss, score, optimizer, finalize if weigh_levels else None)
+    return Method(init, loss, score, optimizer)

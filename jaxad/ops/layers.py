@@ -29,17 +29,19 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        # There is no mapped axis yet when the variables are made.
+        axis_name = None if self.is_initializing() else self.axis_name
         if train:
             count = x.size // channels
             mean = jnp.mean(x.reshape(-1, channels), axis=0)
-            if self.axis_name is not None:
-                mean = jax.lax.pmean(mean, self.axis_name)
-                count = count * jax.lax.axis_size(self.axis_name)
+            if axis_name is not None:
+                mean = jax.lax.pmean(mean, axis_name)
+                count = count * jax.lax.axis_size(axis_name)
             # Two passes: E[x²] − E[x]² would cancel for features of small spread.
             centred = x - mean.reshape((1,) * (x.ndim - 1) + (channels,))
             var = jnp.mean(jnp.square(centred).reshape(-1, channels), axis=0)
-            if self.axis_name is not None:
-                var = jax.lax.pmean(var, self.axis_name)
+            if axis_name is not None:
+                var = jax.lax.pmean(var, axis_name)
             if not self.is_initializing():
                 keep = 1 - self.momentum
                 unbiased = var * (count / max(count - 1, 1))

@@ -1,0 +1,28 @@
+# `make demo` and `make test` each do all set-up on a fresh machine with Python 3.11 or newer.
+# JAXAD_PYTHON picks the interpreter: JAXAD_PYTHON=python3.13 make test
+
+JAXAD_PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: setup demo test lint clean
+
+setup:
+	@JAXAD_PYTHON="$(JAXAD_PYTHON)" sh tools/setup.sh $(VENV)
+
+demo: setup
+	@$(BIN)/python -m ports convert efficientnet_lite0
+	@$(BIN)/python -m ports convert efficientnet_lite2
+	@$(BIN)/jaxad train --config configs/demo.py --workdir $(DEMO) --overwrite
+
+test: setup
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache

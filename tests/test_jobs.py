@@ -1,0 +1,348 @@
+"""Train, evaluate and load, end to end on small synthetic parts with random networks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxad
+from jaxad.config import load_file
+from jaxad.core import InputError
+from jaxad.data.images import decode_image
+from jaxad.data.synthetic import write_dataset
+from jaxad.evaluate import evaluate
+from jaxad.main import main
+from jaxad.train import train
+
+ROOT = Path(__file__).parents[1]
+TIMES = ("seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "parts"
+    write_dataset(
+        root,
+        categories=("disc",),
+        n_train=10,
+        n_test_good=3,
+        n_test_bad=4,
+        size=(48, 48),
+        seed=0,
+    )
+    return root
+
+
+def tiny(config: Any, dataset: Path) -> Any:
+    """The same program at the smallest size that still has three levels of more than a position."""
+    config.data.root = str(dataset)
+    config.data.layout = "mvtec_ad"
+    config.data.image_size = (32, 48)
+    config.method.latent = (4, 6, 8)
+    config.method.random_weights = True
+    config.train.epochs = 1
+    config.train.batch_size = config.score.batch_size = 4
+    if config.train.steps:
+        config.method.source, config.method.target = "resnet18", "resnet18"
+        config.train.steps = (4, 3, 2)
+        config.train.positions = (64, 32, 16)
+    return config
+
+
+def fast(dataset: Path) -> Any:
+    return tiny(load_file(str(ROOT / "configs" / "mb_pfm_fast.py")), dataset)
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    workdir = tmp_path_factory.mktemp("run") / "w"
+    config = fast(dataset)
+    config.train.holdout = 0.2
+    return workdir, train(config, workdir)
+
+
+def without_times(results: dict) -> dict:
+    return {key: value for key, value in results.items() if key not in TIMES}
+
+
+def test_workdir_holds_what_the_design_promises(run: tuple[Path, dict]) -> None:
+    workdir, results = run
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert list(results) == [
+        *("method", "dataset", "categories", "mean", "seconds", "images_per_second"),
+        "environment",
+    ]
+    assert list(results["categories"]["disc"]) == [
+        *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_0.30"),
+        *("n_train", "n_test"),
+    ]
+    assert (results["categories"]["disc"]["n_train"], results["categories"]["disc"]["n_test"]) == (
+        10,
+        7,
+    )
+    assert set(results["seconds"]) == {"features", "train", "score"}
+    assert min(results["seconds"].values()) > 0
+    lines = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
+    last = [line["step"] for line in lines if "step" in line]
+    assert last == [1, 4, 1, 3, 1, 2]  # first and last step of every hierarchy
+    assert sum("holdout" in line for line in lines) == 3
+    page = (workdir / "report" / "index.html").read_text()
+    assert f"{results['categories']['disc']['image_auroc']:.4f}" in page
+    assert not [p for p in workdir.rglob("*") if p.name.endswith((".tmp", ".new", ".old"))]
+
+
+def test_same_seed_gives_the_same_results_and_another_seed_others(
+    run: tuple[Path, dict], dataset: Path, tmp_path: Path
+) -> None:
+    workdir, results = run
+    config = fast(dataset)
+    config.train.holdout = 0.2
+    again = train(config, tmp_path / "again")
+    assert without_times(again) == without_times(results)
+    log, other_log = (
+        (folder / "train.jsonl").read_text() for folder in (workdir, tmp_path / "again")
+    )
+    assert log == other_log
+    config.train.seed = 1
+    train(config, tmp_path / "again", overwrite=True)
+    assert (tmp_path / "again" / "train.jsonl").read_text() != log
+
+
+def test_evaluate_again_gives_the_same_metrics(run: tuple[Path, dict]) -> None:
+    workdir, results = run
+    shutil.rmtree(workdir / "report")
+    assert without_times(evaluate(workdir)) == without_times(results)
+    assert (workdir / "report" / "index.html").is_file()
+
+
+def test_loaded_detector_scores_as_the_evaluated_one(run: tuple[Path, dict], dataset: Path) -> None:
+    workdir, results = run
+    detector, variables, config = jaxad.load(workdir)
+    paths = sorted(dataset.glob("disc/test/*/*.png"))
+    labels = np.asarray([path.parent.name != "good" for path in paths])
+    images = np.stack([decode_image(p, size=(32, 48)) for p in paths])
+    scores = jax.jit(detector.score)(variables, images)
+    assert scores.map.shape == (7, 32, 48)
+    good, bad = scores.image[~labels], scores.image[labels]
+    auroc = np.mean(np.asarray(bad)[:, None] > np.asarray(good)[None, :])
+    assert auroc == pytest.approx(results["categories"]["disc"]["image_auroc"])
+    assert config.method.latent == (4, 6, 8)
+    with pytest.raises(InputError, match=r"has detectors \['disc'\]"):
+        jaxad.load(workdir, "screw")
+
+
+def test_a_run_is_not_overwritten_unasked(run: tuple[Path, dict], dataset: Path) -> None:
+    workdir, _ = run
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match="--overwrite"):
+        train(fast(dataset), workdir)
+    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+
+
+def test_other_weights_than_those_trained_with_are_refused(
+    run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    workdir = tmp_path / "w"
+    shutil.copytree(run[0], workdir)
+    stored = json.loads((workdir / "config.json").read_text())
+    stored["weights"]["source"] = "0" * 64
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"source weights \(resnet18\) are not those"):
+        jaxad.load(workdir)
+
+
+def test_a_damaged_checkpoint_is_named(run: tuple[Path, dict], tmp_path: Path) -> None:
+    workdir = tmp_path / "w"
+    shutil.copytree(run[0], workdir)
+    stored = json.loads((workdir / "config.json").read_text())
+    stored["config"]["method"]["latent"] = [4, 6, 9]
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"checkpoint .*disc is damaged or of another model"):
+        jaxad.load(workdir)
+    shutil.rmtree(workdir / "checkpoints" / "disc")
+    with pytest.raises(InputError, match="has detectors"):
+        jaxad.load(workdir)
+
+
+@pytest.mark.parametrize("place", ["host", "device", "off"])
+@pytest.mark.parametrize("steps", [(2, 2, 2), ()])
+def test_every_cache_and_kind_of_batch_trains(
+    place: str, steps: tuple[int, ...], dataset: Path, tmp_path: Path
+) -> None:
+    config = fast(dataset)
+    config.method.levels = (3,)
+    config.train.feature_cache = place
+    config.train.steps = steps
+    config.train.positions = (64, 32, 16) if steps else ()
+    config.train.parallel = "jit" if place == "device" else "pmap"
+    results = train(config, tmp_path / "w")
+    assert results["mean"]["image_auroc"] is not None
+    lines = [json.loads(x) for x in (tmp_path / "w" / "train.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == (2 if steps else 3)  # ten images in batches of four
+
+
+def test_host_and_device_cache_are_the_same_training(dataset: Path, tmp_path: Path) -> None:
+    logs = []
+    for place in ("host", "device"):
+        config = fast(dataset)
+        config.method.levels = (2, 3)
+        config.train.feature_cache = place
+        train(config, tmp_path / place)
+        logs.append((tmp_path / place / "train.jsonl").read_text())
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("case", range(1, 13))
+def test_every_case_of_table_vii_runs(case: int, dataset: Path, tmp_path: Path) -> None:
+    config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:{case}"), dataset)
+    results = train(config, tmp_path / "w")
+    assert 0 <= results["mean"]["aupro_0.30"] <= 1
+    detector, variables, _ = jaxad.load(tmp_path / "w")
+    levels = detector.backbones["source"].levels
+    assert sorted(variables["method"]["params"]) == sorted(levels)
+    assert len(levels) == len(config.method.levels)
+
+
+def test_one_detector_for_all_categories(tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    write_dataset(
+        root, categories=("a", "b"), n_train=4, n_test_good=2, n_test_bad=2, size=(48, 48), seed=1
+    )
+    config = fast(root)
+    config.data.one_for_all = True
+    config.method.levels = (3,)
+    results = train(config, tmp_path / "w")
+    assert list(results["categories"]) == ["a", "b"]
+    assert [c["n_train"] for c in results["categories"].values()] == [4, 4]
+    assert [p.name for p in (tmp_path / "w" / "checkpoints").iterdir()] == ["all"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """Run the command line; it must answer with exit code 2 and one line."""
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    lines = [line for line in lines if not re.search(r"\d+/\d+ (images|steps) in ", line)]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
+    return [
+        "train",
+        "--config",
+        str(ROOT / "configs" / "mb_pfm_fast.py"),
+        f"--workdir={workdir}",
+        f"--config.data.root={dataset}",
+        "--config.data.image_size=(32,48)",
+        "--config.method.source=resnet18",
+        "--config.method.target=resnet18",
+        "--config.method.random_weights=true",
+        "--config.method.latent=(4,6,8)",
+        "--config.method.levels=(3,)",
+        "--config.train.steps=(2,2,2)",
+        "--config.train.positions=(16,16,16)",
+        *changes,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--config.train.epoch=3"], "unknown configuration key 'train.epoch'"),
+        (["--config.data.root=nowhere"], "nowhere: no such folder"),
+        (["--config.data.categories=screw"], "no category 'screw'"),
+        (["--config.data.layout=cubes"], "data.layout='cubes' is unknown"),
+        (["--config.train.batch_size=6"], "train.batch_size is 6, which 4 devices can not share"),
+        (["--config.train.positions=(16,16,18)"], "train.positions is 18"),
+        (["--config.train.steps=(2,2)"], "train.steps is (2, 2): give three values"),
+        (["--config.method.levels=(4,)"], "method.levels is (4,)"),
+        (["--config.method.source=resnet19"], "resnet19"),
+        (["--config.method.name=padim"], "method.name is 'padim'"),
+        (["--config.train.parallel=threads"], "train.parallel is 'threads'"),
+        (["--config.train.feature_cache=disk"], "train.feature_cache is 'disk'"),
+        (
+            ["--config.method.random_weights=false", "--config.weights={0}"],
+            "ports convert resnet18",
+        ),
+        (["--config.method.learning_rate=(1e30,1e30,1e30)"], "training diverged"),
+        (["--config.method.target_levels=layer2,layer3,layer4"], "same stride"),
+    ],
+)
+def test_unusable_input_is_one_line(
+    changes: list[str],
+    message: str,
+    dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JAXAD_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    changes = [change.format(tmp_path) for change in changes]
+    if (
+        "ports convert" in message
+        and (ROOT / "ports" / "weights" / "resnet18.safetensors").exists()
+    ):
+        pytest.skip("this checkout has converted resnet18 weights, which are found in the end")
+    line = refused(capsys, flags(dataset, tmp_path / "w", *changes))
+    assert message in line
+    assert not (tmp_path / "w" / "results.json").exists()
+
+
+def test_a_corrupt_photo_is_named(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(dataset, root)
+    victim = sorted((root / "disc" / "train" / "good").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert victim.name in refused(capsys, flags(root, tmp_path / "w"))
+
+
+def test_missing_masks_are_counted_and_left_out_of_pixel_metrics(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(dataset, root)
+    masks = sorted(root.glob("disc/ground_truth/*/*.png"))
+    masks[0].unlink()
+    assert main(flags(root, tmp_path / "w")) == 0
+    assert "disc: 1 of 4 defective images have no mask" in capsys.readouterr().err
+    for mask in masks[1:]:
+        mask.unlink()
+    assert main(flags(root, tmp_path / "w", "--overwrite")) == 0
+    results = json.loads((tmp_path / "w" / "results.json").read_text())
+    assert results["categories"]["disc"]["image_auroc"] is not None
+    assert results["categories"]["disc"]["pixel_auroc"] is None
+
+
+def test_a_mask_of_another_size_is_named(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(dataset, root)
+    mask = next(iter(sorted(root.glob("disc/ground_truth/*/*.png"))))
+    Image.open(mask).resize((20, 20)).save(mask)
+    # Found in the headers, before anything is computed or written.
+    assert mask.name in refused(capsys, flags(root, tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_evaluate_and_data_commands(
+    run: tuple[Path, dict], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--workdir", str(run[0])]) == 0
+    assert "report: " in capsys.readouterr().out
+    assert "no config.json" in refused(capsys, ["evaluate", "--workdir", str(tmp_path)])
+    assert main(["data", "check", str(dataset)]) == 0
+    assert "disc" in capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    assert main(["fly"]) == 2

@@ -1,0 +1,50 @@
+"""Progress lines: rate and time left, one line now and then off a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from jaxad import progress
+from jaxad.progress import Progress, track
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_log_lines_come_now_and_then_with_rate_and_time_left(clock: list[float]) -> None:
+    out = io.StringIO()
+    bar = Progress("train", 100, "steps", every=10, stream=out)
+    for _ in range(100):
+        clock[0] += 1
+        bar.advance(note="loss 0.5")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "train: 10/100 steps in 0:10 (1.0/s, 1:30 left)  loss 0.5"
+    assert lines[-1] == "train: 100/100 steps in 1:40 (1.0/s)  loss 0.5"
+
+
+def test_a_terminal_gets_one_line_redrawn(clock: list[float]) -> None:
+    out = Terminal()
+    bar = Progress("score", 3, "images", stream=out)
+    for _ in range(3):
+        clock[0] += 4000
+        bar.advance()
+    assert out.getvalue().count("\n") == 1
+    assert re.search(r"1/3 images in 1:06:40 .*2:13:20 left", out.getvalue())
+
+
+def test_track_counts_the_padded_last_batch_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track(iter("abc"), "score", 10, "images", 4)) == ["a", "b", "c"]
+    assert "score: 10/10 images" in capsys.readouterr().err

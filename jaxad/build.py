@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxad.backbones import ARCHITECTURES
+from jaxad.backbones.architectures import architecture
 from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
 from jaxad.core import Backbone, InputError, Method, Variables
 from jaxad.methods.pfm import PairLevel, pfm
@@ -71,20 +71,19 @@ def build_backbones(config: Any) -> Backbones:
         name = config.method[role]
         folder = config.weights or None
         if config.method.random_weights:
-            if name not in ARCHITECTURES:
-                raise InputError(f"method.{role} is {name!r}: known are {sorted(ARCHITECTURES)}")
-            levels = _level_names(config, role, ARCHITECTURES[name].default_levels)
+            levels = _level_names(config, role, architecture(name).default_levels)
             levels = tuple(levels[h - 1] for h in wanted)
             rng = jax.random.fold_in(jax.random.key(config.train.seed), number)
             networks[role], variables[role] = init_backbone(name, rng, levels=levels)
             hashes[role] = f"random:{config.train.seed}"
             continue
-        path = find(name, folder)
-        backbone, _ = load_backbone(str(path))
-        levels = _level_names(config, role, tuple(backbone.levels))
-        levels = tuple(levels[h - 1] for h in wanted)
-        networks[role], variables[role] = load_backbone(str(path), levels=levels)
-        hashes[role] = sha256(path)
+        named = tuple(config.method[f"{role}_levels"]) or None
+        networks[role], variables[role] = load_backbone(name, levels=named, folder=folder)
+        levels = _level_names(config, role, tuple(networks[role].levels))
+        if len(wanted) < len(levels):  # nothing above the last level that is mapped
+            levels = tuple(levels[h - 1] for h in wanted)
+            networks[role], variables[role] = load_backbone(name, levels=levels, folder=folder)
+        hashes[role] = sha256(find(name, folder))
     return Backbones(networks, variables, hashes)
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import jaxad
+from jaxad.backbones import ARCHITECTURES, weights
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.images import decode_image
@@ -295,6 +296,25 @@ def test_unusable_input_is_one_line(
     line = refused(capsys, flags(dataset, tmp_path / "w", *changes))
     assert message in line
     assert not (tmp_path / "w" / "results.json").exists()
+
+
+def test_weights_of_another_architecture_are_refused(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = ARCHITECTURES["resnet18"]
+    folded = weights.shapes(arch, levels=("layer1",), folded=True)
+    weights.write(
+        tmp_path / "resnet34.safetensors",
+        jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), folded),
+        metadata=weights.Metadata("resnet18", ("layer1",), True, "x", "0", "MIT", arch.preprocess),
+    )
+    changes = ["--config.method.random_weights=false", f"--config.weights={tmp_path}"]
+    line = refused(
+        capsys, flags(dataset, tmp_path / "w", *changes, "--config.method.source=resnet34")
+    )
+    assert "resnet34.safetensors" in line
+    assert "resnet18" in line
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_corrupt_photo_is_named(

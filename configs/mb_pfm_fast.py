@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
     method.decoupled_weight_decay = True
     method.zero_output = True
     method.top_share = 0.01  # of the pixels: a mean is steadier than the maximum of one
-    train.steps = (200, 300, 800)  # of hierarchy 1, 2, 3: deeper levels want longer
+    train.steps = (200, 300, 1200)  # of hierarchy 1, 2, 3: deeper levels want longer
     train.positions = (2048, 1024, 1024)  # a step
     return config

@@ -19,9 +19,9 @@ from PIL import Image
 from jaxad.config import parse_config
 from jaxad.data.images import decode_image, decode_mask
 from jaxad.data.synthetic import write_dataset
-from jaxad.evaluate import load
 from jaxad.report.colour import colour_range, outline, overlay
 from jaxad.train import train
+from jaxad.workdir import load
 
 SIZE = 192
 CATEGORIES = ("washer", "plate")

@@ -14,8 +14,6 @@ import jax
 import numpy as np
 
 import jaxad
-from jaxad import checkpoint
-from jaxad.build import build_backbones, build_method
 from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
 from jaxad.data.check import require_readable
@@ -29,6 +27,7 @@ from jaxad.parallel import DataParallel, data_parallel
 from jaxad.progress import track
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView, view_category
+from jaxad.workdir import restore
 
 
 class Job(NamedTuple):
@@ -78,8 +77,11 @@ def read_dataset(config: Any) -> Manifest:
     return manifest
 
 
-def check_batches(config: Any, parallel: DataParallel) -> None:
-    """Refuse sizes that do not split over the devices, before any work is done."""
+def check_config(config: Any, parallel: DataParallel) -> None:
+    """Refuse what could only fail later: sizes that the devices can not share, an unknown cache."""
+    cache = config.train.feature_cache
+    if cache not in ("auto", "device", "host", "off"):
+        raise InputError(f"train.feature_cache is {cache!r}: use auto, device, host or off")
     n = parallel.device_count
     sizes = [
         ("train.batch_size", config.train.batch_size),
@@ -255,61 +257,11 @@ def environment(config: Any) -> dict[str, Any]:
     }
 
 
-def restore(
-    workdir: Path, name: str, config: Any, hashes: dict[str, str], axis_name: str | None = None
-) -> tuple[Detector, Variables]:
-    """Rebuild one trained detector of a work directory.
-
-    Raises:
-        InputError: The weights are missing or not those it was trained with, or the checkpoint is
-            missing or damaged.
-    """
-    backbones = build_backbones(config)
-    for role, trained_with in hashes.items():
-        if backbones.sha256[role] != trained_with:
-            raise InputError(
-                f"the {role} weights ({config.method[role]}) are not those that {workdir} was "
-                f"trained with (SHA-256 {trained_with[:12]}…): bring those back, or train again"
-            )
-    method, _ = build_method(config, backbones.networks, axis_name=axis_name)
-    detector = Detector(backbones.networks, method)
-    height, width = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
-    template = jax.eval_shape(
-        lambda v, x: method.init(jax.random.key(0), detector.features({"backbones": v}, x)),
-        backbones.variables,
-        image,
-    )
-    trained = checkpoint.restore(workdir / "checkpoints" / name, template)
-    return detector, {"backbones": backbones.variables, "method": trained}
-
-
-def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Variables, Any]:
-    """Load a trained detector: `(detector, variables, config)`; `detector.score` is jit-able.
-
-    Args:
-        workdir: What `jaxad train` wrote.
-        detector: Name of a category (or "all"); may be left out where there is only one.
-
-    Raises:
-        InputError: Not a work directory, no such detector, other weights, or a damaged checkpoint.
-    """
-    workdir = Path(workdir)
-    config, hashes = load_config(workdir / "config.json")
-    folder = workdir / "checkpoints"
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if detector is None and len(names) == 1:
-        detector = names[0]
-    if detector not in names:
-        raise InputError(f"{workdir} has detectors {names}: name one of them, not {detector!r}")
-    return *restore(workdir, detector, config, hashes), config
-
-
 def evaluate(workdir: Path) -> dict[str, Any]:
     """Score and measure a trained work directory again; rewrite its results and report."""
     config, hashes = load_config(workdir / "config.json")
     parallel = data_parallel(config.train.parallel)
-    check_batches(config, parallel)
+    check_config(config, parallel)
     manifest = read_dataset(config)
     outcomes = []
     for job in jobs(manifest, config):

@@ -8,6 +8,7 @@ gets them through the injected `mean` and the `axis_name` of BatchNorm; jit need
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -113,3 +114,16 @@ def data_parallel(
         return run
 
     return DataParallel(AXIS, mean, pmap_train_step, pmap_map, replicate, shard_leading, n)
+
+
+def free_memory() -> tuple[int, int]:
+    """Bytes that are free on the first local accelerator (0 on CPU) and in the host's memory."""
+    device = jax.local_devices()[0]
+    stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
+    on_device = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+    try:  # what can be had, the page cache included: Linux tells, others give a careful guess
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = next(line for line in lines if line.startswith("MemAvailable:"))
+        return on_device, int(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        return on_device, 8 << 30

@@ -42,6 +42,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def write_random_weights(folder: Path) -> None:
+    """A weight file of a random ResNet-18, as `python -m ports convert` would write it."""
+    backbone, variables = weights.init_backbone("resnet18", jax.random.key(0))
+    levels = tuple(backbone.levels)
+    weights.write(
+        folder / "resnet18.safetensors",
+        variables,
+        metadata=weights.Metadata(
+            "resnet18", levels, True, "random", "0", "none", backbone.preprocess
+        ),
+    )
+
+
 def tiny(config: Any, dataset: Path) -> Any:
     """The same program at the smallest size that still has three levels of more than a position."""
     config.data.root = str(dataset)
@@ -210,6 +223,23 @@ def test_every_case_of_table_vii_runs(case: int, dataset: Path, tmp_path: Path) 
     levels = detector.backbones["source"].levels
     assert sorted(variables["method"]["params"]) == sorted(levels)
     assert len(levels) == len(config.method.levels)
+
+
+def test_the_python_of_readme_runs(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_random_weights(tmp_path)
+    monkeypatch.setenv("JAXAD_WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = fast(dataset)
+    config.method.random_weights = False
+    train(config, Path("runs/parts"))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, Any] = {"images_u8": np.zeros((2, 32, 48, 3), np.uint8)}
+    exec("\n".join(blocks), names)  # our own text
+    assert names["scores"].map.shape == (2, 32, 48)
+    assert int(names["state"].step) == 1
 
 
 def test_one_detector_for_all_categories(tmp_path: Path) -> None:

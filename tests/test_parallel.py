@@ -9,7 +9,7 @@ import pytest
 
 from jaxad.core import InputError
 from jaxad.methods.pfm import PairLevel, pfm
-from jaxad.parallel import data_parallel
+from jaxad.parallel import data_parallel, free_memory
 from jaxad.state import init_state
 from jaxad.steps import make_train_step
 
@@ -78,3 +78,9 @@ def test_a_batch_that_does_not_split_names_the_keys(backend: str) -> None:
         data_parallel(backend).shard(np.zeros((6, 2), np.float32))
     with pytest.raises(InputError, match="'pmap' or 'jit'"):
         data_parallel("threads")
+
+
+def test_free_memory_of_the_host_is_plausible() -> None:
+    device, host = free_memory()
+    assert device == 0  # these tests run on CPU
+    assert 1 << 28 < host < 1 << 50

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from jaxad.core import InputError
 from jaxad.methods.pfm import PairLevel, pfm
@@ -13,8 +14,6 @@ from jaxad.parallel import data_parallel, free_memory
 from jaxad.state import init_state
 from jaxad.steps import make_train_step
 
-# A bias before BatchNorm has no gradient but rounding noise, which Adam scales up to the size of
-# its learning rate: at 3e-4 that stays under the tolerance.
 LEVELS = [PairLevel("source/a", "target/a", 4, 3e-4), PairLevel("source/b", "target/b", 6, 1e-4)]
 
 
@@ -47,14 +46,18 @@ def three_steps(backend: str, devices: int) -> tuple[dict, float]:
 
 def test_pmap_jit_and_one_device_agree_after_three_steps() -> None:
     expected, loss = three_steps("jit", 1)
+    expected = traverse_util.flatten_dict(expected)
     for backend, devices in (("pmap", 1), ("pmap", 4), ("jit", 4)):
         variables, other = three_steps(backend, devices)
         np.testing.assert_allclose(other, loss, rtol=1e-5)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-            variables,
-            expected,
-        )
+        for path, value in traverse_util.flatten_dict(variables).items():
+            # A bias before BatchNorm has no effect and no gradient but rounding noise, which Adam
+            # scales up to its learning rate: three steps of 3e-4.
+            idle = path[-2:] == ("conv", "bias") and (*path[:-2], "bn", "bias") in expected
+            tolerance = 9e-4 if idle else 1e-5
+            np.testing.assert_allclose(
+                value, expected[path], atol=tolerance, err_msg=f"{backend} {path}"
+            )
 
 
 def test_same_seed_gives_the_same_bits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -17,7 +18,7 @@ import jaxad
 from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
 from jaxad.data.check import require_readable
-from jaxad.data.images import decode_image
+from jaxad.data.images import FILTERS, decode_image
 from jaxad.data.layouts import load_dataset
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
@@ -59,12 +60,13 @@ class Scored(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """All that results and report need of one job."""
+    """What results and report need of one detector; the score maps are not kept."""
 
-    root: Path
-    scored: dict[str, Scored]
-    n_train: dict[str, int]
+    metrics: dict[str, dict[str, Any]]
+    """By category."""
+    views: dict[str, CategoryView]
     seconds: dict[str, float]
+    steady: tuple[int, float]
 
 
 def read_dataset(config: Any) -> Manifest:
@@ -82,6 +84,18 @@ def check_config(config: Any, parallel: DataParallel) -> None:
     cache = config.train.feature_cache
     if cache not in ("auto", "device", "host", "off"):
         raise InputError(f"train.feature_cache is {cache!r}: use auto, device, host or off")
+    if config.data.resize not in FILTERS:
+        raise InputError(f"data.resize is {config.data.resize!r}: use one of {', '.join(FILTERS)}")
+    size = config.data.image_size
+    if len(size) != 2 or min(size) < 1:
+        raise InputError(f"data.image_size is {size}: give (height, width) in pixels")
+    if not 0 <= config.train.holdout < 1:
+        raise InputError(f"train.holdout is {config.train.holdout}: give a share, 0 up to below 1")
+    for key in ("epochs", "log_every"):
+        if config.train[key] < 1:
+            raise InputError(f"train.{key} is {config.train[key]}: use 1 or more")
+    if any(steps < 1 for steps in config.train.steps):
+        raise InputError(f"train.steps is {config.train.steps}: use 1 or more for each hierarchy")
     n = parallel.device_count
     sizes = [
         ("train.batch_size", config.train.batch_size),
@@ -166,14 +180,19 @@ def evaluate_job(
 ) -> Outcome:
     """Score every category of a job with `Detector.score`."""
     score = parallel.map(detector.score)
-    scored = {
-        name: score_category(name, records, root, detector, variables, config, parallel, score)
-        for name, records in job.test.items()
-        if records
-    }
-    seconds = {"features": 0.0, "train": 0.0, "score": sum(s.seconds for s in scored.values())}
-    n_train = {n: sum(r.category == n for r in job.train) for n in job.test}
-    return Outcome(root, scored, n_train, seconds)
+    metrics, views = {}, {}
+    total, images, steady = 0.0, 0, 0.0
+    for name, records in job.test.items():
+        if not records:
+            continue
+        scored = score_category(name, records, root, detector, variables, config, parallel, score)
+        n_train = sum(record.category == name for record in job.train)
+        metrics[name] = measure(scored, n_train)
+        views[name] = view_scored(scored, root, config)
+        total += scored.seconds
+        images, steady = images + scored.steady[0], steady + scored.steady[1]
+    seconds = {"features": 0.0, "train": 0.0, "score": total}
+    return Outcome(metrics, views, seconds, (images, steady))
 
 
 def measure(scored: Scored, n_train: int) -> dict[str, Any]:
@@ -189,15 +208,10 @@ def measure(scored: Scored, n_train: int) -> dict[str, Any]:
     )
 
 
-def finish(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str, Any]:
-    """Write `results.json` and the report from all outcomes; return the results."""
-    categories = {
-        name: measure(scored, outcome.n_train[name])
-        for outcome in outcomes
-        for name, scored in outcome.scored.items()
-    }
-    every = [scored for outcome in outcomes for scored in outcome.scored.values()]
-    images, seconds = (sum(s.steady[i] for s in every) for i in (0, 1))
+def write_results(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str, Any]:
+    """Write `results.json` and the report from all outcomes so far; return the results."""
+    categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
+    images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
     results = {
         "method": config.method.name,
         "dataset": config.data.layout,
@@ -211,16 +225,11 @@ def finish(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str,
         "environment": environment(config),
     }
     write_json(workdir / "results.json", results)
-    views = {
-        name: view_scored(scored, outcome.root, config)
-        for outcome in outcomes
-        for name, scored in outcome.scored.items()
-    }
     write_report(
         workdir / "report" / "index.html",
         title=f"{config.method.name} on {config.data.layout}",
         results=results,
-        categories=views,
+        categories={name: view for o in outcomes for name, view in o.views.items()},
         config_text=str(config),
     )
     return results
@@ -268,4 +277,7 @@ def evaluate(workdir: Path) -> dict[str, Any]:
         detector, variables = restore(workdir, job.name, config, hashes, parallel.axis_name)
         variables = parallel.replicate(variables)
         outcomes.append(evaluate_job(job, manifest.root, detector, variables, config, parallel))
-    return finish(outcomes, config, workdir)
+    if outcomes and (workdir / "results.json").is_file():
+        before = json.loads((workdir / "results.json").read_text())["seconds"]
+        outcomes[0].seconds.update(features=before["features"], train=before["train"])
+    return write_results(outcomes, config, workdir)

@@ -49,7 +49,7 @@ def fit_detector(
     rng = jax.random.key(config.train.seed)
 
     order = np.random.default_rng(config.train.seed).permutation(len(job.train))
-    held = np.sort(order[: round(config.train.holdout * len(order))])
+    held = np.sort(order[: min(round(config.train.holdout * len(order)), len(order) - 1)])
     kept = np.sort(order[len(held) :])
     height, width = config.data.image_size
     one_image = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)

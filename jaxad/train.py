@@ -11,7 +11,14 @@ from jaxad import checkpoint
 from jaxad.build import build_backbones, build_method
 from jaxad.config import save_config
 from jaxad.core import InputError
-from jaxad.evaluate import check_config, evaluate_job, finish, jobs, read_dataset
+from jaxad.evaluate import (
+    Outcome,
+    check_config,
+    evaluate_job,
+    jobs,
+    read_dataset,
+    write_results,
+)
 from jaxad.fit import fit_detector
 from jaxad.parallel import data_parallel
 
@@ -38,15 +45,13 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     manifest = read_dataset(config)
     backbones = build_backbones(config)
     build_method(config, backbones.networks)  # complains before the work directory is touched
-    if (workdir / "config.json").exists():
-        if not overwrite:
-            raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
-        # The old run is gone as a whole: never a mixture of two.
-        shutil.rmtree(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    if any((workdir / "checkpoints").glob("*")) and not overwrite:
+        raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
+    clear(workdir)
     save_config(workdir / "config.json", config, weights=backbones.sha256)
 
-    outcomes = []
+    outcomes: list[Outcome] = []
+    results: dict[str, Any] = {}
     with (workdir / "train.jsonl").open("w", buffering=1) as log_file:
         for job in jobs(manifest, config):
 
@@ -59,4 +64,18 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
                 evaluate_job(job, manifest.root, detector, fit.variables, config, parallel)
             )
             outcomes[-1].seconds.update(fit.seconds)
-    return finish(outcomes, config, workdir)
+            # After every detector: what is done is on disk, whatever happens to the next.
+            results = write_results(outcomes, config, workdir)
+    return results
+
+
+def clear(workdir: Path) -> None:
+    """Make the folder, without what an earlier run wrote there: never a mixture of two.
+
+    Anything else in it stays.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    for name in ("checkpoints", "report"):
+        shutil.rmtree(workdir / name, ignore_errors=True)
+    for name in ("config.json", "train.jsonl", "results.json"):
+        (workdir / name).unlink(missing_ok=True)

@@ -21,6 +21,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 absl.flags.FLAGS.mark_as_parsed()  # grain's worker processes read an absl flag
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compile_a_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests of the jobs compile the same programs many times over."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 @pytest.fixture
 def rng() -> jax.Array:
     return jax.random.key(0)

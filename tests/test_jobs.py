@@ -161,6 +161,21 @@ def test_a_run_is_not_overwritten_unasked(run: tuple[Path, dict], dataset: Path)
     assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
 
 
+def test_overwriting_and_a_failed_start_leave_foreign_files_alone(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = fast(dataset)
+    config.method.levels = (3,)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "config.json").write_text("{")  # of a run that ended before any detector
+    train(config, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("checkpoints", "config.json", "notes.txt", "report", "results.json", "train.jsonl")
+    ]
+    train(config, tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_other_weights_than_those_trained_with_are_refused(
     run: tuple[Path, dict], tmp_path: Path
 ) -> None:
@@ -293,6 +308,11 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
         (["--config.data.layout=cubes"], "data.layout='cubes' is unknown"),
         (["--config.train.batch_size=6"], "train.batch_size is 6, which 4 devices can not share"),
         (["--config.train.positions=(16,16,18)"], "train.positions is 18"),
+        (["--config.train.steps=(2,0,2)"], "train.steps is (2, 0, 2)"),
+        (["--config.train.epochs=0"], "train.epochs is 0"),
+        (["--config.train.holdout=1.0"], "train.holdout is 1.0"),
+        (["--config.data.resize=cubic"], "data.resize is 'cubic'"),
+        (["--config.data.image_size=(32,)"], "data.image_size is (32,)"),
         (["--config.train.steps=(2,2)"], "train.steps is (2, 2): give three values"),
         (["--config.method.levels=(4,)"], "method.levels is (4,)"),
         (["--config.method.source=resnet19"], "resnet19"),

@@ -1,6 +1,6 @@
-"""The picture in README: made-up parts, found defects. Writes `docs/result.png`.
+"""The picture in README: made-up parts, found defects. Writes `docs/result.jpg`.
 
-    python -m benchmarks.picture --out docs/result.png
+    python -m benchmarks.picture --out docs/result.jpg
 
 Draws parts with `jaxad.data.synthetic` (so that nobody's photos are redistributed), trains the fast
 recipe on the normal ones at a tenth of its steps, and lays the heatmaps below the photos; the thin
@@ -31,7 +31,7 @@ GAP = 6
 def main() -> None:
     """Draw, train, score, compose."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/result.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/result.jpg"))
     parser.add_argument("--runs", type=Path, default=Path("runs/picture"))
     args = parser.parse_args()
     manifest = write_dataset(
@@ -74,9 +74,8 @@ def main() -> None:
                 heat[n] = outline(heat[n], mask)
         rows += [beside([images[i] for i in shown]), beside(heat)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(beside([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1)).save(
-        args.out, optimize=True
-    )
+    whole = beside([row.swapaxes(0, 1) for row in rows]).swapaxes(0, 1)
+    Image.fromarray(whole).save(args.out, quality=88, subsampling=0, optimize=True)
 
 
 def beside(pictures: list[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables
 
@@ -26,6 +30,16 @@ class Detector:
             for role, backbone in self.backbones.items()
             for level, value in backbone.features(variables["backbones"][role], images).items()
         }
+
+    def feature_shapes(self, backbones: Variables, *, size: tuple[int, int]) -> Any:
+        """Shapes and dtypes of one image's features, `size = (H, W)`; nothing is computed."""
+        image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
+        return jax.eval_shape(self.features, {"backbones": backbones}, image)
+
+    def init(self, rng: Array, backbones: Variables, *, size: tuple[int, int]) -> Variables:
+        """Make the detector's variables from those of its backbones, for images of `(H, W)`."""
+        method = self.method.init(rng, self.feature_shapes(backbones, size=size))
+        return {"backbones": backbones, "method": method}
 
     def loss(
         self, variables: Variables, batch: Mapping[str, Array], rng: Array

@@ -28,7 +28,7 @@ from jaxad.parallel import DataParallel, data_parallel
 from jaxad.progress import track
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView, view_category
-from jaxad.workdir import restore
+from jaxad.workdir import restore, trained_backbones
 
 
 class Job(NamedTuple):
@@ -198,14 +198,8 @@ def evaluate_job(
 def measure(scored: Scored, n_train: int) -> dict[str, Any]:
     """All metrics of one category; images whose mask is unknown count for image metrics only."""
     known = scored.has_mask
-    any_defect = bool((scored.masks[known]).any())
-    return category_metrics(
-        scored.labels,
-        scored.scores,
-        scored.masks[known] if any_defect else None,
-        scored.maps[known] if any_defect else None,
-        n_train=n_train,
-    )
+    masks, maps = scored.masks[known], scored.maps[known]
+    return category_metrics(scored.labels, scored.scores, masks, maps, n_train=n_train)
 
 
 def write_results(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str, Any]:
@@ -272,9 +266,10 @@ def evaluate(workdir: Path) -> dict[str, Any]:
     parallel = data_parallel(config.train.parallel)
     check_config(config, parallel)
     manifest = read_dataset(config)
+    backbones = trained_backbones(workdir, config, hashes)
     outcomes = []
     for job in jobs(manifest, config):
-        detector, variables = restore(workdir, job.name, config, hashes, parallel.axis_name)
+        detector, variables = restore(workdir, job.name, config, backbones, parallel.axis_name)
         variables = parallel.replicate(variables)
         outcomes.append(evaluate_job(job, manifest.root, detector, variables, config, parallel))
     if outcomes and (workdir / "results.json").is_file():

@@ -51,11 +51,7 @@ def fit_detector(
     order = np.random.default_rng(config.train.seed).permutation(len(job.train))
     held = np.sort(order[: min(round(config.train.holdout * len(order)), len(order) - 1)])
     kept = np.sort(order[len(held) :])
-    height, width = config.data.image_size
-    one_image = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
-    shapes = jax.eval_shape(
-        lambda v, x: detector.features({"backbones": v}, x), backbones.variables, one_image
-    )
+    shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
     variables = method.init(rng, shapes)
 
     seconds = {"features": 0.0, "train": 0.0}

@@ -6,23 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxad import checkpoint
-from jaxad.build import build_backbones, build_method
+from jaxad.build import Backbones, build_backbones, build_method
 from jaxad.config import load_config
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
 
 
-def restore(
-    workdir: Path, name: str, config: Any, hashes: dict[str, str], axis_name: str | None = None
-) -> tuple[Detector, Variables]:
-    """Rebuild one trained detector of a work directory.
+def trained_backbones(workdir: Path, config: Any, hashes: dict[str, str]) -> Backbones:
+    """Load the frozen networks that a work directory was trained with.
 
     Raises:
-        InputError: The weights are missing or not those it was trained with, or the checkpoint is
-            missing or damaged.
+        InputError: Weights are missing, or others than those.
     """
     backbones = build_backbones(config)
     for role, trained_with in hashes.items():
@@ -31,14 +27,24 @@ def restore(
                 f"the {role} weights ({config.method[role]}) are not those that {workdir} was "
                 f"trained with (SHA-256 {trained_with[:12]}…): bring those back, or train again"
             )
+    return backbones
+
+
+def restore(
+    workdir: Path, name: str, config: Any, backbones: Backbones, axis_name: str | None = None
+) -> tuple[Detector, Variables]:
+    """Rebuild one trained detector of a work directory.
+
+    Raises:
+        InputError: The checkpoint is missing or damaged.
+    """
     method, _ = build_method(config, backbones.networks, axis_name=axis_name)
     detector = Detector(backbones.networks, method)
-    height, width = config.data.image_size
-    image = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+    size = tuple(config.data.image_size)
     template = jax.eval_shape(
-        lambda v, x: method.init(jax.random.key(0), detector.features({"backbones": v}, x)),
+        lambda rng, v: detector.init(rng, v, size=size)["method"],
+        jax.random.key(0),
         backbones.variables,
-        image,
     )
     trained = checkpoint.restore(workdir / "checkpoints" / name, template)
     return detector, {"backbones": backbones.variables, "method": trained}
@@ -62,4 +68,5 @@ def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Va
         detector = names[0]
     if detector not in names:
         raise InputError(f"{workdir} has detectors {names}: name one of them, not {detector!r}")
-    return *restore(workdir, detector, config, hashes), config
+    backbones = trained_backbones(workdir, config, hashes)
+    return *restore(workdir, detector, config, backbones), config

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.backbones import weights
-from jaxad.backbones.architectures import Architecture, architecture
+from jaxad.backbones.architectures import Architecture, Variant, architecture
 from jaxad.core import InputError, Preprocess, Variables
 
 State = Mapping[str, np.ndarray]
@@ -27,6 +27,7 @@ class Converted(NamedTuple):
     levels: tuple[str, ...]
     """The levels that the source reaches, in order of depth."""
     preprocess: Preprocess
+    variant: Variant
 
 
 class Naming(NamedTuple):
@@ -45,11 +46,19 @@ class Naming(NamedTuple):
     """Whether kernels may also come as HWIO."""
 
 
-def gather(arch: str, state: State, naming: Naming) -> Converted:
+def gather(
+    arch: str,
+    state: State,
+    naming: Naming,
+    *,
+    preprocess: Preprocess | None = None,
+    variant: Variant | None = None,
+) -> Converted:
     """Take from `state` exactly what the architecture wants.
 
     A file may end at the end of a stage; what it reaches becomes `levels`. Arrays are widened or
-    narrowed to float32.
+    narrowed to float32. `preprocess` and `variant` are those of the weights that come under these
+    names; None: the architecture's.
 
     Raises:
         InputError: Arrays are missing, unknown, of another shape, not finite, or not numbers of a
@@ -106,7 +115,13 @@ def gather(arch: str, state: State, naming: Naming) -> Converted:
     ]
     if problems:
         raise InputError(f"{label}: arrays {'; '.join(problems)}; is it a file of {arch}?")
-    return Converted(unflatten_dict(flat), folded, levels, table.preprocess)
+    return Converted(
+        unflatten_dict(flat),
+        folded,
+        levels,
+        preprocess or table.preprocess,
+        variant or table.variant,
+    )
 
 
 def write_converted(
@@ -117,6 +132,7 @@ def write_converted(
     source: str,
     source_sha256: str,
     licence: str,
+    recipe: str = "",
 ) -> None:
     """Write a weight file that `jaxad.load_backbone` reads.
 
@@ -127,6 +143,7 @@ def write_converted(
         source: Name of the file the weights came from (its last part is kept).
         source_sha256: Its SHA-256 in hex.
         licence: SPDX identifier of the licence of the weights.
+        recipe: How the network was trained, where that is known.
     """
     metadata = weights.Metadata(
         architecture=architecture,
@@ -134,8 +151,10 @@ def write_converted(
         folded=converted.folded,
         source=Path(source).name,
         source_sha256=source_sha256,
+        recipe=recipe,
         licence=licence,
         preprocess=converted.preprocess,
+        variant=converted.variant,
     )
     weights.write(path, converted.variables, metadata=metadata)
 

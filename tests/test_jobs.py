@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import jaxad
-from jaxad.backbones import ARCHITECTURES, weights
+from jaxad.backbones import ARCHITECTURES, Variant, weights
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.images import decode_image
@@ -50,7 +50,7 @@ def write_random_weights(folder: Path) -> None:
         folder / "resnet18.safetensors",
         variables,
         metadata=weights.Metadata(
-            "resnet18", levels, True, "random", "0", "none", backbone.preprocess
+            "resnet18", levels, True, "random", "0", "", "none", backbone.preprocess, Variant()
         ),
     )
 
@@ -356,7 +356,9 @@ def test_weights_of_another_architecture_are_refused(
     weights.write(
         tmp_path / "resnet34.safetensors",
         jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), folded),
-        metadata=weights.Metadata("resnet18", ("layer1",), True, "x", "0", "MIT", arch.preprocess),
+        metadata=weights.Metadata(
+            "resnet18", ("layer1",), True, "x", "0", "", "MIT", arch.preprocess, Variant()
+        ),
     )
     changes = ["--config.method.random_weights=false", f"--config.weights={tmp_path}"]
     line = refused(

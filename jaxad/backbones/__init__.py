@@ -1,7 +1,14 @@
 """Frozen feature extractors: architectures as data, weights from files."""
 
-from jaxad.backbones.architectures import ARCHITECTURES, Architecture
+from jaxad.backbones.architectures import ARCHITECTURES, Architecture, Variant
 from jaxad.backbones.fold import fold_batch_norm
 from jaxad.backbones.weights import init_backbone, load_backbone
 
-__all__ = ["ARCHITECTURES", "Architecture", "fold_batch_norm", "init_backbone", "load_backbone"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Variant",
+    "fold_batch_norm",
+    "init_backbone",
+    "load_backbone",
+]

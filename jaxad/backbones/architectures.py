@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 
@@ -12,21 +12,45 @@ from jaxad.backbones import efficientnet, resnet, vgg
 from jaxad.core import InputError, Level, Preprocess
 
 
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What ports of one network do in their own way: it belongs to the weights, like pixels."""
+
+    epsilon: float = 1e-5
+    """Of BatchNorm."""
+    padding: int | Literal["same", "symmetric"] = "symmetric"
+    """Zeros around strided convolutions: alike on both sides; TensorFlow's "SAME" for the input at
+    hand; or the "SAME" of images of this many pixels, whatever the input (EfficientNet only)."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Architecture:
     """A backbone without weights."""
 
     name: str
-    build: Callable[..., nn.Module]
-    """`build(levels=..., folded=...)`: the module up to the deepest of `levels`."""
+    make: Callable[..., nn.Module]
+    """`make(levels=, folded=, variant=)`; call `build`."""
     levels: Mapping[str, Level]
     """All levels, in order of depth."""
     default_levels: tuple[str, ...]
     """What the papers read."""
-    epsilon: float
-    """Of BatchNorm."""
+    variant: Variant
+    """Of its usual weights; a weight file's own word goes before it."""
     preprocess: Preprocess
     """What its usual weights were trained with; a weight file's own word goes before it."""
+
+    def build(
+        self, *, levels: tuple[str, ...], folded: bool, variant: Variant | None = None
+    ) -> nn.Module:
+        """Make the module up to the deepest of `levels`.
+
+        Raises:
+            InputError: The network has only one way of padding, and `variant` names another.
+        """
+        variant = variant or self.variant
+        if self.variant.padding == "symmetric" != variant.padding:
+            raise InputError(f"backbone {self.name} pads symmetrically, not by {variant.padding!r}")
+        return self.make(levels=levels, folded=folded, variant=variant)
 
     def check_levels(self, levels: Iterable[str] | None) -> tuple[str, ...]:
         """Return `levels` in order of depth, the default ones for None.
@@ -52,18 +76,27 @@ def _resnet(
     name: str,
     *blocks: int,
     bottleneck: bool,
+    default_levels: tuple[str, ...] = ("layer1", "layer2", "layer3"),
     preprocess: Preprocess = IMAGENET,
     epsilon: float = 1e-5,
-    **variant: int | bool,
+    **shape: int | bool,
 ) -> Architecture:
+    def make(*, levels: tuple[str, ...], folded: bool, variant: Variant) -> nn.Module:
+        return resnet.ResNet(
+            blocks=blocks,
+            bottleneck=bottleneck,
+            levels=levels,
+            epsilon=variant.epsilon,
+            folded=folded,
+            **shape,
+        )
+
     return Architecture(
         name=name,
-        build=partial(
-            resnet.ResNet, blocks=blocks, bottleneck=bottleneck, epsilon=epsilon, **variant
-        ),
+        make=make,
         levels=resnet.levels_of(bottleneck=bottleneck),
-        default_levels=("layer1", "layer2", "layer3"),
-        epsilon=epsilon,
+        default_levels=default_levels,
+        variant=Variant(epsilon=epsilon),
         preprocess=preprocess,
     )
 
@@ -72,30 +105,47 @@ def _vgg(name: str) -> Architecture:
     batch_norm = name.endswith("_bn")
     convolutions = vgg.CONVOLUTIONS[name.removesuffix("_bn")]
 
-    def build(*, levels: tuple[str, ...], folded: bool) -> nn.Module:
-        return vgg.VGG(convolutions, levels=levels, folded=folded or not batch_norm)
+    def make(*, levels: tuple[str, ...], folded: bool, variant: Variant) -> nn.Module:
+        folded = folded or not batch_norm
+        return vgg.VGG(convolutions, levels=levels, epsilon=variant.epsilon, folded=folded)
 
     return Architecture(
         name=name,
-        build=build,
+        make=make,
         levels=vgg.levels_of(),
         default_levels=("block3", "block4", "block5"),
-        epsilon=1e-5,
+        variant=Variant(),
         preprocess=IMAGENET,
     )
 
 
-def _lite(name: str, width: float, depth: float, native_size: int) -> Architecture:
-    stages = efficientnet.scaled_stages(width=width, depth=depth, scale_ends=False)
+def _efficientnet(
+    name: str, width: float, depth: float, native_size: int, *, lite: bool = False
+) -> Architecture:
+    stages = efficientnet.scaled_stages(width=width, depth=depth, scale_ends=not lite)
+
+    def make(*, levels: tuple[str, ...], folded: bool, variant: Variant) -> nn.Module:
+        return efficientnet.EfficientNet(
+            stages=stages,
+            levels=levels,
+            padding=variant.padding,
+            stem_channels=32 if lite else efficientnet.round_channels(32, width),
+            squeeze=not lite,
+            activation=nn.relu6 if lite else nn.swish,
+            epsilon=variant.epsilon,
+            folded=folded,
+        )
+
     return Architecture(
         name=name,
-        build=partial(
-            efficientnet.EfficientNet, stages=stages, padding_size=native_size, epsilon=1e-3
-        ),
+        make=make,
         levels=efficientnet.levels_of(stages),
-        default_levels=("stage2", "stage3", "stage5"),
-        epsilon=1e-3,
-        preprocess=LITE,
+        # AFRAD's (and UniAD's) four stages; Lite stands in for ResNets in PFM.
+        default_levels=("stage2", "stage3", "stage5")
+        if lite
+        else ("stage1", "stage2", "stage3", "stage5"),
+        variant=Variant(epsilon=1e-3, padding=native_size),
+        preprocess=LITE if lite else IMAGENET,
     )
 
 
@@ -113,16 +163,31 @@ ARCHITECTURES: dict[str, Architecture] = {
             preprocess=CAFFE,
             epsilon=1.001e-5,
         ),
+        _resnet(
+            "wide_resnet50_2",
+            *(3, 4, 6, 3),
+            bottleneck=True,
+            width_per_group=128,
+            default_levels=("layer2", "layer3"),  # SimpleNet's
+        ),
         _vgg("vgg16"),
         _vgg("vgg19"),
         _vgg("vgg16_bn"),
         _vgg("vgg19_bn"),
-        # Width, depth and training size: efficientnet_lite_builder of the TensorFlow release.
-        _lite("efficientnet_lite0", 1.0, 1.0, 224),
-        _lite("efficientnet_lite1", 1.0, 1.1, 240),
-        _lite("efficientnet_lite2", 1.1, 1.2, 260),
-        _lite("efficientnet_lite3", 1.2, 1.4, 280),
-        _lite("efficientnet_lite4", 1.4, 1.8, 300),
+        # Width, depth and training size: efficientnet_builder of the TensorFlow release.
+        _efficientnet("efficientnet_b0", 1.0, 1.0, 224),
+        _efficientnet("efficientnet_b1", 1.0, 1.1, 240),
+        _efficientnet("efficientnet_b2", 1.1, 1.2, 260),
+        _efficientnet("efficientnet_b3", 1.2, 1.4, 300),
+        _efficientnet("efficientnet_b4", 1.4, 1.8, 380),
+        _efficientnet("efficientnet_b5", 1.6, 2.2, 456),
+        _efficientnet("efficientnet_b6", 1.8, 2.6, 528),
+        _efficientnet("efficientnet_b7", 2.0, 3.1, 600),
+        _efficientnet("efficientnet_lite0", 1.0, 1.0, 224, lite=True),
+        _efficientnet("efficientnet_lite1", 1.0, 1.1, 240, lite=True),
+        _efficientnet("efficientnet_lite2", 1.1, 1.2, 260, lite=True),
+        _efficientnet("efficientnet_lite3", 1.2, 1.4, 280, lite=True),
+        _efficientnet("efficientnet_lite4", 1.4, 1.8, 300, lite=True),
     )
 }
 

@@ -1,14 +1,16 @@
-"""EfficientNet-Lite (Tan & Le 2019; Lite: no squeeze-excite, ReLU6, stem and head not scaled).
+"""EfficientNet B0-B7 (Tan & Le 2019) and EfficientNet-Lite as feature extractors.
 
-Level `stageK` is the output of the last block of the K-th of the seven stages, after projection and
-skip, as the reference implementations cut them. Block names follow lukemelas' PyTorch port.
+Lite has no squeeze-excite, ReLU6 for swish, and a stem and ends that do not scale. Level `stageK`
+is the output of the last block of the K-th of the seven stages, after projection and skip, as the
+reference implementations cut them. Block names follow lukemelas' PyTorch port.
 
-Padding: the weights were trained in TensorFlow, whose "SAME" padding at a strided convolution
-depends on the parity of its input, so it was fixed by the size of the training images. The PyTorch
-port freezes the padding of that native size for every input, and so do we by default
-(`padding_size`): every kernel then sees the pixels in the phase it was trained in, at any image
-size. With `padding_size=None` padding follows the input at hand, as in TensorFlow. The two agree at
-the native size; they differ e.g. at 256 px for Lite2 (trained at 260).
+Padding: the original weights were trained in TensorFlow, whose "SAME" padding at a strided
+convolution depends on the parity of its input. Three ports read them in three ways, so padding
+belongs to the weights (`Variant.padding`): EfficientNet-PyTorch freezes the padding of the native
+training size for every input (a number of pixels; every kernel then sees the pixels in the phase it
+was trained in, at any image size), timm's `tf_` models and Keras follow the input at hand ("same"),
+torchvision and timm's own models pad alike on both sides ("symmetric"), and were trained so. The
+first two agree at the native size; at 256 px B4 (native 380) differs in one convolution.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from jaxad.backbones.layers import ConvNorm, Padding, reached, same_padding
+from jaxad.backbones.layers import (
+    Conv,
+    ConvNorm,
+    Padding,
+    reached,
+    same_padding,
+    symmetric_padding,
+)
 from jaxad.core import Array, Features, Level
 
 LEVELS = tuple(f"stage{i + 1}" for i in range(7))
@@ -76,14 +85,29 @@ def levels_of(stages: tuple[Stage, ...]) -> dict[str, Level]:
     return levels
 
 
+class SqueezeExcite(nn.Module):
+    """A gate per channel, computed from the mean over positions (Hu et al. 2018)."""
+
+    squeezed: int
+    activation: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Scale the channels of `(B, H, W, C)`."""
+        gate = x.mean(axis=(1, 2), keepdims=True)
+        gate = self.activation(Conv(self.squeezed, 1, use_bias=True, name="reduce")(gate))
+        return x * nn.sigmoid(Conv(x.shape[-1], 1, use_bias=True, name="expand")(gate))
+
+
 class MBConv(nn.Module):
-    """Inverted bottleneck: expand 1x1, depthwise, project 1x1 (linear); a skip where it fits."""
+    """Inverted bottleneck: expand 1x1, depthwise, gate, project 1x1; a skip where it fits."""
 
     channels: int
     kernel_size: int
     stride: int
     expand: int
     padding: Padding
+    squeeze: bool
     activation: Callable[[Array], Array]
     epsilon: float
     folded: bool
@@ -105,7 +129,10 @@ class MBConv(nn.Module):
             **norm,
             name="depthwise_conv",
         )(y)
-        y = ConvNorm(self.channels, 1, **norm, name="project_conv")(self.activation(y))
+        y = self.activation(y)
+        if self.squeeze:  # to a quarter of what enters the block
+            y = SqueezeExcite(x.shape[-1] // 4, self.activation, name="squeeze_excite")(y)
+        y = ConvNorm(self.channels, 1, **norm, name="project_conv")(y)
         return x + y if self.stride == 1 and x.shape[-1] == self.channels else y
 
 
@@ -114,10 +141,11 @@ class EfficientNet(nn.Module):
 
     stages: tuple[Stage, ...]
     levels: tuple[str, ...]
-    padding_size: int | None
-    """Image size whose "SAME" padding is used for every input; None: the input's own."""
-    stem_channels: int = 32
-    activation: Callable[[Array], Array] = nn.relu6
+    padding: int | str
+    """Image size whose "SAME" padding is used for every input; or "same", "symmetric"."""
+    stem_channels: int
+    squeeze: bool
+    activation: Callable[[Array], Array]
     epsilon: float = 1e-3
     folded: bool = True
 
@@ -125,12 +153,14 @@ class EfficientNet(nn.Module):
     def __call__(self, x: Array) -> Features:
         """Map network input `(B, H, W, 3)` to `{level: (B, h, w, C)}`."""
         norm = {"epsilon": self.epsilon, "folded": self.folded}
-        size = self.padding_size
+        size = self.padding
 
         def pad_and_shrink(kernel_size: int, stride: int) -> Padding:
             """Padding of the next convolution of this kind; `size` moves on to its output."""
             nonlocal size
-            if size is None:
+            if size == "symmetric":
+                return symmetric_padding(kernel_size // 2)
+            if isinstance(size, str):
                 return "SAME"
             pads = same_padding(size, kernel_size=kernel_size, stride=stride)
             size = -(-size // stride)
@@ -150,6 +180,7 @@ class EfficientNet(nn.Module):
                     stride,
                     stage.expand,
                     pad_and_shrink(stage.kernel_size, stride),
+                    self.squeeze,
                     self.activation,
                     **norm,
                     name=f"blocks_{block}",

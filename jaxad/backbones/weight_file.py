@@ -19,9 +19,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from jaxad.backbones.architectures import Variant
 from jaxad.core import InputError, Preprocess, Variables
 
-FORMAT = "1"
+FORMAT = "2"
 """Version of the file format; another one is refused."""
 SUFFIX = ".safetensors"
 FLOATS = ("F16", "F32")
@@ -39,8 +40,11 @@ class Metadata:
     source: str
     """Name of the file it was converted from."""
     source_sha256: str
+    recipe: str
+    """How its network was trained, e.g. "IMAGENET1K_V1", where its SHA-256 is known; or ""."""
     licence: str
     preprocess: Preprocess
+    variant: Variant
 
     def to_strings(self) -> dict[str, str]:
         """Return the metadata block of a safetensors file."""
@@ -51,8 +55,10 @@ class Metadata:
             "folded": "true" if self.folded else "false",
             "source": self.source,
             "source_sha256": self.source_sha256,
+            "recipe": self.recipe,
             "licence": self.licence,
             "preprocessing": json.dumps(dataclasses.asdict(self.preprocess)),
+            "variant": json.dumps(dataclasses.asdict(self.variant)),
         }
 
     @classmethod
@@ -83,13 +89,31 @@ class Metadata:
                 folded={"true": True, "false": False}[strings["folded"]],
                 source=strings["source"],
                 source_sha256=strings["source_sha256"],
+                recipe=strings["recipe"],
                 licence=strings["licence"],
                 preprocess=Preprocess(**pixels),
+                variant=_variant(json.loads(strings["variant"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: damaged metadata ({error!r}); convert the source again"
             ) from error
+
+
+def _variant(fields: Mapping[str, object]) -> Variant:
+    """Make a `Variant` of what a file says.
+
+    Raises:
+        ValueError: Another field, or a value that no network has.
+    """
+    variant = Variant(**fields)  # type: ignore[arg-type]
+    epsilon, padding = variant.epsilon, variant.padding
+    if not (isinstance(epsilon, float) and 0 < epsilon < 1):
+        raise ValueError(f"epsilon is {epsilon!r}")
+    known = padding in ("same", "symmetric") if isinstance(padding, str) else 0 < padding < 10_000
+    if not known:
+        raise ValueError(f"padding is {padding!r}")
+    return variant
 
 
 def sha256(path: str | Path) -> str:

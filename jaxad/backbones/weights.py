@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxad.backbones.architectures import ARCHITECTURES, Architecture, architecture
+from jaxad.backbones.architectures import ARCHITECTURES, Architecture, Variant, architecture
 from jaxad.backbones.fold import fold_batch_norm
 from jaxad.backbones.layers import he_fan_out_std
 from jaxad.backbones.weight_file import SUFFIX, Metadata, check_values, few, read, sha256, write
@@ -64,8 +64,8 @@ def find(name: str | Path, folder: str | Path | None = None) -> Path:
             return place / f"{text}{SUFFIX}"
     raise InputError(
         f"no weights of {text} in {', '.join(map(str, dict.fromkeys(places)))}; "
-        f"make them with `python -m ports convert {text} FILE`, or name their folder in "
-        f"JAXAD_WEIGHTS"
+        f"make them with `python -m ports fetch {text}` or `python -m ports convert {text} FILE`, "
+        f"or name their folder in JAXAD_WEIGHTS"
     )
 
 
@@ -157,8 +157,9 @@ def load_backbone(
     merge_strict(variables, whole, name=f"{path}: arrays")
     if wanted[-1] != held[-1]:
         variables = _prune(variables, shapes(arch, levels=wanted, folded=metadata.folded))
-    folded = fold_batch_norm(variables, arch.epsilon)
-    return _backbone(arch, wanted, metadata.preprocess), jax.device_put(folded)
+    folded = fold_batch_norm(variables, metadata.variant.epsilon)
+    backbone = _backbone(arch, wanted, metadata.preprocess, metadata.variant)
+    return backbone, jax.device_put(folded)
 
 
 def init_backbone(
@@ -187,11 +188,14 @@ def init_backbone(
             start += shape.size
         else:
             flat[path] = np.zeros(shape.shape, np.float32)
-    return _backbone(arch, wanted, arch.preprocess), jax.device_put(unflatten_dict(flat))
+    backbone = _backbone(arch, wanted, arch.preprocess, arch.variant)
+    return backbone, jax.device_put(unflatten_dict(flat))
 
 
-def _backbone(arch: Architecture, levels: tuple[str, ...], preprocess: Preprocess) -> Backbone:
-    module: nn.Module = arch.build(levels=levels, folded=True)
+def _backbone(
+    arch: Architecture, levels: tuple[str, ...], preprocess: Preprocess, variant: Variant
+) -> Backbone:
+    module: nn.Module = arch.build(levels=levels, folded=True, variant=variant)
     table = {level: arch.levels[level] for level in levels}
     return Backbone(name=arch.name, module=module, levels=table, preprocess=preprocess)
 

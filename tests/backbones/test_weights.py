@@ -13,7 +13,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 import jaxad
-from jaxad.backbones import ARCHITECTURES, init_backbone, load_backbone, weight_file, weights
+from jaxad.backbones import (
+    ARCHITECTURES,
+    Variant,
+    init_backbone,
+    load_backbone,
+    weight_file,
+    weights,
+)
 from jaxad.core import InputError, Preprocess
 
 METADATA = weights.Metadata(
@@ -22,8 +29,10 @@ METADATA = weights.Metadata(
     folded=False,
     source="resnet18-f37072fd.pth",
     source_sha256="f3" * 32,
+    recipe="IMAGENET1K_V1",
     licence="BSD-3-Clause",
     preprocess=Preprocess(mean=(0.5, 0.4, 0.3), channels="BGR", resize="bicubic"),
+    variant=Variant(epsilon=2e-5),
 )
 
 

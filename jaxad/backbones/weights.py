@@ -158,7 +158,10 @@ def load_backbone(
     if wanted[-1] != held[-1]:
         variables = _prune(variables, shapes(arch, levels=wanted, folded=metadata.folded))
     folded = fold_batch_norm(variables, metadata.variant.epsilon)
-    backbone = _backbone(arch, wanted, metadata.preprocess, metadata.variant)
+    try:
+        backbone = _backbone(arch, wanted, metadata.preprocess, metadata.variant)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; convert the source again") from None
     return backbone, jax.device_put(folded)
 
 

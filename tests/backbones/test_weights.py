@@ -104,7 +104,9 @@ def test_backbone_is_folded_pruned_and_prepares_pixels_as_its_file_says(path, va
     assert loaded["params"].keys() == {"conv1", "layer1_0", "layer1_1"}
 
     images = np.random.default_rng(1).integers(0, 256, (2, 32, 40, 3), dtype=np.uint8)
-    plain = ARCHITECTURES["resnet18"].build(levels=("layer1",), folded=False)
+    plain = ARCHITECTURES["resnet18"].build(
+        levels=("layer1",), folded=False, variant=METADATA.variant
+    )
     with jax.default_matmul_precision("highest"):
         got = jax.jit(backbone.features)(loaded, images)
         want = jax.jit(plain.apply)(variables, METADATA.preprocess(jnp.asarray(images)))
@@ -158,10 +160,16 @@ VAR = "batch_stats/conv1/bn/var"
         ({"params/conv1": np.ones(3, "f")}, {}, "params/conv1 is both an array and a scope"),
         ({}, {"folded": "true"}, r"missing \(params/conv1/conv/bias.* not expected \(batch_stats"),
         ({}, {"folded": "perhaps"}, "damaged metadata"),
-        ({}, {"format_version": "2"}, "weight format '2', this version reads '1'"),
+        ({}, {"format_version": "1"}, "weight format '1', this version reads '2'"),
         ({}, {"levels": "layer1,stage9"}, "damaged metadata .levels"),
         ({}, {"levels": "layer1,layer3"}, "damaged metadata .levels"),
         ({}, {"preprocessing": "[]"}, "damaged metadata"),
+        ({}, {"variant": '{"epsilon": 0.0}'}, "damaged metadata"),
+        ({}, {"variant": '{"epsilon": 1}'}, "damaged metadata"),
+        ({}, {"variant": '{"padding": "valid"}'}, "damaged metadata"),
+        ({}, {"variant": '{"padding": 0}'}, "damaged metadata"),
+        ({}, {"variant": '{"stride": 2}'}, "damaged metadata"),
+        ({}, {"variant": '{"padding": "same"}'}, "resnet18 pads symmetrically, not by 'same'"),
         ({}, {"preprocessing": '{"mean": [0, 0], "std": [1, 1]}'}, "damaged metadata"),
         ({}, {"preprocessing": '{"mean": [0, 0, 0], "std": [1, 0, 1]}'}, "damaged metadata"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,14 @@ from jaxad.core import InputError, Preprocess, Variables
 
 State = Mapping[str, np.ndarray]
 """Array name in the source framework -> array."""
+TORCH_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+"""Our name of an array within its layer -> PyTorch's."""
 
 
 class Converted(NamedTuple):
@@ -35,7 +44,7 @@ class Naming(NamedTuple):
 
     framework: str
     array: Callable[[tuple[str, ...]], str]
-    """Our path (collection, scopes…, "conv" | "bn", leaf) -> their name."""
+    """Our path (collection, scopes…, leaf) -> their name."""
     statistics: str
     """Suffix of their running means: without any such name, BatchNorm has been folded."""
     ignored: re.Pattern[str]
@@ -43,7 +52,7 @@ class Naming(NamedTuple):
     bias_before_norm: bool = False
     """Whether a convolution under BatchNorm has a bias (it goes into the running mean)."""
     hwio: bool = False
-    """Whether kernels may also come as HWIO."""
+    """Whether kernels may also come as HWIO (a depthwise one as HWC1)."""
 
 
 def gather(
@@ -88,6 +97,8 @@ def gather(
                 return array.transpose(2, 3, 1, 0)
             if naming.hwio and array.shape == shape:
                 return array
+            if naming.hwio and inputs == 1 and array.shape == (height, width, outputs, 1):
+                return array.swapaxes(2, 3)
             shape = expected
         if array.shape != shape:
             misshapen.append(f"{name} is {array.shape}, not {shape}")
@@ -169,29 +180,42 @@ def refuse_other(arch: str, known: tuple[str, ...], framework: str) -> None:
         raise InputError(f"{framework} names cover {', '.join(known)}; not {arch!r}")
 
 
+def stage_and_place(arch: str, block: str) -> tuple[int, int]:
+    """Stage of an EfficientNet's block and its place in it, both from 0: `blocks_1` -> (1, 0)."""
+    place = int(block.removeprefix("blocks_"))
+    module = architecture(arch).build(levels=("stage1",), folded=True)
+    for number, stage in enumerate(module.stages):
+        if place < stage.repeats:
+            return number, place
+        place -= stage.repeats
+    raise IndexError(f"{arch} has no {block}")
+
+
 def _reach(
     table: Architecture, state: State, naming: Naming, *, folded: bool
 ) -> tuple[tuple[str, ...], dict[tuple[str, ...], Any]]:
     """Return the levels that `state` reaches, and the shapes of our arrays up to the last one."""
     order = tuple(table.levels)
-
-    def shapes_to(depth: int) -> dict[tuple[str, ...], Any]:
-        flat: dict[tuple[str, ...], Any] = flatten_dict(
-            weights.shapes(table, levels=(order[depth - 1],), folded=folded)
-        )
-        return flat
-
-    here = shapes_to(len(order))
+    here = _shapes(table, order[-1], folded)
     for depth in range(len(order), 1, -1):
         names = {naming.array(path) for path in here}
         if names <= state.keys():
             return order[:depth], here
-        below = shapes_to(depth - 1)
+        below = _shapes(table, order[depth - 2], folded)
         own = names - {naming.array(path) for path in below}
         if own & state.keys():  # part of this stage is there: its missing arrays will be named
             return order[:depth], here
         here = below
     return order[:1], here
+
+
+@functools.cache
+def _shapes(table: Architecture, level: str, folded: bool) -> dict[tuple[str, ...], Any]:
+    """Path -> shape of our arrays up to a level; kept, for tracing large networks takes seconds."""
+    flat: dict[tuple[str, ...], Any] = flatten_dict(
+        weights.shapes(table, levels=(level,), folded=folded)
+    )
+    return flat
 
 
 def _float32(array: np.ndarray, label: str, path: tuple[str, ...]) -> np.ndarray:

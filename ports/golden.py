@@ -2,20 +2,22 @@
 
     python -m ports.golden tests/golden/backbones.npz
 
-Needs torch (the extra `parity`), torchvision and `efficientnet-lite-pytorch`. Every network is
-filled from a seed (`ports/seeded.py`) under its own array names, run in float64 on a seeded image,
-and a sample of each level is stored with the names and shapes of its arrays.
-`tests/ports/test_parity.py` then shows, without torch, that our converters and modules compute the
-same. Keras is not run: its ResNet-50 is restated below in torch functions, layer by layer under
-Keras' names.
+Needs torch (the extra `parity`), torchvision, timm, `efficientnet-pytorch` and
+`efficientnet-lite-pytorch`, and Keras for `ports/golden_keras.py`. Every network is filled from a
+seed (`ports/seeded.py`) under its own array names, run in float64 on a seeded image that its own
+framework's mean and standard deviation prepare, and a sample of each level is stored with the names
+and shapes of its arrays. `ports/parity.py` then compares, without any of these.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
+import lzma
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +25,51 @@ import numpy as np
 
 from ports.seeded import fill, image, sample
 
+# Named here once more, for nothing of this program imports jax.
+RESNETS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
+VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
+EFFICIENTNETS = tuple(f"efficientnet_b{i}" for i in range(8))
+LITES = tuple(f"efficientnet_lite{i}" for i in range(5))
 # Height, width: not square, and odd after some of the halvings, where paddings differ most.
 SIZES = {"resnet": (72, 96), "vgg": (64, 80), "efficientnet": (72, 96)}
 GAINS = {"resnet": 1.0, "vgg": 1.0, "efficientnet": 1.2}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+LITE = {"mean": (0.498, 0.498, 0.498), "std": (0.502, 0.502, 0.502)}
+"""Google's 127 / 255 and 128 / 255."""
 
 Shapes = dict[str, tuple[int, ...]]
-Features = Iterator[tuple[str, Any]]
-"""(level, `(1, C, h, w)` tensor), in order of depth."""
+Features = Iterator[tuple[str, np.ndarray]]
+"""(level, `(1, h, w, C)` float64), in order of depth."""
+Case = tuple[str, str, str, Shapes, Features]
+"""Naming, architecture, family, names and shapes of its arrays, features."""
+
+_HEADS = ("fc", "classifier", "head", "pre_logits", "conv_head", "_fc", "_conv_head", "_bn1")
+_HEAD_ARRAYS = re.compile(rf"^({'|'.join(_HEADS)}|features\.8\.[01])\.")
 
 
-def normalised(pixels: np.ndarray, mean: Any, std: Any) -> Any:
-    """Images as `(1, 3, H, W)` float64, divided by 255 and normalised."""
+def family_of(architecture: str) -> str:
+    """The family whose image size and gain an architecture takes."""
+    return re.split(r"[0-9_]", architecture.removeprefix("wide_"))[0]
+
+
+def normalised(family: str, mean: Any, std: Any) -> Any:
+    """The family's image as `(1, 3, H, W)` float64, divided by 255 and normalised."""
     import torch
 
-    x = (pixels / 255.0 - np.asarray(mean)) / np.asarray(std)
+    x = (image(*SIZES[family]) / 255.0 - np.asarray(mean)) / np.asarray(std)
     return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
 
 
-def resnet_features(model: Any, x: Any) -> Features:
-    """Outputs of the four stages of a torchvision ResNet."""
-    x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
+def resnet_features(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
+    """Outputs of the four stages of a ResNet of torchvision or timm."""
+    x = model.maxpool(model.bn1(model.conv1(x)).relu())
     for i in range(1, 5):
         x = getattr(model, f"layer{i}")(x)
         yield f"layer{i}", x
 
 
-def vgg_features(model: Any, x: Any) -> Features:
-    """Inputs of the five max-pools of a torchvision VGG."""
+def vgg_features(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
+    """Inputs of the five max-pools of a VGG of torchvision or timm."""
     import torch
 
     block = 1
@@ -61,7 +80,23 @@ def vgg_features(model: Any, x: Any) -> Features:
         x = layer(x)
 
 
-def efficientnet_features(model: Any, x: Any) -> Features:
+def torchvision_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
+    """Outputs of the seven stages of torchvision's EfficientNet."""
+    for i in range(8):  # 0 is the stem
+        x = model.features[i](x)
+        if i:
+            yield f"stage{i}", x
+
+
+def timm_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
+    """Outputs of the seven stages of timm's EfficientNets."""
+    x = model.bn1(model.conv_stem(x))  # activation included
+    for i, stage in enumerate(model.blocks):
+        x = stage(x)
+        yield f"stage{i + 1}", x
+
+
+def pytorch_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
     """Outputs of the seven stages; each begins at the block that changes the number of channels."""
     x = model._swish(model._bn0(model._conv_stem(x)))
     stage = 0
@@ -75,97 +110,73 @@ def efficientnet_features(model: Any, x: Any) -> Features:
     yield f"stage{stage}", x
 
 
-KERAS_STAGES = ((2, 3, 64), (3, 4, 128), (4, 6, 256), (5, 3, 512))
-"""Number in the layer name, blocks, channels of the 3x3."""
-
-
-def keras_shapes() -> Shapes:
-    """Array names and shapes of Keras' ResNet-50, kernels OIHW."""
-    shapes: Shapes = {}
-
-    def layer(name: str, outputs: int, inputs: int, size: int) -> None:
-        shapes[f"{name}_conv.weight"] = (outputs, inputs, size, size)
-        shapes[f"{name}_conv.bias"] = (outputs,)
-        for leaf in ("gamma", "beta", "moving_mean", "moving_variance"):
-            shapes[f"{name}_bn.{leaf}"] = (outputs,)
-
-    layer("conv1", 64, 3, 7)
-    inputs = 64
-    for stage, blocks, channels in KERAS_STAGES:
-        for block in range(1, blocks + 1):
-            name = f"conv{stage}_block{block}"
-            if block == 1:
-                layer(f"{name}_0", 4 * channels, inputs, 1)
-            layer(f"{name}_1", channels, inputs, 1)
-            layer(f"{name}_2", channels, channels, 3)
-            layer(f"{name}_3", 4 * channels, channels, 1)
-            inputs = 4 * channels
-    return shapes
-
-
-def keras_features(state: Mapping[str, Any], x: Any) -> Features:
-    """Keras' ResNet-50 (applications/resnet.py, `stack1` and `block1`) in torch functions."""
-    import torch.nn.functional as F
-
-    def layer(name: str, x: Any, stride: int = 1, padding: int = 0) -> Any:
-        x = F.conv2d(x, state[f"{name}_conv.weight"], state[f"{name}_conv.bias"], stride, padding)
-        leaves = ("moving_mean", "moving_variance", "gamma", "beta")
-        mean, variance, gamma, beta = (state[f"{name}_bn.{leaf}"] for leaf in leaves)
-        return F.batch_norm(x, mean, variance, gamma, beta, eps=1.001e-5)
-
-    x = F.relu(layer("conv1", x, stride=2, padding=3))
-    x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)
-    for stage, blocks, _ in KERAS_STAGES:
-        for block in range(1, blocks + 1):
-            name = f"conv{stage}_block{block}"
-            stride = 2 if block == 1 and stage > 2 else 1
-            shortcut = layer(f"{name}_0", x, stride) if block == 1 else x
-            y = F.relu(layer(f"{name}_1", x, stride))
-            y = F.relu(layer(f"{name}_2", y, padding=1))
-            x = F.relu(layer(f"{name}_3", y) + shortcut)
-        yield f"layer{stage - 1}", x
-
-
 def torch_case(
-    model: Any, run: Callable[[Any, Any], Features], x: Any, *, gain: float
-) -> tuple[Shapes, Features]:
-    """Fill a torch model from the seed and run it in float64; the classifier is left alone."""
+    naming: str,
+    architecture: str,
+    make: Callable[[], Any],
+    run: Callable[[Any, Any], Iterator[tuple[str, Any]]],
+    *,
+    mean: Any,
+    std: Any,
+) -> Case:
+    """Fill a torch model from the seed and run it in float64; the classifier is left out."""
     import torch
 
+    family = family_of(architecture)
+    with torch.device("meta"):
+        model = make()
+    for head in _HEADS:
+        if hasattr(model, head):
+            setattr(model, head, torch.nn.Identity())
     shapes = {
         name: tuple(array.shape)
         for name, array in model.state_dict().items()
-        if not name.startswith(("fc.", "classifier.", "_fc.", "_conv_head.", "_bn1."))
+        if not _HEAD_ARRAYS.match(name)
     }
-    state = {name: torch.from_numpy(np.asarray(a)) for name, a in fill(shapes, gain=gain).items()}
-    model.load_state_dict(state, strict=False)
-    return shapes, run(model.double().eval(), x)
+    filled = fill(shapes, gain=GAINS[family])
+    state = {name: torch.from_numpy(np.array(array)) for name, array in filled.items()}
+    loaded = model.to_empty(device="cpu").double().load_state_dict(state, strict=False)
+    if loaded.unexpected_keys or not all(map(_HEAD_ARRAYS.match, loaded.missing_keys)):
+        raise RuntimeError(f"{naming} {architecture}: not filled as a whole: {loaded}")
+    model.eval()
+
+    def features() -> Features:
+        for level, tensor in run(model, normalised(family, mean, std)):
+            yield level, tensor.permute(0, 2, 3, 1).numpy()
+
+    return naming, architecture, family, shapes, features()
 
 
-def cases() -> Iterator[tuple[str, str, Shapes, Features]]:
-    """(architecture, family, array shapes, features) of every network."""
-    import torch
-
+def cases() -> Iterator[Case]:
+    """Every network of the PyTorch namings."""
+    by_family = {"resnet": resnet_features, "vgg": vgg_features}
     models = _torchvision_models()
-    for name in ("resnet18", "resnet34", "resnet50", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn"):
-        family = "vgg" if name.startswith("vgg") else "resnet"
-        x = normalised(image(*SIZES[family]), MEAN, STD)
-        run = vgg_features if family == "vgg" else resnet_features
-        case = torch_case(getattr(models, name)(), run, x, gain=GAINS[family])
-        yield name, family, *case
+    for name in (*RESNETS, *VGGS, *EFFICIENTNETS):
+        transforms = models.get_model_weights(name).IMAGENET1K_V1.transforms()
+        run = by_family.get(family_of(name), torchvision_efficientnet)
+        settings = {"mean": transforms.mean, "std": transforms.std}
+        yield torch_case("torchvision", name, getattr(models, name), run, **settings)
 
-    pixels = image(*SIZES["resnet"])[..., ::-1] - np.asarray((103.939, 116.779, 123.68))
-    x = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-    shapes = keras_shapes()
-    state = {name: torch.from_numpy(a).double() for name, a in fill(shapes).items()}
-    yield "resnet50_keras", "resnet", shapes, keras_features(state, x)
+    timm = importlib.import_module("timm")
+    both = (*EFFICIENTNETS, *LITES)
+    for naming, prefix, names in (
+        ("timm", "", (*RESNETS, *VGGS, *both)),
+        ("timm_tf", "tf_", both),
+    ):
+        for name in names:
+            run = by_family.get(family_of(name), timm_efficientnet)
+            make = functools.partial(timm.create_model, prefix + name)
+            pixels = timm.models.get_pretrained_cfg(prefix + name)
+            yield torch_case(naming, name, make, run, mean=pixels.mean, std=pixels.std)
 
-    lite = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-    x = normalised(image(*SIZES["efficientnet"]), (0.498,) * 3, (0.502,) * 3)
-    for i in range(5):
-        model = lite.from_name(f"efficientnet-lite{i}")
-        case = torch_case(model, efficientnet_features, x, gain=GAINS["efficientnet"])
-        yield f"efficientnet_lite{i}", "efficientnet", *case
+    for package, names, settings in (
+        ("efficientnet_pytorch", EFFICIENTNETS, IMAGENET),
+        ("efficientnet_lite_pytorch", LITES, LITE),
+    ):
+        port = importlib.import_module(package).EfficientNet
+        for name in names:
+            make = functools.partial(port.from_name, name.replace("_", "-"))
+            yield torch_case("efficientnet_pytorch", name, make, pytorch_efficientnet, **settings)
 
 
 def _torchvision_models() -> Any:
@@ -187,29 +198,32 @@ def main(path: str) -> None:
     """Write the file and print what is in it."""
     import torch
 
-    index: dict[str, Any] = {}
+    from ports import golden_keras
+
+    index: list[dict[str, Any]] = []
     values: list[np.ndarray] = []
     with torch.no_grad():
-        for name, family, shapes, features in cases():
-            levels = {}
-            for level, tensor in features:
-                x = tensor.permute(0, 2, 3, 1).numpy()
-                levels[level] = {
-                    "shape": x.shape,
-                    "max": float(np.abs(x).max()),
-                    "mean": float(x.mean()),
-                    "std": float(x.std()),
-                }
-                values.append(sample(x).astype(np.float32))
-                print(name, level, levels[level])
-            index[name] = {
-                "size": SIZES[family],
-                "gain": GAINS[family],
-                "arrays": list(shapes.items()),
-                "levels": levels,
-            }
-    np.savez_compressed(path, index=json.dumps(index), values=np.stack(values))
-    print(f"{path}: {Path(path).stat().st_size} bytes")
+        for generator in (cases(), golden_keras.cases()):
+            for naming, architecture, family, shapes, features in generator:
+                levels = {}
+                for level, x in features:
+                    levels[level] = x.shape
+                    statistics = np.asarray([np.abs(x).max(), x.mean(), x.std()])
+                    values.append(np.concatenate([statistics, sample(x)]).astype(np.float32))
+                    print(naming, architecture, level, x.shape, *statistics, flush=True)
+                index.append(
+                    {
+                        "naming": naming,
+                        "architecture": architecture,
+                        "size": SIZES[family],
+                        "gain": GAINS[family],
+                        "arrays": list(shapes.items()),
+                        "levels": list(levels.items()),
+                    }
+                )
+    packed = lzma.compress(json.dumps(index, separators=(",", ":")).encode())
+    np.savez(path, index=np.frombuffer(packed, np.uint8), values=np.stack(values))
+    print(f"{path}: {Path(path).stat().st_size} bytes, {len(packed)} of them the index")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,14 @@ are simple progressions, so the tests state them without torch.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from pathlib import Path
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 
 def main(folder: Path) -> None:
@@ -65,8 +70,94 @@ def main(folder: Path) -> None:
         save(state, f"{kind}_module.pth", _use_new_zipfile_serialization=zipped)
     save(checkpoint, "zip_checkpoint.pth")
     save(state, "zip_protocol4.pth", pickle_protocol=4)
+    _save_training(module, optimizer, save)
+    _save_refused(save)
     torch.serialization.set_crc32_options(False)
     save(state, "zip_no_crc.pth")
+
+
+def _save_training(module: Any, optimizer: Any, save: Callable[..., None]) -> None:
+    """Save checkpoints as timm, torchvision and PyTorch's example of ImageNet write them.
+
+    The weights to be found are those of `module`; the last ones beside an average are 0.
+    """
+    import torch
+
+    state = module.state_dict()
+    last = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+    settings = argparse.Namespace(
+        model="net",
+        output=PurePosixPath("runs"),
+        betas=(0.9, 0.99),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    timm = {
+        "epoch": 3,
+        "arch": "net",
+        "optimizer": optimizer.state_dict(),
+        "version": 2,
+        "args": settings,
+        "state_dict": last,
+        "state_dict_ema": state,
+        "metric": np.float64(71.2),
+    }
+    torchvision = {
+        "model": last,
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": schedule.state_dict(),
+        "epoch": 3,
+        "args": settings,
+        "model_ema": torch.optim.swa_utils.AveragedModel(module).state_dict(),
+    }
+    example = {
+        "epoch": 3,
+        "state_dict": torch.compile(torch.nn.DataParallel(module)).state_dict(),
+        "best_acc1": torch.tensor(71.2),
+    }
+    extras = {
+        "net": state,
+        "generator": np.random.default_rng(0).bit_generator.state,
+        "history": np.arange(5.0),
+        "seen": {1, 2},
+        "fixed": frozenset([1]),
+        "bytes": b"abc",
+        "long": "x" * 5000,
+        "log": {0.5: "half", (1, 2): "pair", None: "none"},
+        "figures": defaultdict(list, {"loss": [0.5]}),
+        "queue": deque([1, 2], maxlen=3),
+        "shape": torch.Size([1, 2]),
+    }
+    save(timm, "zip_timm.pth")
+    save(torchvision, "stream_torchvision.pth", _use_new_zipfile_serialization=False)
+    save(example, "zip_example.pth")
+    for protocol in (2, 5):
+        name = f"stream_extras{protocol}.pth"
+        save(extras, name, pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+
+
+def _save_refused(save: Callable[..., None]) -> None:
+    """Save one tensor of each kind that is refused, as `refused_KIND.pth`."""
+    import torch
+
+    four = torch.arange(4.0)
+    kinds: dict[str, Any] = {
+        "float8": four.to(torch.float8_e4m3fn),
+        "sparse": four.to_sparse(),
+        "quantised": torch.quantize_per_tensor(four, 0.1, 0, torch.qint8),
+        "complex": four.to(torch.complex64),
+        "meta": four.to("meta"),
+        "negated": torch._neg_view(four),
+        "buffer": torch.nn.Buffer(four),
+        "storage": four.untyped_storage(),
+        "module": torch.nn.ReLU(),
+        "array": four.numpy(),
+    }
+    for name, value in kinds.items():
+        # The stream container would store the source of the module as well.
+        zipped = name == "module"
+        save({"w": value}, f"refused_{name}.pth", _use_new_zipfile_serialization=zipped)
 
 
 if __name__ == "__main__":

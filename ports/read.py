@@ -9,6 +9,7 @@ import re
 import numpy as np
 import safetensors
 
+from ports.hdf5 import HDF5_START, KERAS_MEMBER, to_safetensors
 from ports.source import DAMAGED, Refusal, budget, decode, read_source
 from ports.torch_file import STREAM_START, ZIP_START, decode_torch, native
 from ports.zip_members import list_members, read_member
@@ -39,13 +40,12 @@ _NPY_HEADER = re.compile(
 _MISTAKEN: dict[bytes, str] = {
     b"version https://git-lfs": "it is a git-lfs pointer; run `git lfs pull`",
     b"<": "it is a web page, not weights; fetch the file itself",
-    b"\x89HDF": "it is an HDF5 file; save its arrays with numpy.savez and bring that",
     b"\x1f\x8b": "it is compressed with gzip; unpack it first",
 }
 
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], str]:
-    """Read a weight file: PyTorch (both containers), safetensors or `.npz`.
+    """Read a weight file: PyTorch (both containers), safetensors, `.npz`, Keras' `.h5` or `.keras`.
 
     Args:
         path: the file. Where its name ends like `name-f37072fd.pth`, those digits must begin its
@@ -67,15 +67,19 @@ def _decode(data: bytes) -> dict[str, np.ndarray]:
         members = list_members(data)
         if members and all(name.endswith(".npy") for name in members):
             return decode_npz(data)
+        if KERAS_MEMBER in members:
+            return decode_keras(data)
         return decode_torch(data)
     if data[8:9] == b"{":  # behind the length of a JSON header
         return decode_safetensors(data)
+    if data.startswith(HDF5_START):
+        return decode_safetensors(to_safetensors(data))
     if data.startswith(STREAM_START):
         return decode_torch(data)
     for start, verdict in _MISTAKEN.items():
         if data.startswith(start):
             raise Refusal(verdict)
-    raise Refusal("it is no .pth, .safetensors or .npz file; " + DAMAGED)
+    raise Refusal("it is no .pth, .safetensors, .npz, .h5 or .keras file; " + DAMAGED)
 
 
 def decode_safetensors(data: bytes) -> dict[str, np.ndarray]:
@@ -98,6 +102,17 @@ def decode_safetensors(data: bytes) -> dict[str, np.ndarray]:
     if not arrays:
         raise Refusal("it holds no array; fetch it again")
     return arrays
+
+
+def decode_keras(data: bytes) -> dict[str, np.ndarray]:
+    """Decode the bytes of a `.keras` archive: the arrays in it; its model is never built.
+
+    Raises:
+        Refusal: damaged, too large, or as `hdf5.to_safetensors`.
+    """
+    member = list_members(data)[KERAS_MEMBER]
+    content = read_member(data, member, most=budget(len(data)), compressed=True)
+    return decode_safetensors(to_safetensors(content))
 
 
 def decode_npz(data: bytes) -> dict[str, np.ndarray]:

@@ -15,6 +15,10 @@ from jaxad.errors import InputError
 
 MAX_BYTES = 4 * 2**30
 """No file longer than this is read; the largest network here (VGG-19) takes 0.6e9 bytes."""
+MAX_EXTRA = 2**30
+"""Most bytes that may be unpacked beyond the length of the file itself."""
+MAX_NAME = 4096
+"""Characters in the name of an array."""
 
 DAMAGED = "the file is damaged; fetch it again"
 
@@ -40,7 +44,7 @@ def budget(file_size: int) -> int:
     Zip compression and tensors with a stride of zero let a small file ask for any amount of memory.
     Real weights stay within twice the file (bfloat16 becomes float32).
     """
-    return min(MAX_BYTES, 2**26 + 8 * file_size)
+    return min(2**26 + 8 * file_size, file_size + MAX_EXTRA)
 
 
 def read_source(path: str | os.PathLike[str]) -> Source:
@@ -81,9 +85,14 @@ def decode(
     """Apply a decoder to the bytes and name the file in its refusal.
 
     Raises:
-        InputError: the decoder refused the bytes.
+        InputError: the decoder refused the bytes, or a name in them can not be shown on one line
+            (it holds control characters, or is endless).
     """
     try:
-        return decoder(source.data)
+        arrays = decoder(source.data)
+        for name in arrays:
+            if not name.isprintable() or len(name) > MAX_NAME:
+                raise Refusal(f"the name {name[:80]!a} of an array can not be printed; {DAMAGED}")
     except Refusal as refusal:
         raise InputError(f"{source.path}: {refusal}") from None
+    return arrays

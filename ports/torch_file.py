@@ -10,7 +10,6 @@ Both containers hold a pickle in which each tensor is `(storage, offset, size, s
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -20,38 +19,26 @@ from typing import Any, Literal
 import numpy as np
 
 from ports.source import DAMAGED, Refusal, budget, decode, read_source
-from ports.unpickle import MAX_STEPS, MEND, set_items, unpickle
+from ports.torch_globals import ALLOWED, REASONS, Storage, Tensor, storage
+from ports.unpickle import MAX_STEPS, MEND, unpickle
 from ports.zip_members import list_members, read_member
 
 ZIP_START = b"PK\x03\x04"
 STREAM_START = b"\x80"
+MAX_ARRAYS = 10_000
+"""EfficientNet-B7 has 1,200."""
+MAX_RANK = 8
+"""Axes of one array; the kernels of a network have four."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _FEW_STEPS = 200  # for the pickles that hold a number or the system info
-_MAX_RANK = 32
 
-
-@dataclasses.dataclass(frozen=True)
-class _StorageType:
-    dtype: np.dtype[Any]
-    bfloat16: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    type: _StorageType
-    key: str
-    total: int  # elements of the whole storage
-    first: int  # a view of the storage that begins here ...
-    count: int  # ... and has this many elements
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    storage: _Storage
-    offset: Any
-    size: tuple[Any, ...]
-    stride: tuple[Any, ...]
+# What trainers write: the averaged weights, and the last ones beside them.
+_AVERAGED = {"state_dict_ema": "state_dict", "model_ema": "model"}
+# Each wrapper of a network puts its name before all others: DataParallel and AveragedModel,
+# torch.compile. AveragedModel adds one counter.
+_WRAPPERS = ("module.", "_orig_mod.")
+_COUNTER = "n_averaged"
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -59,11 +46,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Args:
         path: file of either container: a state dict, or a checkpoint that nests exactly one (under
-            a key such as "state_dict" or "model").
+            a key such as "state_dict" or "model") beside epoch numbers, optimizer state and
+            settings. Where it nests the last weights and their moving average ("model" and
+            "model_ema", or "state_dict" and "state_dict_ema"), the average is taken: timm and
+            torchvision evaluate and publish that one.
 
     Returns:
         Key -> C-contiguous array that owns its memory, in the order of the file. float16, float32,
-        float64, integers and bool keep their dtype; bfloat16 becomes float32 (exactly).
+        float64, integers and bool keep their dtype; bfloat16 becomes float32 (exactly). Prefixes
+        that all keys carry from DataParallel ("module.") and torch.compile ("_orig_mod.") are
+        taken off.
 
     Raises:
         InputError: missing, damaged, more than a dict of tensors, or over a bound.
@@ -117,13 +109,14 @@ def _decode_stream(data: bytes) -> dict[str, np.ndarray]:
     _, position = _unpickle(data, position, max_steps=_FEW_STEPS)
     item_sizes: dict[str, int] = {}
     state, position = _unpickle(data, position, item_sizes=item_sizes)
-    keys, position = _unpickle(data, position)
+    # Each key takes two or three steps.
+    keys, position = _unpickle(data, position, max_steps=_FEW_STEPS + 4 * len(item_sizes))
     if type(keys) is not list:
-        raise Refusal(DAMAGED)
+        raise Refusal(f"it has no list of its storages; {DAMAGED}")
     buffers: dict[str, memoryview] = {}
     for key in keys:
         if type(key) is not str or key not in item_sizes or key in buffers:
-            raise Refusal(DAMAGED)
+            raise Refusal(f"its list of storages is not that of its arrays; {DAMAGED}")
         count = int.from_bytes(data[position : position + 8], "little", signed=True)
         end = position + 8 + count * item_sizes[key]
         if not position + 8 <= end <= len(data):
@@ -135,7 +128,7 @@ def _decode_stream(data: bytes) -> dict[str, np.ndarray]:
 
     def buffer(key: str) -> memoryview:
         if key not in buffers:
-            raise Refusal(DAMAGED)
+            raise Refusal(f"it has no storage {key[:40]!a}; {DAMAGED}")
         return buffers[key]
 
     return _arrays(state, buffer, byteorder="<", most=budget(len(data)))
@@ -150,107 +143,76 @@ def _unpickle(
 ) -> tuple[Any, int]:
     """Run one pickle; note the bytes per element of each storage key in `item_sizes`."""
 
-    def persistent_load(pid: object) -> _Storage:
-        match pid:
-            case ("storage", _StorageType() as type_, str(key), str(), int(total)):
-                storage = _Storage(type_, key, total, 0, total)
-            case ("storage", _StorageType() as type_, str(key), str(), int(total), None):
-                storage = _Storage(type_, key, total, 0, total)
-            case (
-                "storage",
-                _StorageType() as type_,
-                str(key),
-                str(),
-                int(total),
-                (str(), int(first), int(count)),
-            ):  # views of storages, before torch 0.4
-                storage = _Storage(type_, key, total, first, count)
-            case _:
-                raise Refusal(f"its pickle refers to more than arrays; {MEND}")
-        if total < 0 or storage.first < 0 or not 0 <= storage.count <= total - storage.first:
-            raise Refusal(DAMAGED)
+    def persistent_load(pid: object) -> Storage:
+        result = storage(pid)
         if item_sizes is not None:
-            itemsize = type_.dtype.itemsize
-            if item_sizes.setdefault(key, itemsize) != itemsize:
-                raise Refusal(DAMAGED)
-        return storage
+            size = result.type.dtype.itemsize
+            if item_sizes.setdefault(result.key, size) != size:
+                raise Refusal(f"storage {result.key[:40]!a} has two dtypes; {DAMAGED}")
+        return result
 
     return unpickle(
-        data, start, allowed=_ALLOWED, persistent_load=persistent_load, max_steps=max_steps
+        data,
+        start,
+        allowed=ALLOWED,
+        reasons=REASONS,
+        persistent_load=persistent_load,
+        max_steps=max_steps,
     )
 
 
-def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    result: dict[Any, Any] = {}
-    match arguments:
-        case ():
-            pass
-        case (list(pairs),):  # as Python 2 pickled it
-            for pair in pairs:
-                if type(pair) not in (list, tuple) or len(pair) != 2:
-                    raise Refusal(DAMAGED)
-                set_items(result, list(pair))
-        case _:
-            raise Refusal(DAMAGED)
-    return result
-
-
-def _rebuild_tensor(arguments: tuple[Any, ...]) -> _Tensor:
-    match arguments:
-        # Then requires_grad and hooks, which mean nothing here, and (torch >= 2.0) conjugate and
-        # negative bits, which only a lazy view of a complex tensor has.
-        case (_Storage() as storage, offset, tuple(size), tuple(stride), *rest) if not any(
-            rest[2:]
-        ):
-            return _Tensor(storage, offset, size, stride)
-    raise Refusal(DAMAGED)
-
-
-def _rebuild_parameter(arguments: tuple[Any, ...]) -> _Tensor:
-    match arguments:
-        case (_Tensor() as tensor, _, _):
-            return tensor
-    raise Refusal(DAMAGED)
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "DoubleStorage"): _StorageType(np.dtype("f8")),
-    ("torch", "FloatStorage"): _StorageType(np.dtype("f4")),
-    ("torch", "HalfStorage"): _StorageType(np.dtype("f2")),
-    ("torch", "BFloat16Storage"): _StorageType(np.dtype("u2"), bfloat16=True),
-    ("torch", "LongStorage"): _StorageType(np.dtype("i8")),
-    ("torch", "IntStorage"): _StorageType(np.dtype("i4")),
-    ("torch", "ShortStorage"): _StorageType(np.dtype("i2")),
-    ("torch", "CharStorage"): _StorageType(np.dtype("i1")),
-    ("torch", "ByteStorage"): _StorageType(np.dtype("u1")),
-    ("torch", "BoolStorage"): _StorageType(np.dtype("?")),
-}
-
-
-def _state_dict(root: object) -> dict[str, _Tensor]:
-    """Find the one dict of tensors: the root or, where it holds no tensor, a value of it."""
-
-    def has_tensor(value: object) -> bool:
-        return type(value) is dict and any(type(v) is _Tensor for v in value.values())
-
+def _state_dict(root: object) -> dict[str, Tensor]:
+    """Find the one dict of tensors, the root or a value of it, and name its tensors."""
     if type(root) is not dict:
         raise Refusal(f"it holds no dict of arrays; {MEND}")
+    nested: dict[object, dict[Any, Any]] = {}
+    seen: set[int] = set()  # one dict may stand under any number of keys
+    for name, value in root.items():
+        if type(value) is dict and id(value) not in seen:
+            seen.add(id(value))
+            if _tensors(value):
+                nested[name] = value
+    for averaged, last in _AVERAGED.items():
+        if nested.keys() == {averaged, last}:
+            del nested[last]
+    if len(nested) > 1:
+        names = ", ".join(_shown(name) for name in list(nested)[:5])
+        raise Refusal(
+            f"it holds several dicts of arrays ({names}); save one of them alone with torch.save"
+        )
     state, where = root, ""
-    if not has_tensor(root):
-        nested = [key for key, value in root.items() if has_tensor(value)]
-        if not nested:
-            raise Refusal(f"it holds no dict of arrays; {MEND}")
-        if len(nested) > 1:
-            names = ", ".join(ascii(key)[:40] for key in nested[:5])
-            raise Refusal(f"it holds several dicts of arrays ({names}); save one of them alone")
-        state, where = root[nested[0]], f" in {ascii(nested[0])[:40]}"
+    for name, value in nested.items():
+        # Beside a state dict a tensor is a figure (the best accuracy); in one, a dict is a setting.
+        if _tensors(value) > _tensors(root):
+            state, where = value, f" in {_shown(name)}"
+    if not _tensors(state):
+        raise Refusal(f"it holds no dict of arrays; {MEND}")
+    if len(state) > MAX_ARRAYS:
+        raise Refusal(f"it holds {len(state)} arrays; no backbone has over {MAX_ARRAYS}")
     for key, value in state.items():
-        if type(key) is not str or type(value) is not _Tensor:
-            raise Refusal(f"key {ascii(key)[:100]}{where} is no array; {MEND}")
+        if type(key) is not str:
+            raise Refusal(f"a key{where} is no string ({_shown(key)}); {MEND}")
+        if type(value) is not Tensor:
+            raise Refusal(f"key {_shown(key)}{where} is no array; {MEND}")
+    return _unwrapped(state)
+
+
+def _tensors(values: dict[Any, Any]) -> int:
+    return sum(type(value) is Tensor for value in values.values())
+
+
+def _shown(key: object) -> str:
+    return ascii(key)[:80] if type(key) in (str, int) else type(key).__name__
+
+
+def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off the prefixes that wrappers of the network put before every key."""
+    for _ in range(4):
+        named = [key for key in state if key != _COUNTER]
+        for prefix in _WRAPPERS:
+            if named and all(key.startswith(prefix) for key in named):
+                state = {key[len(prefix) :]: state[key] for key in named}
+                break
     return state
 
 
@@ -261,22 +223,26 @@ def _arrays(
     arrays: dict[str, np.ndarray] = {}
     for key, tensor in _state_dict(root).items():
         dtype = tensor.storage.type.dtype
-        _check(tensor, ascii(key)[:100])
+        _check(tensor, key)
         most -= math.prod(max(n, 1) for n in tensor.size) * max(4, dtype.itemsize)
         if most < 0:
             raise Refusal("its arrays take many times the bytes of the file; " + DAMAGED)
         content = buffer(tensor.storage.key)
         if len(content) != tensor.storage.total * dtype.itemsize:
-            raise Refusal(f"the storage of {ascii(key)[:100]} has another length; {DAMAGED}")
+            raise Refusal(f"the storage of {_shown(key)} has another length; {DAMAGED}")
         arrays[key] = _array(tensor, content, dtype.newbyteorder(byteorder))
     return arrays
 
 
-def _check(tensor: _Tensor, key: str) -> None:
+def _check(tensor: Tensor, key: str) -> None:
     """Refuse a tensor that reaches outside its storage."""
     size, stride, offset = tensor.size, tensor.stride, tensor.offset
+    if len(size) > MAX_RANK:
+        raise Refusal(
+            f"the tensor {_shown(key)} has {len(size)} axes; no backbone has over {MAX_RANK}"
+        )
     inside = (
-        len(size) == len(stride) <= _MAX_RANK
+        len(size) == len(stride)
         and all(type(n) is int and n >= 0 for n in (*size, *stride, offset))
         and (
             0 in size
@@ -284,10 +250,10 @@ def _check(tensor: _Tensor, key: str) -> None:
         )
     )
     if not inside:
-        raise Refusal(f"the tensor {key} reaches outside its storage; {DAMAGED}")
+        raise Refusal(f"the tensor {_shown(key)} reaches outside its storage; {DAMAGED}")
 
 
-def _array(tensor: _Tensor, content: memoryview, dtype: np.dtype[Any]) -> np.ndarray:
+def _array(tensor: Tensor, content: memoryview, dtype: np.dtype[Any]) -> np.ndarray:
     if 0 in tensor.size:
         array = np.zeros(tensor.size, dtype)
     else:

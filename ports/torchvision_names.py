@@ -1,39 +1,46 @@
-"""ResNet and VGG weights with torchvision's names (`layer1.0.conv1.weight`, `features.0.weight`).
+"""ResNet, VGG and EfficientNet weights with the array names of torchvision.
 
-BatchNorm may have been folded already (`conv1.weight` and `conv1.bias`, no `bn1`).
+`layer1.0.conv1.weight`, `features.0.weight` and `features.2.0.block.0.0.weight`. BatchNorm may have
+been folded already (`conv1.weight` and `conv1.bias`, no `bn1`).
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 
+from jaxad.backbones import Variant
 from jaxad.backbones.vgg import CONVOLUTIONS
-from ports.converted import Converted, Naming, State, gather, refuse_other
-
-ARCHITECTURES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "vgg16",
-    "vgg19",
-    "vgg16_bn",
-    "vgg19_bn",
+from jaxad.core import Preprocess
+from ports.converted import (
+    TORCH_LEAVES,
+    Converted,
+    Naming,
+    State,
+    gather,
+    refuse_other,
+    stage_and_place,
 )
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
+VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
+EFFICIENTNETS = tuple(f"efficientnet_b{i}" for i in range(8))
+ARCHITECTURES = (*RESNETS, *VGGS, *EFFICIENTNETS)
 LICENCE = "BSD-3-Clause"
 """Of torchvision, which its weights are published with."""
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-_IGNORED = re.compile(r"^(fc|classifier)\.|\.num_batches_tracked$")
+_EPSILON_1E_3 = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
+"""torchvision took these from EfficientNet-PyTorch, and the smaller ones from timm."""
+_PARTS = ("expand_conv", "depthwise_conv", "squeeze_excite", "project_conv")
+_IGNORED = re.compile(r"^(fc|classifier|features\.8\.[01])\.|\.num_batches_tracked$")
 
 
 def convert(architecture: str, state: State) -> Converted:
     """Convert a torchvision state dict.
+
+    EfficientNets pad symmetrically and were evaluated on images resized bicubically (all but the
+    second recipe of B1); their BatchNorm has epsilon 1e-5 up to B4 and 1e-3 from B5.
 
     Args:
         architecture: One of `ARCHITECTURES`.
@@ -43,37 +50,61 @@ def convert(architecture: str, state: State) -> Converted:
         InputError: Another architecture, or arrays missing, unknown or misshapen.
     """
     refuse_other(architecture, ARCHITECTURES, "torchvision")
-    vgg = architecture.startswith("vgg")
-
-    def name(path: tuple[str, ...]) -> str:
-        *scopes, kind, leaf = path[1:]
-        module = _vgg_module(architecture, scopes[0], kind) if vgg else _resnet_module(scopes, kind)
-        return f"{module}.{_LEAVES[leaf]}"
-
+    if architecture in EFFICIENTNETS:
+        name: Callable[[tuple[str, ...]], str] = functools.partial(_efficientnet_name, architecture)
+    else:
+        name = cnn_name(architecture)
     naming = Naming(
         framework="torchvision",
         array=name,
         statistics=".running_mean",
         ignored=_IGNORED,
-        bias_before_norm=vgg,
+        bias_before_norm=architecture in VGGS,
     )
-    return gather(architecture, state, naming)
+    return gather(
+        architecture,
+        state,
+        naming,
+        preprocess=Preprocess(resize="bicubic" if architecture in EFFICIENTNETS else "bilinear"),
+        variant=Variant(epsilon=1e-3 if architecture in _EPSILON_1E_3 else 1e-5),
+    )
 
 
-def _resnet_module(scopes: list[str], kind: str) -> str:
-    """`layer1_0, conv2` and `bn` -> `layer1.0.bn2`."""
-    *block, module = scopes
+def cnn_name(architecture: str) -> Callable[[tuple[str, ...]], str]:
+    """How torchvision (and timm) name the arrays of a ResNet or VGG: our path -> their name."""
+    if architecture in VGGS:
+        return functools.partial(_vgg_name, architecture)
+    return _resnet_name
+
+
+def _resnet_name(path: tuple[str, ...]) -> str:
+    """`params, layer1_0, conv2, bn, scale` -> `layer1.0.bn2.weight`."""
+    *block, module, kind, leaf = path[1:]
     if module == "downsample":
         module = "downsample.0" if kind == "conv" else "downsample.1"
     else:
         module = module.replace("conv", kind)
-    return ".".join([scope.replace("_", ".") for scope in block] + [module])
+    scopes = [scope.replace("_", ".") for scope in block]
+    return ".".join([*scopes, module, TORCH_LEAVES[leaf]])
 
 
-def _vgg_module(architecture: str, scope: str, kind: str) -> str:
-    """`block1_conv2` and `conv` -> `features.2` (`features.3` where BatchNorm stands between)."""
+def _vgg_name(architecture: str, path: tuple[str, ...]) -> str:
+    """`params, block1_conv2, conv, kernel` -> `features.2.weight`, `features.3.` with BatchNorm."""
+    _, scope, kind, leaf = path
     depth, batch_norm = architecture.removesuffix("_bn"), architecture.endswith("_bn")
     block, place = (int(digits) for digits in re.findall(r"\d+", scope))
     step = 3 if batch_norm else 2  # convolution, (BatchNorm,) ReLU
     before = sum(n * step + 1 for n in CONVOLUTIONS[depth][: block - 1])  # 1: the pool
-    return f"features.{before + (place - 1) * step + (kind == 'bn')}"
+    number = before + (place - 1) * step + (kind == "bn")
+    return f"features.{number}.{TORCH_LEAVES[leaf]}"
+
+
+def _efficientnet_name(architecture: str, path: tuple[str, ...]) -> str:
+    """`params, blocks_1, expand_conv, bn, scale` -> `features.2.0.block.0.1.weight`."""
+    *block, module, kind, leaf = path[1:]
+    child = {"conv": "0", "bn": "1", "reduce": "fc1", "expand": "fc2"}[kind]
+    if not block:
+        return f"features.0.{child}.{TORCH_LEAVES[leaf]}"
+    stage, place = stage_and_place(architecture, block[0])
+    part = _PARTS.index(module) - (stage == 0)  # the first stage does not expand
+    return f"features.{stage + 1}.{place}.block.{part}.{child}.{TORCH_LEAVES[leaf]}"

@@ -1,43 +1,38 @@
 """A pickle machine that can only make plain data.
 
 Python's own unpickler imports and calls what the file names, so a weight file could run code. This
-one knows the 37 opcodes that `torch.save` writes for dicts of tensors (protocols 2 to 5), never
-imports, never sets an attribute, and calls only the functions that its caller lists. Every opcode
-costs one step and the steps are bounded, so time and memory are as well.
+one knows the opcodes that `torch.save` writes for checkpoints (protocols 2 to 5), never imports,
+never sets an attribute, and calls only the functions that its caller lists. Every opcode and every
+item that a call copies costs one step and the steps are bounded, so time and memory are as well.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from ports.source import DAMAGED, Refusal
 
-MAX_STEPS = 250_000
-"""The state dict of EfficientNet-B7 takes 44,000, a checkpoint with Adam's moments 107,000."""
+MAX_STEPS = 300_000
+"""The state dict of EfficientNet-B7 takes 62,000; with Adam's moments and an average, 222,000."""
 MAX_TEXT = 4096
-"""Bytes of one string; the longest are parameter names."""
+"""Bytes of one string that are kept; the longest are parameter names."""
 MEND = "save only model.state_dict() with torch.save and bring that file"
 
-# Layout of the argument of the opcodes that carry one number.
-_NUMBERS: dict[bytes, str] = {
-    b"\x80": "<B",  # PROTO
-    b"\x95": "<Q",  # FRAME
-    b"q": "<B",  # BINPUT
-    b"r": "<I",  # LONG_BINPUT
-    b"h": "<B",  # BINGET
-    b"j": "<I",  # LONG_BINGET
-    b"K": "<B",  # BININT1
-    b"M": "<H",  # BININT2
-    b"J": "<i",  # BININT
-    b"G": ">d",  # BINFLOAT
-    b"X": "<I",  # BINUNICODE
-    b"\x8c": "<B",  # SHORT_BINUNICODE
-    b"T": "<i",  # BINSTRING
-    b"U": "<B",  # SHORT_BINSTRING
-    b"\x8a": "<B",  # LONG1
-}
+OTHER: Final = object()
+"""Stands for what may lie beside a state dict and is never made: bytes, sets, long strings, and
+whatever `other` is listed for. Items put into it and attributes set on it are dropped."""
+
+_PERSISTENT_STEPS = 4  # a persistent id takes as long as so many opcodes
+
+_U1, _U2, _U4, _U8 = (struct.Struct(layout) for layout in ("<B", "<H", "<I", "<Q"))
+_I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
+
+
+def other(_: tuple[Any, ...]) -> object:
+    """Take any arguments and return `OTHER`: for globals that are harmless and not needed."""
+    return OTHER
 
 
 def unpickle(
@@ -45,6 +40,7 @@ def unpickle(
     start: int,
     *,
     allowed: Mapping[tuple[str, str], Any],
+    reasons: Mapping[tuple[str, str], str],
     persistent_load: Callable[[object], object],
     max_steps: int = MAX_STEPS,
 ) -> tuple[Any, int]:
@@ -54,24 +50,28 @@ def unpickle(
         data: the bytes that hold the pickle; more may follow it.
         start: position of its first byte.
         allowed: `(module, name)` of a global -> what stands for it. A function among these is
-            called with the argument tuple of REDUCE as its one argument; nothing else can ever be
-            called, for the machine makes nothing else that is callable.
+            called with the argument tuple of REDUCE or NEWOBJ as its one argument; nothing else
+            can ever be called, for the machine makes nothing else that is callable.
+        reasons: `(module, name)` of globals that are refused -> the line that says why.
         persistent_load: turns a persistent id into an object.
         max_steps: opcodes to run, and items to copy, before giving up.
 
     Returns:
         The object and the position behind the pickle. Dicts of any kind become `dict`; attributes
-        set on them (torch's `_metadata`) are dropped.
+        set on them (torch's `_metadata`) are dropped. Dict keys are str, int below 2^31, or
+        `OTHER` for any other kind.
 
     Raises:
         Refusal: damaged, an opcode or global outside the allow-list, or over a bound.
     """
-    machine = _Machine(data, start, allowed, persistent_load)
+    machine = _Machine(data, start, allowed, reasons, persistent_load)
     try:
         return machine.run(max_steps), machine.position
-    except (IndexError, KeyError, struct.error, UnicodeDecodeError):
-        # The stack, the marks, the memo or the bytes ran out.
-        raise Refusal(DAMAGED) from None
+    except (EOFError, struct.error):
+        raise Refusal(f"its pickle ends early; {DAMAGED}") from None
+    except (IndexError, KeyError, UnicodeDecodeError):
+        # The stack, the marks or the memo ran out, or a string is no UTF-8.
+        raise Refusal(f"its pickle is damaged at byte {machine.position}; {DAMAGED}") from None
 
 
 class _Machine:
@@ -82,154 +82,219 @@ class _Machine:
         data: bytes,
         start: int,
         allowed: Mapping[tuple[str, str], Any],
+        reasons: Mapping[tuple[str, str], str],
         persistent_load: Callable[[object], object],
     ) -> None:
         self.data = data
         self.position = start
+        self.steps = 0
         self.allowed = allowed
+        self.reasons = reasons
         self.persistent_load = persistent_load
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # the stacks below the open marks
         self.memo: dict[int, Any] = {}
 
     def run(self, max_steps: int) -> Any:
-        steps = 0
+        data, size, operations = self.data, len(self.data), _OPERATIONS
         while True:
-            steps += 1
-            if steps > max_steps:
+            self.steps += 1
+            if self.steps > max_steps:
                 raise Refusal(f"its pickle takes more than {max_steps} steps; {MEND}")
-            code = self.take(1)
-            layout = _NUMBERS.get(code)
-            number = struct.unpack(layout, self.take(struct.calcsize(layout)))[0] if layout else 0
-            stack = self.stack
-            match code:
-                case b"q" | b"r":  # BINPUT, LONG_BINPUT
-                    self.memo[number] = stack[-1]
-                case b"\x94":  # MEMOIZE
-                    self.memo[len(self.memo)] = stack[-1]
-                case b"h" | b"j":  # BINGET, LONG_BINGET
-                    stack.append(self.memo[number])
-                case b"K" | b"M" | b"J" | b"G":
-                    stack.append(number)
-                case b"X" | b"\x8c":
-                    stack.append(self.text(number, "utf-8"))
-                case b"U" | b"T":  # str of Python 2
-                    stack.append(self.text(number, "latin-1"))
-                case b"\x8a":
-                    stack.append(int.from_bytes(self.take(number), "little", signed=True))
-                case b"(":  # MARK
-                    self.outer.append(stack)
-                    self.stack = []
-                case b"t":  # TUPLE
-                    items = self.to_mark()
-                    self.stack.append(tuple(items))
-                case b")":  # EMPTY_TUPLE
-                    stack.append(())
-                case b"\x85" | b"\x86" | b"\x87":  # TUPLE1 to TUPLE3
-                    stack.append(tuple(reversed([stack.pop() for _ in range(code[0] - 0x84)])))
-                case b"}":  # EMPTY_DICT
-                    stack.append({})
-                case b"]":  # EMPTY_LIST
-                    stack.append([])
-                case b"s":  # SETITEM
-                    value, key = stack.pop(), stack.pop()
-                    set_items(stack[-1], [key, value])
-                case b"u":  # SETITEMS
-                    items = self.to_mark()
-                    set_items(self.stack[-1], items)
-                case b"a":  # APPEND
-                    value = stack.pop()
-                    _extend(stack[-1], [value])
-                case b"e":  # APPENDS
-                    items = self.to_mark()
-                    _extend(self.stack[-1], items)
-                case b"N":  # NONE
-                    stack.append(None)
-                case b"\x88" | b"\x89":  # NEWTRUE, NEWFALSE
-                    stack.append(code == b"\x88")
-                case b"c":  # GLOBAL
-                    stack.append(self.find(self.line(), self.line()))
-                case b"\x93":  # STACK_GLOBAL
-                    name, module = stack.pop(), stack.pop()
-                    stack.append(self.find(module, name))
-                case b"R":  # REDUCE
-                    arguments, function = stack.pop(), stack.pop()
-                    if type(arguments) is not tuple or not callable(function):
-                        raise Refusal(DAMAGED)
-                    # A list that is copied again and again through the memo is paid each time.
-                    steps += len(arguments)
-                    steps += sum(len(a) for a in arguments if type(a) in (list, tuple, dict))
-                    stack.append(function(arguments))
-                case b"b":  # BUILD
-                    stack.pop()
-                    if type(stack[-1]) is not dict:
-                        raise Refusal(f"its pickle sets attributes of an object; {MEND}")
-                case b"Q":  # BINPERSID
-                    stack.append(self.persistent_load(stack.pop()))
-                case b"\x80" | b"\x95":  # PROTO, FRAME
-                    if code == b"\x80" and not 2 <= number <= 5:
-                        raise Refusal(DAMAGED)
-                case b".":  # STOP
-                    return stack.pop()
-                case _:
-                    raise Refusal(
-                        f"its pickle has opcode 0x{code[0]:02x} at {self.position - 1}, "
-                        f"which no state dict needs: damaged, or else {MEND}"
-                    )
+            if self.position >= size:
+                raise EOFError
+            code = data[self.position]
+            self.position += 1
+            if code == 0x2E:  # STOP
+                return self.stack.pop()
+            if code not in operations:
+                raise Refusal(
+                    f"its pickle has opcode 0x{code:02x} at {self.position - 1}, "
+                    f"which no state dict needs: damaged, or else {MEND}"
+                )
+            operations[code](self)
+
+    def number(self, layout: struct.Struct) -> Any:
+        (value,) = layout.unpack_from(self.data, self.position)
+        self.position += layout.size
+        return value
 
     def take(self, count: int) -> bytes:
-        end = self.position + count
-        if not self.position <= end <= len(self.data):
-            raise IndexError
-        taken = self.data[self.position : end]
-        self.position = end
-        return taken
+        start = self.position
+        self.skip(count)
+        return self.data[start : self.position]
 
-    def text(self, count: int, encoding: str) -> str:
+    def skip(self, count: int) -> None:
+        if not 0 <= count <= len(self.data) - self.position:
+            raise EOFError
+        self.position += count
+
+    def push(self, value: object) -> None:
+        self.stack.append(value)
+
+    def pop_two(self) -> tuple[Any, Any]:
+        last = self.stack.pop()
+        return self.stack.pop(), last
+
+    def push_text(self, count: int, encoding: str) -> None:
         if count > MAX_TEXT:
-            raise Refusal(f"its pickle has a string of {count} bytes; damaged, or else {MEND}")
-        return self.take(count).decode(encoding)
+            self.push_skipped(count)
+        else:
+            self.stack.append(self.take(count).decode(encoding))
 
-    def line(self) -> str:
-        end = self.data.find(b"\n", self.position, self.position + MAX_TEXT)
-        taken = self.take(end - self.position).decode("utf-8")
-        self.position += 1
-        return taken
+    def push_skipped(self, count: int) -> None:
+        self.skip(count)
+        self.stack.append(OTHER)
+
+    def push_mark(self) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def push_tuple(self, count: int) -> None:
+        items = self.stack[-count:]
+        if len(items) < count:
+            raise IndexError
+        self.stack[-count:] = [tuple(items)]
 
     def to_mark(self) -> list[Any]:
         items = self.stack
         self.stack = self.outer.pop()
         return items
 
-    def find(self, module: object, name: object) -> Any:
+    def marked_tuple(self) -> None:
+        items = tuple(self.to_mark())
+        self.stack.append(items)
+
+    def marked_other(self) -> None:
+        self.to_mark()
+        self.stack.append(OTHER)
+
+    def put(self, place: int) -> None:
+        self.memo[place] = self.stack[-1]
+
+    def get(self, place: int) -> None:
+        self.stack.append(self.memo[place])
+
+    def set_items(self, items: list[Any]) -> None:
+        if self.stack[-1] is not OTHER:
+            set_items(self.stack[-1], items)
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is list:
+            target.extend(items)
+        elif target is not OTHER:
+            raise Refusal(f"its pickle adds items to what is no list; {DAMAGED}")
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.position, self.position + MAX_TEXT)
+        if end < 0:
+            raise IndexError
+        line = self.take(end - self.position).decode("utf-8")
+        self.position += 1
+        return line
+
+    def find(self, module: object, name: object) -> None:
         if type(module) is not str or type(name) is not str:
-            raise Refusal(DAMAGED)
+            raise Refusal(f"its pickle names a global by no string; {DAMAGED}")
         if (module, name) not in self.allowed:
-            shown = ascii(f"{module}.{name}"[:100])
-            raise Refusal(f"its pickle asks for {shown}, which is no part of a state dict; {MEND}")
-        return self.allowed[module, name]
+            shown = ascii(f"{module[:100]}.{name[:100]}"[:100])
+            why = self.reasons.get((module, name), f"which is no part of a state dict; {MEND}")
+            raise Refusal(f"its pickle asks for {shown}, {why}")
+        self.stack.append(self.allowed[module, name])
+
+    def reduce(self) -> None:
+        function, arguments = self.pop_two()
+        if type(arguments) is not tuple or not callable(function):
+            raise Refusal(f"its pickle calls what is no function; {DAMAGED}")
+        # A list that is copied again and again through the memo is paid each time.
+        self.steps += len(arguments)
+        self.steps += sum(len(a) for a in arguments if type(a) in (list, tuple, dict))
+        self.stack.append(function(arguments))
+
+    def build(self) -> None:
+        self.stack.pop()
+        if type(self.stack[-1]) is not dict and self.stack[-1] is not OTHER:
+            raise Refusal(f"its pickle sets attributes of an object; {MEND}")
+
+    def persistent(self) -> None:
+        self.steps += _PERSISTENT_STEPS
+        self.stack.append(self.persistent_load(self.stack.pop()))
+
+    def protocol(self) -> None:
+        version = self.number(_U1)
+        if not 2 <= version <= 5:
+            raise Refusal(f"its pickle has protocol {version}, which torch does not write; {MEND}")
+
+
+_OPERATIONS: dict[int, Callable[[_Machine], None]] = {
+    0x80: _Machine.protocol,
+    0x95: lambda m: m.skip(8),  # FRAME
+    # memo: BINPUT, LONG_BINPUT, MEMOIZE, BINGET, LONG_BINGET
+    ord("q"): lambda m: m.put(m.number(_U1)),
+    ord("r"): lambda m: m.put(m.number(_U4)),
+    0x94: lambda m: m.put(len(m.memo)),
+    ord("h"): lambda m: m.get(m.number(_U1)),
+    ord("j"): lambda m: m.get(m.number(_U4)),
+    # numbers: BININT1, BININT2, BININT, BINFLOAT, LONG1; NONE, NEWTRUE, NEWFALSE
+    ord("K"): lambda m: m.push(m.number(_U1)),
+    ord("M"): lambda m: m.push(m.number(_U2)),
+    ord("J"): lambda m: m.push(m.number(_I4)),
+    ord("G"): lambda m: m.push(m.number(_F8)),
+    0x8A: lambda m: m.push(int.from_bytes(m.take(m.number(_U1)), "little", signed=True)),
+    ord("N"): lambda m: m.push(None),
+    0x88: lambda m: m.push(True),
+    0x89: lambda m: m.push(False),
+    # strings: BINUNICODE, SHORT_BINUNICODE, BINUNICODE8; of Python 2: BINSTRING, SHORT_BINSTRING
+    ord("X"): lambda m: m.push_text(m.number(_U4), "utf-8"),
+    0x8C: lambda m: m.push_text(m.number(_U1), "utf-8"),
+    0x8D: lambda m: m.push_text(m.number(_U8), "utf-8"),
+    ord("T"): lambda m: m.push_text(m.number(_I4), "latin-1"),
+    ord("U"): lambda m: m.push_text(m.number(_U1), "latin-1"),
+    # bytes: BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
+    ord("B"): lambda m: m.push_skipped(m.number(_U4)),
+    ord("C"): lambda m: m.push_skipped(m.number(_U1)),
+    0x8E: lambda m: m.push_skipped(m.number(_U8)),
+    0x96: lambda m: m.push_skipped(m.number(_U8)),
+    # sets: EMPTY_SET, ADDITEMS, FROZENSET
+    0x8F: lambda m: m.push(OTHER),
+    0x90: lambda m: m.extend(m.to_mark()),
+    0x91: _Machine.marked_other,
+    # tuples: MARK, TUPLE, EMPTY_TUPLE, TUPLE1 to TUPLE3
+    ord("("): _Machine.push_mark,
+    ord("t"): _Machine.marked_tuple,
+    ord(")"): lambda m: m.push(()),
+    0x85: lambda m: m.push_tuple(1),
+    0x86: lambda m: m.push_tuple(2),
+    0x87: lambda m: m.push_tuple(3),
+    # dicts and lists: EMPTY_DICT, SETITEM, SETITEMS, EMPTY_LIST, APPEND, APPENDS
+    ord("}"): lambda m: m.push({}),
+    ord("s"): lambda m: m.set_items([*m.pop_two()]),
+    ord("u"): lambda m: m.set_items(m.to_mark()),
+    ord("]"): lambda m: m.push([]),
+    ord("a"): lambda m: m.extend([m.stack.pop()]),
+    ord("e"): lambda m: m.extend(m.to_mark()),
+    # objects: GLOBAL, STACK_GLOBAL, REDUCE, NEWOBJ, BUILD, BINPERSID
+    ord("c"): lambda m: m.find(m.line(), m.line()),
+    0x93: lambda m: m.find(*m.pop_two()),
+    ord("R"): _Machine.reduce,
+    0x81: _Machine.reduce,
+    ord("b"): _Machine.build,
+    ord("Q"): _Machine.persistent,
+}
 
 
 def set_items(target: object, items: list[Any]) -> None:
     """Put `[key, value, key, value, ...]` into a dict.
 
     Keys are str or small int: the hash of a nested tuple recurses once per level, and large ints
-    can be chosen to have all the same hash.
+    can be chosen to have all the same hash. Any other key becomes `OTHER`.
 
     Raises:
-        Refusal: not a dict, an odd count, or another kind of key.
+        Refusal: not a dict, or an odd count.
     """
     if type(target) is not dict or len(items) % 2:
-        raise Refusal(DAMAGED)
+        raise Refusal(f"its pickle sets items of what is no dict; {DAMAGED}")
     for key, value in zip(items[::2], items[1::2]):
-        if not (type(key) is str or (type(key) is int and abs(key) < 2**31)):
-            raise Refusal(
-                f"its pickle has a dict key that is no name (a {type(key).__name__}); {MEND}"
-            )
-        target[key] = value
-
-
-def _extend(target: object, items: list[Any]) -> None:
-    if type(target) is not list:
-        raise Refusal(DAMAGED)
-    target.extend(items)
+        sound = type(key) is str or (type(key) is int and abs(key) < 2**31)
+        target[key if sound else OTHER] = value

@@ -1,16 +1,19 @@
 """What converters accept and refuse; `test_parity.py` shows that what they make is right."""
 
 import functools
+import re
 
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxad.backbones import load_backbone, weights
+from jaxad.backbones import Variant, load_backbone, weights
 from jaxad.core import InputError, Preprocess
-from ports import efficientnet_lite_names, keras_names, torchvision_names
+from ports import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
 from ports.converted import write_converted
+from ports.namings import NAMINGS
+from ports.parity import golden_cases
 
 TORCHVISION_RESNET18 = {  # of a file that ends after layer1, to be quick
     "conv1.weight": (64, 3, 7, 7),
@@ -163,7 +166,10 @@ def test_a_stage_that_is_partly_there_is_an_error(resnet18):
     [
         (torchvision_names.convert, "resnet50_keras"),
         (keras_names.convert, "resnet50"),
-        (efficientnet_lite_names.convert, "resnet18"),
+        (efficientnet_pytorch_names.convert, "resnet18"),
+        (torchvision_names.convert, "efficientnet_lite0"),
+        (timm_names.convert, "resnet50_keras"),
+        (timm_names.convert_tf, "resnet18"),
     ],
 )
 def test_other_architectures_are_refused(convert, name, resnet18):
@@ -201,3 +207,217 @@ def test_what_is_written_loads(resnet18, tmp_path):
     assert backbone.preprocess == Preprocess()
     want = weights.fold_batch_norm(converted.variables, 1e-5)
     jax.tree.map(np.testing.assert_array_equal, loaded, want)
+
+
+# What of an EfficientNet-B0 lies above its second stage.
+DEEP = {
+    "torchvision": r"features\.[3-7]\.",
+    "timm": r"blocks\.[2-6]\.",
+    "timm_tf": r"blocks\.[2-6]\.",
+    "efficientnet_pytorch": r"_blocks\.([3-9]|1\d)\.",
+}
+CLASSIFIERS = {
+    "torchvision": ["features.8.0.weight", "features.8.1.running_mean", "classifier.1.weight"],
+    "timm": ["conv_head.weight", "bn2.weight", "bn2.running_mean", "classifier.bias"],
+    "timm_tf": ["conv_head.weight", "bn2.weight", "bn2.running_mean", "classifier.bias"],
+    "efficientnet_pytorch": ["_conv_head.weight", "_bn1.bias", "_bn1.running_var", "_fc.weight"],
+}
+
+
+@functools.cache
+def _b0(naming):
+    state = golden_cases()[naming, "efficientnet_b0"].state()
+    return {name: array for name, array in state.items() if not re.match(DEEP[naming], name)}
+
+
+@pytest.fixture(params=DEEP)
+def b0(request):
+    """(naming, state dict of an EfficientNet-B0 that ends after its second stage)."""
+    return request.param, dict(_b0(request.param))
+
+
+def first_block(naming):
+    """Prefix of the arrays of B0's second stage's first block."""
+    return {
+        "torchvision": "features.2.0.",
+        "timm": "blocks.1.0.",
+        "timm_tf": "blocks.1.0.",
+        "efficientnet_pytorch": "_blocks.1.",
+    }[naming]
+
+
+def test_an_efficientnet_may_end_after_a_stage_and_carry_a_classifier(b0):
+    naming, state = b0
+    head = dict.fromkeys(CLASSIFIERS[naming], np.ones(3, np.int8))
+    converted = NAMINGS[naming].convert("efficientnet_b0", state | head)
+    assert converted.levels == ("stage1", "stage2")
+    assert not converted.folded
+    blocks = [f"blocks_{i}" for i in range(3)]
+    assert converted.variables["params"].keys() == {"conv_stem", *blocks}
+    assert converted.variables["batch_stats"]["blocks_1"].keys() == {
+        "expand_conv",
+        "depthwise_conv",
+        "project_conv",
+    }
+    gate = converted.variables["params"]["blocks_2"]["squeeze_excite"]
+    assert gate["reduce"]["kernel"].shape == (1, 1, 144, 6)
+    assert gate["expand"]["bias"].shape == (144,)
+    assert {array.dtype for array in jax.tree.leaves(converted.variables)} == {np.dtype("float32")}
+
+
+def test_arrays_of_an_efficientnet_that_do_not_fit_are_named(b0):
+    naming, state = b0
+    convert = NAMINGS[naming].convert
+    block = first_block(naming)
+    mean = next(name for name in state if name.startswith(block) and "running_mean" in name)
+    kernel = next(name for name in state if name.startswith(block) and state[name].ndim == 4)
+    deeper = {"features.2": "features.3", "blocks.1": "blocks.2", "_blocks.1": "_blocks.3"}
+    beyond = re.sub(r"^\w+\.\d", lambda found: deeper[found[0]], kernel)
+
+    def refusal(change):
+        merged = {n: array for n, array in (state | change).items() if array is not None}
+        with pytest.raises(InputError, match="efficientnet_b0 from ") as caught:
+            convert("efficientnet_b0", merged)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert f"1 missing ({mean})" in refusal({mean: None})
+    assert f"1 unknown ({block}extra.weight)" in refusal({f"{block}extra.weight": np.ones(3)})
+    said = refusal({kernel: state[kernel].transpose(2, 3, 1, 0)})
+    assert f"{kernel} is (1, 1, 16, 96), not (96, 16, 1, 1)" in said
+    assert re.search(r"arrays \d+ missing", refusal({beyond: state[kernel]}))
+    assert f"{mean} holds values that are not finite" in refusal({mean: np.full(96, np.nan)})
+
+
+def test_a_file_of_another_efficientnet_is_refused(b0):
+    naming, state = b0
+    with pytest.raises(
+        InputError, match=r"arrays \d+ missing .* is it a file of efficientnet_b2\?"
+    ):
+        NAMINGS[naming].convert("efficientnet_b2", state)
+
+
+def test_folded_efficientnet(b0):
+    """Convolutions with a bias and no BatchNorm."""
+    naming, state = b0
+    norms = {name.removesuffix("running_mean") for name in state if name.endswith("running_mean")}
+    folded = {n: a for n, a in state.items() if n.rpartition(".")[0] + "." not in norms}
+    random = np.random.default_rng(0)
+    for name, array in list(folded.items()):
+        if array.ndim == 4:
+            bias = random.standard_normal(len(array), np.float32)
+            folded.setdefault(name.replace("weight", "bias"), bias)
+    converted = NAMINGS[naming].convert("efficientnet_b0", folded)
+    assert converted.folded
+    assert converted.levels == ("stage1", "stage2")
+    assert converted.variables.keys() == {"params"}
+    own = {leaf.tobytes() for leaf in jax.tree.leaves(converted.variables) if leaf.ndim == 1}
+    assert own == {array.tobytes() for array in folded.values() if array.ndim == 1}
+    stem = next(name for name in folded if "stem.bias" in name or name == "features.0.0.bias")
+    np.testing.assert_array_equal(
+        converted.variables["params"]["conv_stem"]["conv"]["bias"], folded[stem]
+    )
+
+
+def test_timm_names_of_a_vgg_and_its_classifier():
+    shapes = {"features.0": (64, 3, 3, 3), "features.2": (64, 64, 3, 3)}
+    state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": np.ones(64, np.float32) for name in shapes}
+    head = dict.fromkeys(["pre_logits.fc1.weight", "pre_logits.fc2.bias", "head.fc.weight"])
+    converted = timm_names.convert("vgg16", state | {name: np.ones(3) for name in head})
+    assert converted.levels == ("block1",)
+    with pytest.raises(InputError, match=r"unknown \(head.fc.weight"):
+        torchvision_names.convert("vgg16", state | {name: np.ones(3) for name in head})
+
+
+def test_the_head_of_another_kind_of_network_is_unknown(resnet18):
+    """Nothing that a classifier of this kind is not called is passed over."""
+    for convert in (torchvision_names.convert, timm_names.convert):
+        for name in ("head.weight", "head.fc.weight", "conv_head.weight", "bn2.bias"):
+            with pytest.raises(InputError, match=f"1 unknown \\({name}\\)"):
+                convert("resnet18", resnet18 | {name: np.ones(3)})
+
+
+def test_keras_depthwise_kernels_may_be_of_any_layout():
+    case = golden_cases()["keras", "efficientnet_b0"]
+    state = {n: a for n, a in case.state().items() if re.match(r"stem_|block[12]", n)}
+    kernels = {name: array for name, array in state.items() if array.ndim == 4}
+    assert {array.shape for name, array in kernels.items() if "dwconv" in name} == {
+        (3, 3, channels, 1) for channels in (32, 96, 144)
+    }
+    oihw = state | {  # HWIO, and for a depthwise one HWC1
+        name: array.transpose(*((2, 3, 0, 1) if "dwconv" in name else (3, 2, 0, 1)))
+        for name, array in kernels.items()
+    }
+    one, other = (keras_names.convert("efficientnet_b0", s) for s in (state, oihw))
+    jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
+
+
+TRAITS = [  # epsilon, padding, mean of red, filter, of the namings' usual weights
+    ("torchvision", "resnet50", 1e-5, "symmetric", 0.485, "bilinear"),
+    ("torchvision", "vgg16_bn", 1e-5, "symmetric", 0.485, "bilinear"),
+    ("torchvision", "efficientnet_b0", 1e-5, "symmetric", 0.485, "bicubic"),
+    ("torchvision", "efficientnet_b4", 1e-5, "symmetric", 0.485, "bicubic"),
+    ("torchvision", "efficientnet_b5", 1e-3, "symmetric", 0.485, "bicubic"),
+    ("timm", "resnet50", 1e-5, "symmetric", 0.485, "bicubic"),
+    ("timm", "vgg19", 1e-5, "symmetric", 0.485, "bilinear"),
+    ("timm", "efficientnet_b1", 1e-5, "symmetric", 0.5, "bicubic"),
+    ("timm", "efficientnet_b5", 1e-5, "symmetric", 0.485, "bicubic"),
+    ("timm", "efficientnet_lite0", 1e-5, "symmetric", 0.485, "bicubic"),
+    ("timm_tf", "efficientnet_b4", 1e-3, "same", 0.485, "bicubic"),
+    ("timm_tf", "efficientnet_lite0", 1e-3, "same", 0.5, "bilinear"),
+    ("efficientnet_pytorch", "efficientnet_b4", 1e-3, 380, 0.485, "bicubic"),
+    ("efficientnet_pytorch", "efficientnet_lite0", 1e-3, 224, 0.498, "bilinear"),
+]
+
+
+@pytest.mark.parametrize(("naming", "name", "epsilon", "padding", "mean", "resize"), TRAITS)
+def test_what_belongs_to_the_weights(naming, name, epsilon, padding, mean, resize):
+    state = golden_cases()[naming, name].state()
+    converted = NAMINGS[naming].convert(name, state)
+    assert converted.variant == Variant(epsilon=epsilon, padding=padding)
+    assert (converted.preprocess.mean[0], converted.preprocess.resize) == (mean, resize)
+    assert converted.preprocess.channels == "RGB"
+
+
+HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("config", "preprocess"),
+    [
+        ({}, Preprocess(resize="bicubic")),
+        ({"architecture": "resnet18", "pretrained_cfg": {}}, Preprocess(resize="bicubic")),
+        ({"pretrained_cfg": {"interpolation": "bilinear"}}, Preprocess()),
+        (
+            {"pretrained_cfg": HALF},
+            Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="bicubic"),
+        ),
+        (
+            {"architecture": "resnet18", "interpolation": "lanczos", **HALF},
+            Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="lanczos"),
+        ),
+    ],
+)
+def test_pixels_that_a_config_states(resnet18, config, preprocess):
+    converted = timm_names.convert("resnet18", resnet18)
+    assert timm_names.with_config(converted, config).preprocess == preprocess
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mean": 0.5},
+        {"mean": [0.5]},
+        {"mean": ["a", "b", "c"]},
+        {"mean": [float("nan")] * 3},
+        {"std": [0.2, 0.0, 0.2]},
+        {"interpolation": "psychic"},
+        {"interpolation": ["bicubic"]},
+    ],
+)
+def test_pixels_that_make_no_sense_are_refused(resnet18, wrong):
+    converted = timm_names.convert("resnet18", resnet18)
+    with pytest.raises(InputError, match=r"^config.json: ") as caught:
+        timm_names.with_config(converted, {"pretrained_cfg": wrong})
+    assert "\n" not in str(caught.value)

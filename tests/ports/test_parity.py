@@ -1,93 +1,87 @@
 """Converters and modules against feature maps of the original frameworks (`ports/golden.py`)."""
 
-import functools
-import json
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
-from jaxad.backbones import ARCHITECTURES, fold_batch_norm
-from ports import efficientnet_lite_names, keras_names, seeded, torchvision_names
+from jaxad.backbones import ARCHITECTURES, Variant, fold_batch_norm
+from ports.namings import NAMINGS
+from ports.parity import GOLDEN, apply_by_parts, golden_cases, parity_error
+from ports.seeded import image
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "backbones.npz"
 TOLERANCE = 1e-5  # of the largest value of a level
-
-CONVERTERS = {
-    name: module.convert
-    for module in (torchvision_names, keras_names, efficientnet_lite_names)
-    for name in module.ARCHITECTURES
-}
+PAIRS = [(naming, name) for naming, row in NAMINGS.items() for name in row.architectures]
+PADDINGS = {"timm": "symmetric", "timm_tf": "same", "efficientnet_pytorch": 380}
 
 
-@functools.cache
-def golden() -> dict:
-    """Architecture -> size, gain, arrays, levels; each level with its sampled values."""
-    with np.load(GOLDEN) as file:
-        index, values = json.loads(str(file["index"])), iter(file["values"])
-    for case in index.values():
-        for level in case["levels"].values():
-            level["sample"] = next(values)
-    return index
+def check(error):
+    assert max(error.values()) <= TOLERANCE, error
 
 
-def features(name, variables, *, levels, folded, preprocess):
-    module = ARCHITECTURES[name].build(levels=levels, folded=folded)
-    images = seeded.image(*golden()[name]["size"])
-    with jax.default_matmul_precision("highest"):
-        return jax.jit(lambda v, x: module.apply(v, preprocess(x)))(variables, images)
+def test_every_pair_has_a_reference():
+    assert golden_cases().keys() == set(PAIRS)
+    assert {name for _, name in PAIRS} == set(ARCHITECTURES)
+    for (_, name), case in golden_cases().items():
+        assert list(case.levels) == list(ARCHITECTURES[name].levels)
+    assert GOLDEN.stat().st_size < 200_000
 
 
-def check(name, got):
-    want = golden()[name]["levels"]
-    for level, x in got.items():
-        x, expected = np.asarray(x), want[level]
-        assert list(x.shape) == expected["shape"], level
-        scale = expected["max"] * TOLERANCE
-        np.testing.assert_allclose(seeded.sample(x), expected["sample"], 0, scale, err_msg=level)
-        assert abs(x.astype(np.float64).mean() - expected["mean"]) <= scale, level
-        assert abs(x.astype(np.float64).std() - expected["std"]) <= scale, level
-        assert abs(np.abs(x).max() - expected["max"]) <= scale, level
-
-
-def test_every_architecture_has_a_converter_and_a_reference():
-    assert CONVERTERS.keys() == ARCHITECTURES.keys() == golden().keys()
-
-
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def converted(request):
-    """(architecture, its seeded weights as converted from public names)."""
-    case = golden()[request.param]
-    state = seeded.fill(dict(case["arrays"]), gain=case["gain"])
-    return request.param, CONVERTERS[request.param](request.param, state)
-
-
-def test_folded_features_equal_those_of_the_framework(converted):
-    name, weights = converted
-    levels = tuple(ARCHITECTURES[name].levels)
-    assert weights.levels == levels == tuple(golden()[name]["levels"])
-    folded = fold_batch_norm(weights.variables, ARCHITECTURES[name].epsilon)
-    got = features(name, folded, levels=levels, folded=True, preprocess=weights.preprocess)
-    assert tuple(got) == levels
-    check(name, got)
+@pytest.mark.parametrize(("naming", "name"), PAIRS)
+def test_folded_features_equal_those_of_the_framework(naming, name):
+    check(parity_error(naming, name))
 
 
 @pytest.mark.parametrize(
-    ("name", "levels"),
+    ("naming", "name"),
     [
-        ("resnet18", ("layer1", "layer2")),
-        ("resnet50_keras", ("layer1", "layer2")),
-        ("vgg16_bn", ("block3",)),
-        ("efficientnet_lite0", ("stage1", "stage3")),
+        ("torchvision", "resnet18"),
+        ("torchvision", "vgg16_bn"),
+        ("torchvision", "efficientnet_b0"),
+        ("timm", "efficientnet_lite0"),
+        ("timm_tf", "efficientnet_lite0"),
+        ("efficientnet_pytorch", "efficientnet_lite0"),
+        ("keras", "resnet50_keras"),
     ],
 )
-def test_unfolded_features_equal_those_of_the_framework(name, levels):
-    case = golden()[name]
-    state = seeded.fill(dict(case["arrays"]), gain=case["gain"])
-    weights = CONVERTERS[name](name, state)
-    assert not weights.folded
-    settings = {"levels": levels, "folded": False, "preprocess": weights.preprocess}
-    got = features(name, weights.variables, **settings)
-    assert tuple(got) == levels
-    check(name, got)
+def test_unfolded_features_equal_those_of_the_framework(naming, name):
+    check(parity_error(naming, name, folded=False))
+
+
+@pytest.mark.parametrize("naming", PADDINGS)
+def test_another_padding_is_another_network(naming):
+    """The image is such that all three differ, if only from the third stage on."""
+    name, right = "efficientnet_b4", PADDINGS[naming]
+    epsilon = NAMINGS[naming].convert(name, golden_cases()[naming, name].state()).variant.epsilon
+    for padding in PADDINGS.values():
+        error = parity_error(naming, name, variant=Variant(epsilon=epsilon, padding=padding))
+        if padding == right:
+            check(error)
+        else:
+            deep = [error[level] for level in list(error)[2:]]
+            assert min(deep) > 100 * TOLERANCE, (padding, error)
+
+
+@pytest.mark.parametrize(("naming", "wrong"), [("timm", 1e-3), ("timm_tf", 1e-5)])
+def test_another_epsilon_is_another_network(naming, wrong):
+    error = parity_error(
+        naming, "efficientnet_b0", variant=Variant(epsilon=wrong, padding=PADDINGS[naming])
+    )
+    assert min(error.values()) > 10 * TOLERANCE, error
+
+
+def test_parts_make_the_network():
+    """What parity is measured on computes the same as the network compiled as one program."""
+    name = "efficientnet_lite0"
+    converted = NAMINGS["timm"].convert(name, golden_cases()["timm", name].state())
+    variables = fold_batch_norm(converted.variables, converted.variant.epsilon)
+    module = ARCHITECTURES[name].build(
+        levels=("stage2", "stage4"), folded=True, variant=converted.variant
+    )
+    x = image(48, 40).astype(np.float32) / 255
+    with jax.default_matmul_precision("highest"):
+        whole = jax.jit(module.apply)(variables, x)
+        parts = apply_by_parts(module, variables, x)
+    assert list(parts) == list(whole) == ["stage2", "stage4"]
+    for level, want in whole.items():
+        largest = np.abs(want).max()
+        np.testing.assert_allclose(parts[level], want, rtol=0, atol=1e-6 * largest)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxad.backbones import load_backbone, weights
-from ports import efficientnet_lite_names, keras_names, torchvision_names
+from ports import efficientnet_pytorch_names, keras_names, torchvision_names
 from ports.converted import write_converted
 from ports.read import read_state
 
@@ -42,8 +42,8 @@ EXPECTED = {
 CONVERTERS = {
     "resnet18": torchvision_names,
     "resnet50_keras": keras_names,
-    "efficientnet_lite0": efficientnet_lite_names,
-    "efficientnet_lite2": efficientnet_lite_names,
+    "efficientnet_lite0": efficientnet_pytorch_names,
+    "efficientnet_lite2": efficientnet_pytorch_names,
 }
 
 

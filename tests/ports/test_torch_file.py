@@ -1,106 +1,37 @@
-"""Reader of `.pth` files: real files, files made by hand, hostile files, fuzz."""
+"""Reader of `.pth` files: real files, files made by hand, tensors and storages that lie."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
-import io
-import os
-import pickle
 import struct
-import time
-import tracemalloc
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from torch_bytes import (
+    FLOATS,
+    FOUR,
+    GOLDEN,
+    ORDERED,
+    REBUILD,
+    STREAM,
+    ZIP,
+    dict_,
+    number,
+    one_zip,
+    refused,
+    storage,
+    stream_file,
+    tensor,
+    text,
+    tuple_,
+    zip_file,
+)
 
 from jaxad.errors import InputError
-from ports.source import Refusal
-from ports.torch_file import decode_torch, read
-from ports.unpickle import MAX_STEPS
-
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "torch_files"
-
-# --- Both containers by hand. A value is the bytes of the opcodes that make it. ---
-
-MAGIC, VERSION = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", b"M\xe9\x03"
-ORDERED = b"ccollections\nOrderedDict\n"
-REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def number(value: int) -> bytes:
-    size = value.bit_length() // 8 + 1
-    return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
-
-
-def tuple_(*items: bytes) -> bytes:
-    return b"(" + b"".join(items) + b"t"
-
-
-def dict_(items: dict[str, bytes]) -> bytes:
-    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
-
-
-def storage(key: str, total: int, kind: str = "Float", *more: bytes) -> bytes:
-    name = f"ctorch\n{kind}Storage\n".encode()
-    return tuple_(text("storage"), name, text(key), text("cpu"), number(total), *more) + b"Q"
-
-
-def tensor(store: bytes, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
-    numbers = (tuple_(*map(number, size)), tuple_(*map(number, stride)))
-    return REBUILD + tuple_(store, number(offset), *numbers, b"\x89", ORDERED + b")R") + b"R"
-
-
-def zip_file(state: bytes, storages: dict[str, bytes], **members: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + state + b".")
-        for key, content in storages.items():
-            archive.writestr(f"archive/data/{key}", content)
-        for name, content in members.items():
-            archive.writestr(f"archive/{name}", content)
-    return file.getvalue()
-
-
-def stream_file(state: bytes, storages: dict[str, tuple[int, bytes]]) -> bytes:
-    info = dict_({"protocol_version": VERSION, "little_endian": b"\x88"})
-    keys = b"](" + b"".join(text(key) for key in storages) + b"e"
-    pickles = b"".join(b"\x80\x02" + p + b"." for p in (MAGIC, VERSION, info, state, keys))
-    raw = (struct.pack("<q", count) + content for count, content in storages.values())
-    return pickles + b"".join(raw)
-
-
-FLOATS = np.arange(6, dtype="<f4")
-STATE = dict_(
-    {
-        "a": tensor(storage("0", 6), (2, 3), (3, 1)),
-        "b": tensor(storage("0", 6), (3, 2), (1, 3)),
-        "c": tensor(storage("1", 2, "Long"), (), ()),
-    }
-)
-LONGS = np.array([7, 8], "<i8")
-ZIP = zip_file(STATE, {"0": FLOATS.tobytes(), "1": LONGS.tobytes()})
-STREAM = stream_file(STATE, {"0": (6, FLOATS.tobytes()), "1": (2, LONGS.tobytes())})
-
-
-def one_zip(state: bytes, content: bytes = bytes(16)) -> bytes:
-    return zip_file(state, {"0": content})
-
-
-def refused(data: bytes) -> str:
-    with pytest.raises(Refusal) as info:
-        decode_torch(data)
-    assert "\n" not in str(info.value)
-    return str(info.value)
-
+from ports.source import budget
+from ports.torch_file import MAX_ARRAYS, MAX_RANK, decode_torch, read
 
 # --- Files that are right ---
 
@@ -149,7 +80,19 @@ def test_real_views(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["zip_module", "stream_module", "zip_checkpoint", "zip_protocol4", "zip_no_crc"]
+    "name",
+    [
+        "zip_module",
+        "stream_module",
+        "zip_checkpoint",
+        "zip_protocol4",
+        "zip_no_crc",
+        "zip_timm",  # its averaged weights and not the last ones, which are 0
+        "stream_torchvision",
+        "zip_example",
+        "stream_extras2",
+        "stream_extras5",
+    ],
 )
 def test_real_state_dict(name: str) -> None:
     state = read(GOLDEN / f"{name}.pth")
@@ -162,6 +105,30 @@ def test_real_state_dict(name: str) -> None:
     assert {key: array.shape for key, array in state.items()} == shapes
     for array in state.values():
         np.testing.assert_array_equal(array.ravel(), np.arange(array.size))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("float8", "an array of float8 or unsigned integers; save {k: v.float() for"),
+        ("sparse", "a sparse array; save {k: v.to_dense() for"),
+        ("quantised", "a quantised array; save {k: v.dequantize() for"),
+        ("complex", "an array of complex numbers, which no backbone here has; save {k: v.real"),
+        ("meta", "an array on device 'meta', without values; save only model.state_dict()"),
+        ("negated", "a lazily negated tensor; save {k: v.resolve_neg() for"),
+        ("buffer", "a tensor with attributes or of a subclass; save {k: v.as_subclass("),
+        ("storage", "a bare storage, not a tensor; save only model.state_dict()"),
+        ("module", "'torch.nn.modules.activation.ReLU', which is no part of a state dict; save"),
+        ("array", "holds no dict of arrays; save only model.state_dict()"),
+    ],
+)
+def test_real_tensors_that_are_refused(name: str, says: str) -> None:
+    path = GOLDEN / f"refused_{name}.pth"
+    with pytest.raises(InputError) as info:
+        read(path)
+    assert str(info.value).startswith(f"{path}: it")
+    assert says in str(info.value)
+    assert len(str(info.value)) < len(str(path)) + 250
 
 
 def test_real_package_matches_its_known_sum() -> None:
@@ -209,7 +176,7 @@ def test_stream_of_python_2() -> None:
 
 
 def test_nested_dict_is_found_only_if_it_is_the_only_one() -> None:
-    inner = dict_({"w": tensor(storage("0", 4), (4,), (1,))})
+    inner = dict_({"w": FOUR})
     other = dict_({"lr": b"G" + struct.pack(">d", 0.1)})
     data = one_zip(dict_({"model": inner, "optimizer": other, "epoch": number(3)}))
     assert list(decode_torch(data)) == ["w"]
@@ -217,8 +184,76 @@ def test_nested_dict_is_found_only_if_it_is_the_only_one() -> None:
     assert "'model', 'ema'" in several
     assert "no dict of arrays" in refused(one_zip(dict_({"epoch": number(3)})))
     assert "no dict of arrays" in refused(one_zip(dict_({})))
-    mixed = refused(one_zip(dict_({"w": tensor(storage("0", 4), (4,), (1,)), "x": b"N"})))
+    mixed = refused(one_zip(dict_({"w": FOUR, "x": b"N"})))
     assert "'x' is no array" in mixed
+    mixed = refused(one_zip(dict_({"model": dict_({"w": FOUR, "x": b"N"})})))
+    assert "'x' in 'model' is no array" in mixed
+    keyless = refused(one_zip(dict_({"model": dict_({"w": FOUR}) + number(5) + FOUR + b"s"})))
+    assert "a key in 'model' is no string (5)" in keyless
+
+
+def test_one_dict_under_two_names_is_one_dict() -> None:
+    twice = b"}(" + text("model") + dict_({"w": FOUR}) + b"q\x00" + text("net") + b"h\x00u"
+    assert list(decode_torch(one_zip(twice))) == ["w"]
+
+
+@pytest.mark.parametrize("names", [("model", "model_ema"), ("state_dict_ema", "state_dict")])
+def test_the_average_is_preferred_to_the_last_weights(names: tuple[str, str]) -> None:
+    inner = {name: dict_({name: FOUR}) for name in names}
+    assert "_ema" in next(iter(decode_torch(one_zip(dict_(inner)))))
+    assert "several" in refused(one_zip(dict_({**inner, "teacher": dict_({"w": FOUR})})))
+    assert "several" in refused(one_zip(dict_({"model": inner[names[0]], "ema": inner[names[1]]})))
+
+
+def test_tensors_beside_a_state_dict_are_figures() -> None:
+    inner = dict_({"a": FOUR, "b": FOUR})
+    beside = one_zip(dict_({"best": FOUR, "state_dict": inner, "epoch": number(3)}))
+    assert list(decode_torch(beside)) == ["a", "b"]
+    inside = one_zip(dict_({"a": FOUR, "b": FOUR, "c._extra_state": dict_({"scale": FOUR})}))
+    assert "'c._extra_state' is no array" in refused(inside)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (["module.a", "module.b.c"], ["a", "b.c"]),
+        (["_orig_mod.a"], ["a"]),
+        (["_orig_mod.module.a", "_orig_mod.module.b"], ["a", "b"]),
+        (["n_averaged", "module.module.a"], ["a"]),
+        (["module.a", "b"], ["module.a", "b"]),  # a part of the network that is called so
+        (["modules.a"], ["modules.a"]),
+        (["n_averaged", "a"], ["n_averaged", "a"]),
+        (["n_averaged"], ["n_averaged"]),
+    ],
+)
+def test_names_of_wrappers_are_taken_off(keys: list[str], expected: list[str]) -> None:
+    state = dict_(dict.fromkeys(keys, FOUR))
+    assert list(decode_torch(one_zip(state))) == expected
+    assert list(decode_torch(one_zip(dict_({"model": state})))) == expected
+
+
+def test_what_lies_beside_a_state_dict_is_never_made() -> None:
+    scalar = b"cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n" + text("f8") + b"\x85R"
+    extras = {
+        "args": b"cargparse\nNamespace\n)\x81"
+        + dict_({"__class__": text("os"), "lr": b"N"})
+        + b"b",
+        "metric": scalar + b"C\x08" + bytes(8) + b"tR",
+        "seen": b"\x8f(K\x01K\x02\x90",
+        "fixed": b"(K\x01K\x02\x91",
+        "queue": b"ccollections\ndeque\n)R(K\x01K\x02e",
+        "counts": b"ccollections\nCounter\n)RK\x03K\x01s",
+        "long": text("x" * 5000),
+        "log": b"}K\x01K\x02\x86Ns" + text("y" * 5000) + b"Ns" + number(2**70) + b"Ns",
+    }
+    data = one_zip(dict_({"state_dict": dict_({"w": FOUR}), **extras}))
+    assert list(decode_torch(data)) == ["w"]
+    for name, extra in extras.items():
+        if name != "log":
+            assert "'w' is no array" in refused(one_zip(dict_({"v": FOUR, "w": extra})))
+        assert "arrays" in refused(one_zip(extra))
+        refused(one_zip(dict_({"w": tensor(extra + b"Q", (4,), (1,))})))
+        refused(one_zip(dict_({"w": REBUILD + tuple_(extra, extra, extra, extra) + b"R"})))
 
 
 def test_the_error_names_the_file(tmp_path: Path) -> None:
@@ -227,157 +262,31 @@ def test_the_error_names_the_file(tmp_path: Path) -> None:
         read(tmp_path / "net.pth")
 
 
-# --- Code that wants to run ---
-
-
-class _Runs:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def payloads(path: Path) -> dict[str, bytes]:
-    """Pickles that make the folder `path` when Python's own unpickler runs them."""
-    argument = text(str(path))
-    module = os.mkdir.__module__.encode()  # posix or nt
-    string = b"S" + repr(str(path)).encode() + b"\n"
-    return {
-        "reduce": pickle.dumps(_Runs(path), 2),
-        "reduce_4": pickle.dumps(_Runs(path), 4),
-        "reduce_0": pickle.dumps(_Runs(path), 0),
-        "global": b"\x80\x02cos\nmkdir\n" + argument + b"\x85R.",
-        "stack_global": b"\x80\x04" + text("os") + text("mkdir") + b"\x93" + argument + b"\x85R.",
-        "inst": b"\x80\x02(" + argument + b"i" + module + b"\nmkdir\n.",
-        "inst_text": b"(" + string + b"ios\nmkdir\n.",
-        "obj": b"\x80\x02(cos\nmkdir\n" + argument + b"o.",
-        "attribute": b"\x80\x04" + text("collections") + text("abc.sys.modules.get") + b"\x93.",
-        "nested": b"\x80\x02cpickle\nloads\nB"
-        + struct.pack("<I", len(inner := pickle.dumps(_Runs(path), 2)))
-        + inner
-        + b"\x85R.",
-        "nested_builtin": b"\x80\x02c__builtin__\neval\n" + text(f"mkdir({path})") + b"\x85R.",
-    }
-
-
-PAYLOADS = list(payloads(Path("x")))
-
-
-@pytest.mark.parametrize("name", PAYLOADS)
-def test_no_payload_runs(name: str, tmp_path: Path) -> None:
-    target = tmp_path / "made"
-    payload = payloads(target)[name]
-    if name not in ("attribute", "nested_builtin"):  # the attack is real
-        pickle.loads(payload)
-        target.rmdir()
-    body = payload[2:-1] if payload.startswith(b"\x80") else payload[:-1]
-    refused(payload)
-    refused(stream_file(body, {}))
-    refused(stream_file(dict_({"w": body}), {}))
-    refused(zip_file(body, {}))
-    refused(zip_file(dict_({"w": body}), {}))
-    assert not target.exists()
-
-
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"cos\nsystem\n", "'os.system'"),
-        (b"ctorch.nn.modules.container\nSequential\n", "'torch.nn.modules.container.Sequential'"),
-        (text("a\nb") + text("c") + b"\x93", r"'a\\nb.c'"),
-        (b"ctorch\nComplexFloatStorage\n", "'torch.ComplexFloatStorage'"),
-        (b"ctorch\nload\n", "'torch.load'"),
-        (ORDERED + b")\x81", "opcode 0x81"),  # NEWOBJ
-        (ORDERED + b")}\x92", "opcode 0x92"),  # NEWOBJ_EX
-        (b"\x82\x01", "opcode 0x82"),  # EXT1
-        (b"\x83\x01\x00", "opcode 0x83"),
-        (b"\x84\x01\x00\x00\x00", "opcode 0x84"),
-        (b"P0\n", "opcode 0x50"),  # PERSID
-        (b"\x97", "opcode 0x97"),  # NEXT_BUFFER
-        (b"N2", "opcode 0x32"),  # DUP
-        (b"I1\n", "opcode 0x49"),  # INT
-        (b"\x8b\xff\xff\xff\x7f", "opcode 0x8b"),  # LONG4 of 2 GiB
-        (b"\x8e" + b"\xff" * 8, "opcode 0x8e"),  # BINBYTES8
-        (b"\x8d" + b"\xff" * 8, "opcode 0x8d"),  # BINUNICODE8
-        (b"X\xff\xff\xff\xff", "string of"),
-        (b"T\xff\xff\xff\xff", "damaged"),
-        (b"]" + dict_({"append": b"N"}) + b"b", "sets attributes"),
-        (storage("0", 4) + dict_({"key": b"N"}) + b"b", "sets attributes"),
-        (ORDERED + ORDERED + b"\x85R", "damaged"),
-        (ORDERED + b"](](NNNee\x85R", "damaged"),
-        (b"ctorch\nFloatStorage\n)R", "damaged"),  # no function
-        (text("x") + b")R", "damaged"),
-        (b"}" + b")" + b"Ns", "dict key"),
-        (b"}" + number(2**61 - 1) + b"Ns", "dict key"),
-        (b"NN)s", "damaged"),
-        (b"}(Nu", "damaged"),
-        (b"}Na", "damaged"),
-        (tuple_(text("module"), ORDERED, text("f"), text("s")) + b"Q", "more than arrays"),
-        (number(5) + b"Q", "more than arrays"),
-        (b"\x80\x00", "damaged"),
-        (b"h\x07", "damaged"),
-        (b"t", "damaged"),
-        (b"\x87", "damaged"),
-        (b"s", "damaged"),
-        (b"X\x01\x00\x00\x00\xff", "damaged"),
-        (b"c" + b"x" * 5000 + b"\n", "damaged"),
-        (b"cos", "damaged"),
-    ],
-)
-def test_every_other_opcode_and_global_is_refused(body: bytes, says: str) -> None:
-    assert says.replace("\\\\", "\\") in refused(stream_file(body, {}))
-    assert says.replace("\\\\", "\\") in refused(zip_file(body, {}))
-
-
-# --- Bombs: little time, little memory ---
-
-LAUGHS = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
-LONG_BOMBS = {
-    "tuple in tuple": b")" + b"\x85" * (MAX_STEPS - 20),
-    "too many steps": b")" + b"\x85" * (MAX_STEPS + 20),
-    "marks": b"(" * (MAX_STEPS + 20),
-    "list copied through the memo": b"]("
-    + b"](K\x01Ne" * 20_000
-    + b"eq\x00"
-    + (ORDERED + b"h\x00\x85R") * 5_000,
-}
-BOMBS = {
-    "laughs": LAUGHS,
-    "laughs as key": b"}" + LAUGHS + b"Ns",
-    "laughs as storage": LAUGHS + b"Q",
-    "laughs as tensor": REBUILD + LAUGHS + b"R",
-    "laughs as global": LAUGHS + text("x") + b"\x93",
-    "list in itself": b"]q\x00h\x00a",
-    "dict in itself": b"}q\x00" + text("a") + b"h\x00s",
-    "ordered dict of itself": ORDERED + b"]q\x00h\x00ah\x00\x85R",
-    "memo far away": b"Nr\xff\xff\xff\xff",
-    "tensor of a giant": tensor(storage("0", 4), (2**62, 2**62), (0, 0)),
-    "tensor of 4 GB": dict_({"w": tensor(storage("0", 4), (2**30,), (0,))}),
-    "many tensors": dict_({f"{i}": tensor(storage("0", 4), (2**22,), (0,)) for i in range(100)}),
-    "empty giant": dict_({"w": tensor(storage("0", 4), (0, 2**62, 2**62), (0, 0, 0))}),
-    "high rank": dict_({"w": tensor(storage("0", 4), (1,) * 5000, (1,) * 5000)}),
-}
-
-
-@pytest.mark.parametrize("name", LONG_BOMBS)
-def test_long_bombs_end(name: str) -> None:
-    start = time.process_time()
-    refused(stream_file(LONG_BOMBS[name], {"0": (4, bytes(16))}))
-    assert time.process_time() - start < 20
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs_take_little_memory(name: str) -> None:
-    for data in (one_zip(BOMBS[name]), stream_file(BOMBS[name], {"0": (4, bytes(16))})):
-        tracemalloc.start()
-        refused(data)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 70e6, name
-
-
 # --- Storages and tensors that lie ---
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\x1b[2Jb", "a\u202eb", "a\0"])
+def test_names_that_can_not_be_printed(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(one_zip(dict_({key: FOUR})))
+    with pytest.raises(InputError, match="of an array can not be printed") as info:
+        read(path)
+    assert str(info.value).isprintable()
+
+
+def test_what_may_be_unpacked_grows_with_the_file() -> None:
+    assert budget(0) == 2**26
+    assert budget(10**6) < 2**27
+    assert budget(6 * 10**8) == 6 * 10**8 + 2**30  # VGG-19; never over 1 GiB more than the file
+
+
+def test_more_arrays_and_axes_than_a_network_has() -> None:
+    axes = refused(one_zip(dict_({"w": tensor(storage("0", 4), (1,) * 9, (1,) * 9)})))
+    assert f"'w' has 9 axes; no backbone has over {MAX_RANK}" in axes
+    shared = FOUR + b"q\x00}(" + b"".join(text(str(i)) + b"h\x00" for i in range(MAX_ARRAYS + 1))
+    assert f"holds {MAX_ARRAYS + 1} arrays" in refused(one_zip(shared + b"u"))
+    last = text(str(MAX_ARRAYS)) + b"h\x00"
+    assert len(decode_torch(one_zip(shared[: -len(last)] + b"u"))) == MAX_ARRAYS
 
 
 @pytest.mark.parametrize(
@@ -439,140 +348,15 @@ def test_storage_that_lies_about_its_length() -> None:
     refused(stream_file(dict_(mixed), {"0": (4, bytes(16))}))
 
 
-# --- Zip archives that lie ---
-
-
-def test_member_names_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    key = "../../../outside"
-    data = zip_file(dict_({"w": tensor(storage(key, 4), (4,), (1,))}), {key: bytes(16)})
-    assert decode_torch(data)["w"].shape == (4,)  # a key like any other
-    (tmp_path / "secret").write_bytes(bytes(16))
-    for name in ("../secret", str(tmp_path / "secret"), "secret", "a\nb"):
-        state = dict_({"w": tensor(storage(name, 4), (4,), (1,))})
-        assert "has no member" in refused(zip_file(state, {}))
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
-
-
-def test_compressed_members_are_refused() -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + STATE + b".")
-        archive.writestr("archive/data/0", bytes(50_000_000))
-    assert "compressed" in refused(file.getvalue())
-
-
-def test_members_that_lie() -> None:
-    state = dict_({"w": tensor(storage("0", 4), (4,), (1,))})
-    directory = ZIP.index(b"PK\x01\x02")
-    for field, lie in ((20, 2**32 - 2), (24, 2**32 - 2), (24, 5), (16, 1), (42, 2**31), (8, 1)):
-        data = bytearray(one_zip(state))
-        directory = data.index(b"PK\x01\x02")
-        data[directory + field : directory + field + 4] = lie.to_bytes(4, "little")
-        refused(bytes(data))
-    wrong = one_zip(state, b"0123456789abcdef").replace(b"0123456789abcdef", b"0123456789abcdeF")
-    assert "damaged" in refused(wrong)  # the CRC
-
-
-def test_archives_of_other_programs() -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", b"")
-        with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("archive/data.pkl", b"")
-    assert "two members of one name" in refused(file.getvalue())
-    assert "TorchScript" in refused(zip_file(STATE, {}, **{"constants.pkl": b""}))
-    assert "torch.save did not write" in refused(zip_file(STATE, {}, **{"b/data.pkl": b""}))
-    empty = io.BytesIO()
-    zipfile.ZipFile(empty, "w").close()
-    refused(empty.getvalue())
-    assert "members" in refused(b"PK\x03\x04" + b"PK\x01\x02" * 20_001)
-
-
-# --- Damage ---
-
-
 @pytest.mark.parametrize("data", [ZIP, STREAM], ids=["zip", "stream"])
 def test_every_truncation_is_refused(data: bytes) -> None:
     for length in range(len(data)):
         refused(data[:length])
 
 
-FILES = [ZIP, STREAM, *(path.read_bytes() for path in sorted(GOLDEN.glob("*.pth")))]
-FRAGMENTS = [
-    *(b"}", b"]", b")", b"(", b"t", b"\x85", b"\x86", b"\x87", b"s", b"u", b"a", b"e", b"b", b"R"),
-    *(b"Q", b"N", b"\x88", b"q\x00", b"h\x00", b"q\x01", b"h\x01", b"\x94", b"\x93", b"\x81", b"."),
-    *(b"\x80\x02", b"\x95" + bytes(8), b"2", b"0", b"1", b"o", b"\x82\x01", b"\x8b\x01\0\0\0\x01"),
-    *(ORDERED, REBUILD, b"ctorch._utils\n_rebuild_parameter\n", b"ctorch\nHalfStorage\n"),
-    *(text("a"), text("storage"), text("0"), number(0), number(4), number(-1), number(2**64)),
-    *(storage("0", 4), tensor(storage("0", 4), (4,), (1,)), b"cos\nmkdir\n", b"G" + b"\x7f" * 8),
-]
-FUZZ = settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
-
-
-def survives(data: bytes) -> None:
-    """The reader ends in arrays or in its one kind of error."""
-    try:
-        state = decode_torch(data)
-    except Refusal as refusal:
-        said = str(refusal)
-    else:
-        assert all(type(array) is np.ndarray for array in state.values())
-        return
-    assert 10 < len(said) < 300
-    assert "\n" not in said
-
-
-@FUZZ
-@given(
-    data=st.sampled_from(FILES),
-    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
-    cut=st.floats(0, 1) | st.none(),
-)
-def test_fuzz_flips_and_truncations(
-    data: bytes, flips: list[tuple[float, int]], cut: float | None
-) -> None:
-    damaged = bytearray(data)
-    for where, value in flips:
-        damaged[int(where * (len(damaged) - 1))] = value
-    survives(bytes(damaged[: None if cut is None else int(cut * len(damaged))]))
-
-
-@FUZZ
-@given(
-    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
-    insert=st.none() | st.tuples(st.floats(0, 1), st.sampled_from(FRAGMENTS)),
-)
-def test_fuzz_pickle_inside_a_sound_zip(
-    flips: list[tuple[float, int]], insert: tuple[float, bytes] | None
-) -> None:
-    """The CRC is right, so the damage reaches the pickle machine."""
-    state = bytearray(STATE)
-    for where, value in flips:
-        state[int(where * (len(state) - 1))] = value
-    if insert:
-        place = int(insert[0] * len(state))
-        state[place:place] = insert[1]
-    survives(zip_file(bytes(state), {"0": FLOATS.tobytes(), "1": LONGS.tobytes()}))
-
-
-@FUZZ
-@given(parts=st.lists(st.sampled_from(FRAGMENTS), max_size=30))
-def test_fuzz_programs_of_opcodes(parts: list[bytes]) -> None:
-    survives(one_zip(b"".join(parts)))
-    survives(stream_file(b"".join(parts), {"0": (4, bytes(16))}))
-    survives(one_zip(dict_({"w": b"".join(parts)})))
-
-
-@FUZZ
-@given(start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", STREAM[:14]]), tail=st.binary())
-def test_fuzz_random_bytes(start: bytes, tail: bytes) -> None:
-    survives(start + tail)
-
-
 def test_the_reader_has_no_way_to_run_code() -> None:
     root = Path(__file__).resolve().parents[2] / "ports"
-    for name in ("source", "unpickle", "zip_members", "torch_file", "read"):
+    for name in ("source", "unpickle", "zip_members", "torch_globals", "torch_file", "read"):
         nodes = list(ast.walk(ast.parse((root / f"{name}.py").read_text("utf-8"))))
         imported = {
             alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names

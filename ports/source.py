@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +79,22 @@ def read_source(path: str | os.PathLike[str]) -> Source:
             f"(or take -{named[1]} out of the name if it is no hash)"
         )
     return Source(path, data, sha256)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python's cycle collector from running.
+
+    A file may make a few hundred thousand containers, and the collector would walk through all
+    objects of the process again and again meanwhile: seconds, where there are millions.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def decode(

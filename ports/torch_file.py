@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ports.source import DAMAGED, Refusal, budget, decode, read_source
+from ports.source import DAMAGED, Refusal, budget, collector_paused, decode, read_source
 from ports.torch_globals import ALLOWED, REASONS, Storage, Tensor, storage
 from ports.unpickle import MAX_STEPS, MEND, unpickle
 from ports.zip_members import list_members, read_member
@@ -69,10 +69,11 @@ def decode_torch(data: bytes) -> dict[str, np.ndarray]:
     Raises:
         Refusal: as `read` raises InputError.
     """
-    if data.startswith(ZIP_START):
-        return _decode_zip(data)
-    if data.startswith(STREAM_START):
-        return _decode_stream(data)
+    with collector_paused():
+        if data.startswith(ZIP_START):
+            return _decode_zip(data)
+        if data.startswith(STREAM_START):
+            return _decode_stream(data)
     raise Refusal("it is neither container of torch.save; " + DAMAGED)
 
 

@@ -18,9 +18,10 @@ import jaxad
 from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
 from jaxad.data.check import require_readable
-from jaxad.data.images import FILTERS, decode_image
+from jaxad.data.decode import decode_image
+from jaxad.data.images import FILTERS
 from jaxad.data.layouts import load_dataset
-from jaxad.data.manifest import Manifest, Record
+from jaxad.data.manifest import Manifest, Record, shared_images
 from jaxad.data.pipeline import batches
 from jaxad.detector import Detector
 from jaxad.metrics.summary import category_metrics, mean_metrics
@@ -73,8 +74,14 @@ def read_dataset(config: Any) -> Manifest:
     """Load and judge the data set that the configuration names, headers of all files included."""
     data = config.data
     names = tuple(name.strip() for name in data.categories.split(",") if name.strip())
-    options = data.folder.to_dict() if data.layout == "folder" else {}
-    manifest = load_dataset(data.layout, data.root, categories=names, **options)
+    folder = data.folder.to_dict()
+    options = {"folder": folder, "join": {"parts": data.join, "folder": folder}}
+    manifest = load_dataset(
+        data.layout, data.root, categories=names, **options.get(data.layout, {})
+    )
+    if data.one_for_all:
+        for line in shared_images(manifest):
+            raise InputError(line)
     require_readable(manifest)
     return manifest
 
@@ -237,7 +244,8 @@ def view_scored(scored: Scored, root: Path, config: Any) -> CategoryView:
         scored.scores,
         scored.maps,
         load=lambda i: decode_image(
-            root / scored.records[i].path,
+            root,
+            scored.records[i],
             size=tuple(config.data.image_size),
             resample=config.data.resize,
         ),

@@ -10,15 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxad.data.images import (
+from jaxad.data.confine import path_judge
+from jaxad.data.decode import (
     decode_mask,
-    mask_size_message,
+    image_path,
+    mask_path,
     read_header,
     read_image,
     read_mask_header,
 )
+from jaxad.data.images import mask_size_message
 from jaxad.data.layouts import guess_layout, scan_dataset
-from jaxad.data.manifest import Manifest, Record, is_file, problems
+from jaxad.data.manifest import Manifest, Record, problems
 from jaxad.errors import InputError
 
 LIMIT = 20
@@ -78,16 +81,22 @@ def describe(manifest: Manifest, *, decode: bool = False) -> tuple[str, bool]:
     """
     found = list(problems(manifest))
     # Records that are absent or lead out of the root are problems already, and are not opened.
-    usable = [r for r in manifest.records if r.path and _is_openable(manifest.root, r)]
+    judges = {r.root: path_judge(manifest.root / r.root) for r in manifest.records}
+    usable = [
+        r
+        for r in _by_files(manifest).values()
+        if r.path and not any(judges[r.root](name) for name in (r.path, r.mask) if name)
+    ]
     if decode:  # threads help with pixels, which Pillow decodes outside the GIL, not with headers
         with ThreadPoolExecutor() as pool:
             findings = list(pool.map(functools.partial(_decoded, manifest.root), usable))
     else:
         findings = [_headers(manifest.root, r) for r in usable]
-    by_record = dict(zip(usable, findings))
-    lines = [f"root {manifest.root}", f"{len(manifest)} images, {_plural(manifest.categories)}"]
+    by_files = {_files(r): finding for r, finding in zip(usable, findings)}
+    lines = [f"root {folder}" for folder in manifest.folders]
+    lines.append(f"{len(manifest)} images, {_plural(manifest.categories)}")
     for category in manifest.categories:
-        lines += _describe_category(manifest.select(category), by_record)
+        lines += _describe_category(manifest.select(category), by_files)
     found += [f.problem for f in findings if f.problem]
     remarks = [f.remark for f in findings if f.remark]
     lines += _listed("remark", remarks) + _listed("problem", found)
@@ -102,14 +111,25 @@ def require_readable(manifest: Manifest) -> None:
     Raises:
       InputError: with the first file that can not be used, and how many more there are.
     """
-    findings = (_headers(manifest.root, record) for record in manifest.records)
+    findings = (_headers(manifest.root, record) for record in _by_files(manifest).values())
     found = [finding.problem for finding in findings if finding.problem]
     if found:
         more = f" (and {len(found) - 1} more: see jaxad data check)" if len(found) > 1 else ""
         raise InputError(found[0] + more)
 
 
-def _describe_category(part: Manifest, findings: dict[Record, Finding]) -> Iterator[str]:
+def _files(record: Record) -> tuple[str, str, str]:
+    return record.root, record.path, record.mask
+
+
+def _by_files(manifest: Manifest) -> dict[tuple[str, str, str], Record]:
+    """One record for each image and mask, which several categories may share."""
+    return {_files(record): record for record in manifest.records}
+
+
+def _describe_category(
+    part: Manifest, findings: dict[tuple[str, str, str], Finding]
+) -> Iterator[str]:
     def number(split: str, label_test: Callable[[Record], bool]) -> int:
         return sum(r.split == split and label_test(r) for r in part.records)
 
@@ -126,7 +146,8 @@ def _describe_category(part: Manifest, findings: dict[Record, Finding]) -> Itera
     if part.subclasses != ("",):
         subclasses = Counter(r.subclass for r in part.records)
         yield "  subclasses: " + ", ".join(f"{name} {n}" for name, n in sorted(subclasses.items()))
-    read = [findings[r] for r in part.records if r in findings and findings[r].mode]
+    found = (findings.get(_files(r)) for r in part.records)
+    read = [finding for finding in found if finding and finding.mode]
     modes = Counter(f.mode for f in read)
     sizes = Counter(f.size for f in read)
     yield "  modes: " + ", ".join(f"{mode} {n}" for mode, n in modes.most_common())
@@ -135,13 +156,18 @@ def _describe_category(part: Manifest, findings: dict[Record, Finding]) -> Itera
 
 
 def _headers(root: Path, record: Record) -> Finding:
-    image = root / record.path
     try:
-        mode, size = read_header(image)
+        mode, size = read_header(root, record)
         if record.mask:
-            mask_size = read_mask_header(root / record.mask).size
+            mask_size = read_mask_header(root, record).size
             if mask_size != size:
-                message = mask_size_message(root / record.mask, mask_size, image, size)
+                message = mask_size_message(
+                    mask_path(root, record),
+                    mask_size,
+                    image_path(root, record),
+                    size,
+                    upright=not record.as_stored,
+                )
                 return Finding(mode, size, problem=message)
     except InputError as error:
         return Finding(problem=str(error))
@@ -149,29 +175,20 @@ def _headers(root: Path, record: Record) -> Finding:
 
 
 def _decoded(root: Path, record: Record) -> Finding:
-    path = root / record.path
     try:
-        mode = read_header(path).mode
-        image = read_image(path)
+        mode = read_header(root, record).mode
+        image = read_image(root, record)
         size = (image.height, image.width)
         remark = ""
         if record.mask:
-            marked = decode_mask(root / record.mask, size=size, image_size=size, image_path=path)
+            marked = decode_mask(root, record, size=size, image_size=size)
             if not record.is_good and not marked.any():
-                remark = f"{root / record.mask}: the mask of a defective image is empty"
+                remark = f"{mask_path(root, record)}: the mask of a defective image is empty"
             if record.is_good and marked.any():
-                remark = f"{root / record.mask}: the mask of a normal image is not empty"
+                remark = f"{mask_path(root, record)}: the mask of a normal image is not empty"
     except InputError as error:
         return Finding(problem=str(error))
     return Finding(mode, size, remark=remark)
-
-
-def _is_openable(root: Path, record: Record) -> bool:
-    names = [record.path, record.mask] if record.mask else [record.path]
-    real = Path(os.path.realpath(root))
-    return all(
-        is_file(root / n) and Path(os.path.realpath(root / n)).is_relative_to(real) for n in names
-    )
 
 
 def _plural(categories: Sequence[str]) -> str:

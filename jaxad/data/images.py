@@ -7,7 +7,7 @@ Decisions, the same for every layout:
   ICC profiles are ignored.
 - 16 bit, 32 bit and float images are refused: how their values map to 0..255 is the user's to say.
 - A photo is turned upright by its EXIF orientation, as every viewer and report shows it, and so its
-  mask belongs to the upright photo.
+  mask belongs to the upright photo. `upright=False`: both as stored, for datasets made that way.
 - Pixels are resized with Pillow's filters (antialiased when shrinking, rounded to uint8), which is
   what the published recipes did.
 """
@@ -74,7 +74,9 @@ class Header(NamedTuple):
     """`(height, width)` of the upright image."""
 
 
-def read_header(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(
+    path: str | PathLike[str], *, upright: bool = True, max_pixels: int = MAX_PIXELS
+) -> Header:
     """Read mode and size of an image without decoding it.
 
     Raises:
@@ -82,17 +84,21 @@ def read_header(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> H
     """
     with _opened(Path(path), max_pixels=max_pixels) as image:
         _refuse_deep_pixels(Path(path), image)
-        return Header(image.mode, _upright_size(image))
+        return Header(image.mode, _size(image, upright))
 
 
-def read_mask_header(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_mask_header(
+    path: str | PathLike[str], *, upright: bool = True, max_pixels: int = MAX_PIXELS
+) -> Header:
     """Read mode and size of a mask without decoding it; see `decode_mask` for what is refused."""
     with _opened(Path(path), max_pixels=max_pixels) as image:
-        return Header(image.mode, _upright_size(image))
+        return Header(image.mode, _size(image, upright))
 
 
-def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image at its own size to a Pillow image of mode "L" or "RGB", upright.
+def read_image(
+    path: str | PathLike[str], *, upright: bool = True, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decode an image at its own size to a Pillow image of mode "L" or "RGB".
 
     Raises:
       InputError: see `decode_image`.
@@ -100,7 +106,7 @@ def read_image(path: str | PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Im
     path = Path(path)
     with _opened(path, max_pixels=max_pixels) as image:
         _refuse_deep_pixels(path, image)
-        return _eight_bit(_upright(image))
+        return _eight_bit(_loaded(image, upright))
 
 
 def to_array(image: Image.Image, *, size: tuple[int, int], resample: str = "lanczos") -> np.ndarray:
@@ -142,13 +148,15 @@ def decode_mask(
     size: tuple[int, int],
     image_size: tuple[int, int] | None = None,
     image_path: str | PathLike[str] = "",
+    upright: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decode a mask file and resize it to `size = (H, W)` by nearest neighbour: `(H, W)` bool.
 
     A pixel is defective when it is not black, whatever its value: some datasets write 255, others
-    the number of the defect's kind. JPEG blurs edges, so there only values above 127 count. Small
-    defects can vanish at a small `size`: never take an image's label from the resized mask.
+    the number of the defect's kind (which counts too where a palette has no colour for it). JPEG
+    blurs edges, so there only values above 127 count. Small defects can vanish at a small `size`:
+    never take an image's label from the resized mask.
 
     Args:
       path: The mask; any depth of pixels.
@@ -156,6 +164,7 @@ def decode_mask(
       image_size: `(height, width)` of the image file that the mask belongs to, if it is to be held
         against it.
       image_path: The image's file, for the message.
+      upright: Whether to turn the mask by an EXIF orientation of its own, as photos are.
       max_pixels: Largest size that is decoded.
 
     Raises:
@@ -166,16 +175,12 @@ def decode_mask(
         if image.mode not in _MASK_MODES:
             raise InputError(f"{path}: a mask of mode {image.mode} is not understood: save it grey")
         lossy = isinstance(image, JpegImageFile)
-        upright = _upright(image)
-    mask_size = (upright.height, upright.width)
+        mask = _loaded(image, upright)
+    mask_size = (mask.height, mask.width)
     if image_size is not None and mask_size != image_size:
-        raise InputError(mask_size_message(path, mask_size, image_path, image_size))
-    if upright.mode in _EIGHT_BIT:
-        upright = _eight_bit(upright)
-    values = np.asarray(upright)
-    marked = values > 127 if lossy else values != 0
-    if marked.ndim == 3:
-        marked = marked.any(axis=2)
+        message = mask_size_message(path, mask_size, image_path, image_size, upright=upright)
+        raise InputError(message)
+    marked = _marked(mask, lossy=lossy)
     height, width = size
     if marked.shape == (height, width):
         return marked
@@ -190,9 +195,11 @@ def mask_size_message(
     mask_size: tuple[int, int],
     image_path: str | PathLike[str],
     image_size: tuple[int, int],
+    *,
+    upright: bool = True,
 ) -> str:
     """Say in one line that a mask does not lie on its image; sizes are `(height, width)`."""
-    turned = mask_size == image_size[::-1]
+    turned = upright and mask_size == image_size[::-1]
     hint = " (draw it on the photo as viewers show it, turned by its EXIF tag)" if turned else ""
     return (
         f"{mask_path}: the mask is {mask_size[1]}x{mask_size[0]} pixels but its image {image_path} "
@@ -256,15 +263,30 @@ def _orientation(image: ImageFile) -> int:
         return 1
 
 
-def _upright_size(image: ImageFile) -> tuple[int, int]:
-    # Pillow's TIFF reader has already turned the size it reports.
-    turned = not isinstance(image, TiffImageFile) and _orientation(image) in (5, 6, 7, 8)
+def _size(image: ImageFile, upright: bool) -> tuple[int, int]:
+    # Pillow's TIFF reader has already turned the size it reports, and turns the pixels itself.
+    turned = upright and not isinstance(image, TiffImageFile) and _orientation(image) in range(5, 9)
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _upright(image: ImageFile) -> Image.Image:
+def _loaded(image: ImageFile, upright: bool) -> Image.Image:
     image.load()
-    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    return ImageOps.exif_transpose(image) if upright and _orientation(image) != 1 else image
+
+
+def _marked(mask: Image.Image, *, lossy: bool) -> np.ndarray:
+    """Tell which pixels of a mask are not black: `(height, width)` bool."""
+    if mask.mode == "P":
+        # Pillow reads as black what a palette has no colour for, though the number is the kind.
+        palette = np.asarray(mask.getpalette() or [0, 0, 0]).reshape(-1, 3)
+        coloured = np.ones(256, np.bool_)
+        coloured[: len(palette)] = (
+            palette.any(axis=1) if palette.any() else np.arange(len(palette)) > 0
+        )
+        return coloured[np.asarray(mask)]
+    values = np.asarray(_eight_bit(mask) if mask.mode in _EIGHT_BIT else mask)
+    marked = values > 127 if lossy else values != 0
+    return np.asarray(marked.any(axis=2) if marked.ndim == 3 else marked)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -9,7 +9,8 @@ has the header `path,category,subclass,split,label,mask`, UTF-8, one image a row
 - `label`: "good" for a normal image, anything else is the name of its defect. "normal" is read as
   "good", and both in any case.
 
-Further columns are ignored.
+Further columns are ignored. A layout, but never a file, can say of a record that its paths are
+relative to another folder, and that its pixels are read as stored.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 
+from jaxad.data.confine import LINKED, MISSING, OUTSIDE, path_judge
+from jaxad.data.table import read_table
 from jaxad.errors import InputError
 
 GOOD = "good"
@@ -37,6 +41,10 @@ class Record(NamedTuple):
     split: str
     label: str
     mask: str = ""
+    root: str = ""
+    """Folder that `path` and `mask` are relative to; "": the manifest's, as in every CSV file."""
+    as_stored: bool = False
+    """Whether the EXIF orientation of image and mask is passed over."""
 
     @property
     def is_good(self) -> bool:
@@ -44,15 +52,25 @@ class Record(NamedTuple):
         return self.label == GOOD
 
 
+COLUMNS = Record._fields[:6]
+"""What of a record is written to CSV."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Records and the folder that their paths are relative to."""
+    """Records and the folder that their paths are relative to (unless they name their own)."""
 
     root: Path
     records: tuple[Record, ...]
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that paths are relative to: the root, or those of the joined parts."""
+        own = {r.root for r in self.records if r.root}
+        return tuple(self.root / name for name in sorted(own)) or (self.root,)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -94,47 +112,28 @@ def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] | None =
       InputError: no such file, not UTF-8, columns missing, or a row of another length.
     """
     path = Path(path)
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark before the header.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            missing = [name for name in Record._fields if name not in header]
-            if missing:
-                raise InputError(
-                    f"{path}: the header has no column {', '.join(missing)}: it must name "
-                    f"{','.join(Record._fields)} (separated by commas)"
-                )
-            columns = [header.index(name) for name in Record._fields]
-            records = []
-            for row in rows:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise InputError(
-                        f"{path}: line {rows.line_num} has {len(row)} fields where the header has "
-                        f"{len(header)}: quote fields that hold commas"
-                    )
-                record = Record(*(row[c] for c in columns))
-                records.append(record._replace(label=canonical_label(record.label)))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such manifest") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8: save the manifest as UTF-8 text") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: line {rows.line_num} is not CSV ({error})") from None
-    return Manifest(path.parent if root is None else Path(root), tuple(records))
+    records = tuple(
+        Record(name, category, subclass, split, canonical_label(label), mask)
+        for _, (name, category, subclass, split, label, mask) in read_table(path, COLUMNS)
+    )
+    return Manifest(path.parent if root is None else Path(root), records)
 
 
 def write_csv(manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """Write a manifest as CSV, whole or not at all (to a temporary name, then renamed)."""
+    """Write a manifest as CSV, whole or not at all (to a temporary name, then renamed).
+
+    Raises:
+      InputError: records with a folder of their own or read as stored, which CSV can not say.
+    """
     path = Path(path)
+    if any(record.root or record.as_stored for record in manifest.records):
+        raise InputError(f"{path}: joined data and layout visa can not be written as CSV")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(Record._fields)
-            rows.writerows(manifest.records)
+            rows.writerow(COLUMNS)
+            rows.writerows(record[: len(COLUMNS)] for record in manifest.records)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -159,7 +158,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
     Bounded: a line names the first few records it holds for and counts the rest. Missing masks of
     defective images are no problem: image metrics need none.
     """
-    root, records = manifest.root, manifest.records
+    root, records = name_of(manifest), manifest.records
     if not records:
         yield f"{root}: the dataset has no images: check data.root, data.layout and data.categories"
         return
@@ -183,7 +182,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _split_problems(manifest: Manifest) -> Iterator[str]:
-    root, records = manifest.root, manifest.records
+    root, records = name_of(manifest), manifest.records
     defective = [r.path for r in records if r.split == "train" and not r.is_good]
     if defective:
         yield (
@@ -197,64 +196,69 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
             f"{root}: no normal training images in category {some(untrainable)}: add images of "
             f"split train and label {GOOD!r}, or leave the category out by data.categories"
         )
-    seen: dict[PurePosixPath, Record] = {}
     leaked: list[str] = []
     repeated: list[str] = []
-    for r in records:
-        first = seen.setdefault(PurePosixPath(r.path), r)
-        if first is not r:
-            (leaked if first.split != r.split else repeated).append(r.path)
+    for same in _by_image(manifest).values():
+        if len({r.split for r in same}) > 1:
+            leaked += [next(r.path for r in same if r.split != same[0].split)]
+        elif len({r.category for r in same}) < len(same):
+            repeated += [same[0].path]
     if leaked:
         yield f"{root}: in both train and test: {some(leaked)}: keep each image in one of them"
     if repeated:
         yield f"{root}: listed more than once: {some(repeated)}: list each image once"
 
 
+def shared_images(manifest: Manifest) -> Iterator[str]:
+    """Yield what speaks against one detector for all categories: images that several of them have.
+
+    Detectors of their own are another matter: CIFAR-10's settings judge the same images each by
+    other classes.
+    """
+    shared = [same for same in _by_image(manifest).values() if len(same) > 1]
+    if shared:
+        names = sorted({r.category for same in shared for r in same})
+        yield (
+            f"{name_of(manifest)}: {len(shared)} images are in more than one of the categories "
+            f"{some(names, 5)}: for data.one_for_all name those that go together by data.categories"
+        )
+
+
+def _by_image(manifest: Manifest) -> dict[str, list[Record]]:
+    """Records by the image they name; the folders of joined parts may lie in one another."""
+    folders = {own: os.path.realpath(manifest.root / own) for own in _own_roots(manifest)}
+    found: dict[str, list[Record]] = {}
+    for record in manifest.records:
+        name = posixpath.normpath(f"{folders[record.root]}/{record.path}")
+        found.setdefault(name, []).append(record)
+    return found
+
+
 def _path_problems(manifest: Manifest) -> Iterator[str]:
-    root = manifest.root
-    real_root = Path(os.path.realpath(root))
-    folders: dict[Path, bool] = {}  # folder -> whether it lies within the root, links followed
-
-    def within(path: Path) -> bool:
-        if path.is_symlink():
-            return Path(os.path.realpath(path)).is_relative_to(real_root)
-        if path.parent not in folders:
-            folders[path.parent] = Path(os.path.realpath(path.parent)).is_relative_to(real_root)
-        return folders[path.parent]
-
-    outside, linked, missing = [], [], []
-    for name in (n for r in manifest.records for n in (r.path, r.mask) if n):
-        if _leaves(name):
-            outside.append(name)
-        elif not is_file(root / name):
-            missing.append(name)
-        elif not within(root / name):
-            linked.append(name)
-    if outside:
-        yield f"{root}: paths that leave this folder: {some(outside)}: make them relative to it"
-    if linked:
-        yield f"{root}: links that leave this folder: {some(linked)}: copy the files in"
-    if missing:
-        yield f"{root}: {len(missing)} files are missing: {some(missing)}: restore or unlist them"
+    for own in _own_roots(manifest):
+        root = manifest.root / own
+        names = {n: None for r in manifest.records if r.root == own for n in (r.path, r.mask) if n}
+        judge = path_judge(root)
+        bad: dict[str, list[str]] = {}
+        for name in names:
+            bad.setdefault(judge(name), []).append(name)
+        for wrong, line in (
+            (OUTSIDE, "paths that leave this folder: {}: make them relative to it"),
+            (LINKED, "links that leave this folder: {}: copy the files in"),
+            (MISSING, "{n} files are missing: {}: restore or unlist them"),
+        ):
+            if wrong in bad:
+                yield f"{root}: " + line.format(some(bad[wrong]), n=len(bad[wrong]))
 
 
-def _leaves(name: str) -> bool:
-    """Whether a relative path, read as POSIX or as Windows does, points out of its folder."""
-    windows = PureWindowsPath(name)
-    return (
-        bool(windows.drive or windows.root)
-        or name.startswith("/")
-        or ".." in windows.parts
-        or "\0" in name
-    )
+def name_of(manifest: Manifest) -> str:
+    """Name a dataset in messages: its root, or `data.join`."""
+    joined = any(r.root for r in manifest.records)
+    return "data.join" if joined else str(manifest.root)
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file is there; False also for a name that the file system does not take."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+def _own_roots(manifest: Manifest) -> list[str]:
+    return sorted({r.root for r in manifest.records})
 
 
 def some(names: Iterable[object], limit: int = 3) -> str:

@@ -13,7 +13,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxad.data.images import FILTERS, decode_mask, read_image, to_array
+from jaxad.data.decode import decode_mask, read_image
+from jaxad.data.images import FILTERS, to_array
 from jaxad.data.manifest import Manifest, Record
 from jaxad.errors import InputError
 
@@ -166,7 +167,7 @@ def _load(
     if index >= len(records):
         return example
     record = records[index]
-    image = read_image(root / record.path)
+    image = read_image(root, record)
     example["image"] = to_array(image, size=image_size, resample=resample)
     example["label"] = np.int32(not record.is_good)
     example["subclass"] = np.int32(subclass_ids.get(record.subclass, -1))
@@ -176,10 +177,7 @@ def _load(
         example["has_mask"] = np.bool_(record.is_good or bool(record.mask))
         if record.mask:
             example["mask"] = decode_mask(
-                root / record.mask,
-                size=image_size,
-                image_size=(image.height, image.width),
-                image_path=root / record.path,
+                root, record, size=image_size, image_size=(image.height, image.width)
             )
     return example
 

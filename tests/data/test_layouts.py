@@ -233,7 +233,9 @@ def test_manifest_file(tmp_path: Path) -> None:
 
 
 def test_unknown_layouts_and_options(tmp_path: Path) -> None:
-    assert "data.layout='x' is unknown: use one of mvtec_ad, elpv" in refusal("x", tmp_path)
+    assert "data.layout='x' is unknown: use one of mvtec_ad, visa, cifar10, elpv" in refusal(
+        "x", tmp_path
+    )
     assert "layout folder has no option 'good': it has normal, normal_test" in refusal(
         "folder", tmp_path, good="x"
     )
@@ -250,10 +252,21 @@ def test_scanning_does_not_judge(tmp_path: Path) -> None:
 
 def test_layouts_are_told_apart(tmp_path: Path) -> None:
     touch(tmp_path, "m/manifest.csv", "e/data/labels.csv", "a/x/train/good/0.png", "f/good/0.png")
-    guessed = {name: guess_layout(tmp_path / name) for name in "meaf"}
-    assert guessed == {"m": "manifest", "e": "elpv", "a": "mvtec_ad", "f": "folder"}
+    touch(tmp_path, "v/pcb1/Data/Images/Normal/0.JPG", "w/1cls/pcb1/train/good/0.JPG")
+    touch(tmp_path, "c/cifar-10-batches-py/test_batch", "t/cifar10/3.0.2/dataset_info.json")
+    guessed = {name: guess_layout(tmp_path / name) for name in "meafvwct"}
+    assert guessed == {
+        "m": "manifest",
+        "e": "elpv",
+        "a": "mvtec_ad",
+        "f": "folder",
+        "v": "visa",
+        "w": "visa",
+        "c": "cifar10",
+        "t": "cifar10",
+    }
     assert guess_layout(tmp_path / "list.csv") == "manifest"
-    assert set(guessed.values()) == set(LAYOUTS)
+    assert set(guessed.values()) | {"join"} == set(LAYOUTS)
     Image.new("L", (2, 2)).save(tmp_path / "x.png")
     with pytest.raises(InputError, match="can not tell the layout"):
         guess_layout(tmp_path / "m" / "none")

@@ -68,7 +68,15 @@ def test_selection_and_counts(tmp_path: Path) -> None:
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 record = st.builds(
-    Record, text, text, text, st.sampled_from(["train", "test"]), text.map(canonical_label), text
+    Record,
+    text,
+    text,
+    text,
+    st.sampled_from(["train", "test"]),
+    text.map(canonical_label),
+    text,
+    st.just(""),  # what only layouts say
+    st.just(False),
 )
 
 

@@ -4,20 +4,60 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.layouts import elpv, folder, manifest_file, mvtec_ad
-from jaxad.data.manifest import Manifest, some, validate
+from jaxad.data.layouts import cifar10, elpv, folder, join, manifest_file, mvtec_ad, visa
+from jaxad.data.manifest import Manifest, name_of, some, validate
 from jaxad.errors import InputError
+
+
+def scan_join(
+    root: str | os.PathLike[str],
+    *,
+    parts: object = (),
+    folder: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Read several datasets as one; see `jaxad.data.layouts.join`.
+
+    Args:
+      root: What the parts' roots are relative to; "": the working directory.
+      parts: `((layout, root), (layout, root, categories), ...)`. An empty root is `root` itself,
+        or, of layout `elpv`, the installed package.
+      folder: Options of the parts of layout `folder`.
+
+    Raises:
+      InputError: parts of another form, or one that can not be read.
+    """
+    read = join.read_parts(parts)
+    manifests = []
+    for part in read:
+        where = (
+            Path(root, Path(part.root).expanduser()) if part.root or part.layout != "elpv" else ""
+        )
+        manifests.append(
+            scan_dataset(
+                part.layout,
+                where,
+                categories=[name.strip() for name in part.categories.split(",") if name.strip()],
+                **(dict(folder or {}) if part.layout == "folder" else {}),
+            )
+        )
+    return join.join(read, manifests)
+
 
 LAYOUTS: dict[str, Callable[..., Manifest]] = {
     "mvtec_ad": mvtec_ad.scan,
+    "visa": visa.scan,
+    "cifar10": cifar10.scan,
     "elpv": elpv.scan,
     "folder": folder.scan,
     "manifest": manifest_file.scan,
+    "join": scan_join,
 }
+_ROOTLESS = ("elpv", "join")
+"""Layouts that can do without a root."""
 
 
 def load_dataset(
@@ -27,7 +67,8 @@ def load_dataset(
 
     Args:
       layout: A name in `LAYOUTS`.
-      root: The dataset's folder ("" with layout `elpv`: the installed package).
+      root: The dataset's folder ("" with layout `elpv`: the installed package; with `join`: the
+        working directory).
       categories: The categories wanted, all if empty. Only these need to be complete.
       **options: Of the layout's function, e.g. `normal="good"` of `folder`.
 
@@ -50,7 +91,7 @@ def scan_dataset(
         raise InputError(
             f"layout {layout} has no option {some(unknown)}: it has {', '.join(known) or 'none'}"
         )
-    if not os.fspath(root) and layout != "elpv":
+    if not os.fspath(root) and layout not in _ROOTLESS:
         raise InputError(f"data.root is empty: name the folder of the {layout} dataset")
     if root and not Path(root).expanduser().exists():
         raise InputError(f"{root}: no such folder: set data.root to where the dataset is")
@@ -59,7 +100,7 @@ def scan_dataset(
     absent = [name for name in wanted if name not in manifest.categories]
     if absent:
         raise InputError(
-            f"{manifest.root}: no category {some(absent)}: there are "
+            f"{name_of(manifest)}: no category {some(absent)}: there are "
             f"{', '.join(manifest.categories) or 'none'}"
         )
     if not wanted:
@@ -78,6 +119,10 @@ def guess_layout(root: str | os.PathLike[str]) -> str:
         return "manifest"
     if (path / "labels.csv").is_file() or (path / "data" / "labels.csv").is_file():
         return "elpv"
+    if visa.looks_so(path):
+        return "visa"
+    if cifar10.looks_so(path):
+        return "cifar10"
     if any(path.glob("*/train")) or (path / "train").is_dir():
         return "mvtec_ad"
     if (path / "good").is_dir():

@@ -24,7 +24,7 @@ def scan(root: str | os.PathLike[str]) -> Manifest:
       InputError: no category folder there; where the root is one level off, the right one is named.
     """
     root = Path(root)
-    categories = [d for d in _folders(root) if _is_category(d)]
+    categories = [d for d in folders(root) if _is_category(d)]
     if not categories:
         raise InputError(_no_category(root))
     return Manifest(root, tuple(r for c in categories for r in _category_records(root, c)))
@@ -42,7 +42,7 @@ def images_in(folder: Path) -> list[Path]:
 def _category_records(root: Path, category: Path) -> list[Record]:
     records = []
     for split in SPLITS:
-        for folder in _folders(category / split):
+        for folder in folders(category / split):
             label = canonical_label(folder.name)
             masks = {p.stem: p for p in images_in(category / "ground_truth" / folder.name)}
             for image in images_in(folder):
@@ -62,7 +62,8 @@ def _category_records(root: Path, category: Path) -> list[Record]:
     return records
 
 
-def _folders(path: Path) -> list[Path]:
+def folders(path: Path) -> list[Path]:
+    """List the folders directly in a folder, sorted by name, without hidden ones."""
     if not path.is_dir():
         return []
     return sorted(d for d in path.iterdir() if d.is_dir() and not d.name.startswith("."))
@@ -77,7 +78,7 @@ def _no_category(root: Path) -> str:
         return f"{root}: this is one category: set data.root to the folder above it"
     if _is_category(root.absolute().parent):
         return f"{root}: this is a part of a category: set data.root two folders higher"
-    for deeper in _folders(root):
-        if any(_is_category(d) for d in _folders(deeper)):
+    for deeper in folders(root):
+        if any(_is_category(d) for d in folders(deeper)):
             return f"{root}: the categories are one level deeper: set data.root to {deeper}"
     return f"{root}: no <category>/train folder here: set data.root or data.layout"

@@ -1,136 +1,43 @@
-"""From a configuration to backbones and methods: the last room that reads `method.*` keys."""
+"""From a configuration to backbones and a method, whichever it names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
+from jaxad import plan_afrad, plan_pfm
+from jaxad.config import METHODS
+from jaxad.core import Backbone, InputError, Method
+from jaxad.plan import Backbones, Phase, Recipe
 
-from jaxad.backbones.architectures import architecture
-from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
-from jaxad.core import Backbone, InputError, Method, Variables
-from jaxad.methods.pfm import PairLevel, pfm
-
-
-class Phase(NamedTuple):
-    """A part of a method that is trained by itself, with its own budget."""
-
-    name: str
-    method: Method
-    steps: int
-    """0: by `train.epochs`."""
-    positions: int
-    """Random positions a step; 0: whole maps."""
-    features: tuple[str, ...]
-    """The features it reads."""
+RECIPES = {"pfm": plan_pfm.RECIPE, "afrad": plan_afrad.RECIPE}
+"""By `method.name`."""
 
 
-class Backbones(NamedTuple):
-    """The frozen networks of a detector by role, their variables, and their files' SHA-256."""
-
-    networks: Mapping[str, Backbone]
-    variables: Variables
-    sha256: dict[str, str]
-
-
-def _hierarchies(config: Any) -> list[int]:
-    levels = list(config.method.levels)
-    if not levels or not set(levels) <= {1, 2, 3} or len(set(levels)) < len(levels):
-        raise InputError(f"method.levels is {tuple(levels)}: name some of the hierarchies 1, 2, 3")
-    return sorted(levels)
-
-
-def _of_hierarchy(config: Any, key: str) -> tuple[Any, ...]:
-    """The three values of `method.*` or `train.*`, one for each hierarchy."""
-    section, name = key.split(".")
-    values = tuple(config[section][name])
-    if len(values) != 3:
-        raise InputError(f"{key} is {values}: give three values, for hierarchies 1, 2 and 3")
-    return values
-
-
-def _level_names(config: Any, role: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(config.method[f"{role}_levels"]) or default
-    if len(names) != 3:
-        raise InputError(f"method.{role}_levels is {names}: name three levels, shallow first")
-    return names
+def _recipe(config: Any) -> Recipe:
+    name = config.method.name
+    if name not in RECIPES:
+        raise InputError(f"method.name is {name!r}: known are {', '.join(RECIPES)}")
+    missing = METHODS[name].keys() - config.method.keys()
+    if missing:
+        raise InputError(
+            f"method.name is {name!r}, but the configuration has another method's keys (no "
+            f"method.{min(missing)}): start from one of the method's own in configs/"
+        )
+    return RECIPES[name]
 
 
 def build_backbones(config: Any) -> Backbones:
-    """Load (or, for `method.random_weights`, draw) the source and target network.
+    """Load the frozen networks of the method that the configuration names.
 
     Raises:
         InputError: Unknown architecture or level, missing or unfit weights.
     """
-    wanted = _hierarchies(config)
-    networks: dict[str, Backbone] = {}
-    variables: Variables = {}
-    hashes: dict[str, str] = {}
-    for number, role in enumerate(("source", "target")):
-        name = config.method[role]
-        folder = config.weights or None
-        if config.method.random_weights:
-            levels = _level_names(config, role, architecture(name).default_levels)
-            levels = tuple(levels[h - 1] for h in wanted)
-            rng = jax.random.fold_in(jax.random.key(config.train.seed), number)
-            networks[role], variables[role] = init_backbone(name, rng, levels=levels)
-            hashes[role] = f"random:{config.train.seed}"
-            continue
-        named = tuple(config.method[f"{role}_levels"]) or None
-        networks[role], variables[role] = load_backbone(name, levels=named, folder=folder)
-        levels = _level_names(config, role, tuple(networks[role].levels))
-        if len(wanted) < len(levels):  # nothing above the last level that is mapped
-            levels = tuple(levels[h - 1] for h in wanted)
-            networks[role], variables[role] = load_backbone(name, levels=levels, folder=folder)
-        hashes[role] = sha256(find(name, folder))
-    return Backbones(networks, variables, hashes)
+    return _recipe(config).backbones(config)
 
 
 def build_method(
     config: Any, networks: Mapping[str, Backbone], *, axis_name: str | None = None
 ) -> tuple[Method, list[Phase]]:
-    """Make the whole method, and the phases that train it one after the other.
-
-    With `train.steps` each hierarchy is a phase of its own; otherwise all are trained together.
-    """
-    if config.method.name != "pfm":
-        raise InputError(f"method.name is {config.method.name!r}: known is 'pfm'")
-    m = config.method
-    latent, rates = (
-        _of_hierarchy(config, "method.latent"),
-        _of_hierarchy(config, "method.learning_rate"),
-    )
-    wanted = _hierarchies(config)
-    pairs = [
-        PairLevel(f"source/{source}", f"target/{target}", latent[h - 1], rates[h - 1])
-        for h, source, target in zip(wanted, networks["source"].levels, networks["target"].levels)
-    ]
-
-    def of(levels: list[PairLevel]) -> Method:
-        return pfm(
-            levels,
-            bidirectional=m.bidirectional,
-            normalise_output=m.normalise_output,
-            conv_block_everywhere=m.conv_block_everywhere,
-            weight_decay=m.weight_decay,
-            decoupled_weight_decay=m.decoupled_weight_decay,
-            one_cycle=m.one_cycle,
-            zero_output=m.zero_output,
-            smoothing=m.smoothing,
-            top_share=m.top_share,
-            axis_name=axis_name,
-        )
-
-    whole = of(pairs)
-    if not config.train.steps:
-        if config.train.positions:
-            raise InputError("train.positions needs train.steps: a budget for each hierarchy")
-        names = [name for pair in pairs for name in (pair.source, pair.target)]
-        return whole, [Phase("all", whole, 0, 0, tuple(names))]
-    steps = _of_hierarchy(config, "train.steps")
-    positions = _of_hierarchy(config, "train.positions") if config.train.positions else (0, 0, 0)
-    return whole, [
-        Phase(pair.name, of([pair]), steps[h - 1], positions[h - 1], (pair.source, pair.target))
-        for h, pair in zip(wanted, pairs)
-    ]
+    """Make the whole method, and the phases that train it one after the other."""
+    return _recipe(config).method(config, networks, axis_name=axis_name)

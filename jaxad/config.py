@@ -18,15 +18,72 @@ FORMAT = 1
 """Version of `config.json` and of a work directory's layout."""
 
 
-def default_config() -> ConfigDict:
-    """Return the default configuration: MB-PFM as its authors' code trains it."""
+METHODS: dict[str, dict[str, Any]] = {
+    "pfm": {
+        "source": "resnet34",  # architecture or weights file of the source network
+        "target": "resnet50",  # … and of the target network
+        "random_weights": False,  # random instead of converted weights (Table VII, case 9)
+        "levels": (1, 2, 3),  # hierarchies to map, any subset
+        "source_levels": (),  # the three levels' names; () = the architecture's own
+        "target_levels": (),
+        "latent": (200, 400, 900),  # c of hierarchy 1, 2, 3
+        "learning_rate": (3e-3, 3e-4, 3e-4),  # of hierarchy 1, 2, 3 (peak, if scheduled)
+        "one_cycle": False,  # cosine one-cycle schedule instead of a constant rate
+        "weight_decay": 1e-5,
+        "decoupled_weight_decay": False,  # AdamW instead of Adam with L2
+        "bidirectional": True,
+        "normalise_output": False,  # as Eq. 7 and 8 are printed; the authors' code does not
+        "conv_block_everywhere": False,  # Table I's footnote 2 for Layer3 and Layer6 too
+        "zero_output": False,  # start Layer6 at zero (ours)
+        "smoothing": 0.0,  # Gaussian on the score map, standard deviation in pixels
+        "top_share": 0.0,  # image score = mean of this share of highest pixels; 0 = max
+    },
+    "afrad": {
+        "backbone": "efficientnet_b4",  # architecture or weights file
+        "random_weights": False,  # random instead of converted weights
+        "levels": (),  # names of the stages S_1, S_2, ..., shallow first; () = the usual four
+        "width": (64, 96, 128, 256),  # d_i: channels of each stage's tokens
+        "patch_kernel": (8, 4, 2, 1),  # of each stage's patch embedding
+        "patch_stride": (8, 4, 2, 1),  # its positions per token
+        "refinements": (1, 1, 1, 1),  # feature refinement modules of each stage (Eq. 2)
+        "decodings": (1, 1, 2, 2),  # MLPs of each stage in the stage-adaptive decoder (Eq. 3)
+        "grid": 4,  # the stage at whose resolution features are reconstructed
+        "decoder_width": 256,  # channels of the three decoders
+        "local": (1, 2),  # stages of the focused local decoder; () = without it
+        "compensation": (1, 2),  # … of the compensation decoder
+        "adaptive": (1, 2, 3, 4),  # … of the stage-adaptive decoder
+        "local_kernels": (5, 7),  # p of Eq. 8
+        "compensation_refinements": 1,
+        "mlp_ratio": 4,  # inner width of every MLP over its outer
+        "ngib_layers": 1,  # 0 = the decoders' outputs are added
+        "refine": True,  # False = without the feature refinement module (Table 7)
+        "jitter": 1.2,  # noise on the features in training, in units of their root mean square
+        "sum_of_scales": False,  # loss: sum over stages instead of the mean over channels
+        "pooling": 16,  # pixels of the average pooling before the maximum; 0 = mean of the map
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-4,
+        "clip": 0.1,  # largest global norm of the gradient; 0 = any
+        "one_cycle": False,  # cosine one-cycle schedule instead of one step down
+    },
+}
+"""Method name -> its keys under `method` and their defaults."""
+
+
+def default_config(method: str = "pfm") -> ConfigDict:
+    """Return the default configuration of a method: as published, or as the authors' code has it.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    if method not in METHODS:
+        raise InputError(f"method.name is {method!r}: known are {', '.join(METHODS)}")
     return ConfigDict(
         {
             "weights": "",  # folder of converted weights; "" = $JAXAD_WEIGHTS or ports/weights
             "data": {
                 "root": "",  # folder of the data set ("" only where a package holds it: elpv)
-                "layout": "mvtec_ad",  # mvtec_ad | elpv | folder | manifest
-                "categories": "",  # comma-separated, "" = all
+                "layout": "mvtec_ad",  # mvtec_ad | visa | cifar10 | elpv | folder | manifest | join
+                "categories": "",  # comma-separated, "" = all (cifar10: 01234,56789,02468,13579)
                 "one_for_all": False,  # one detector for all categories instead of one each
                 "image_size": (256, 256),  # (H, W) pixels, rectangles allowed
                 "resize": "lanczos",  # Pillow's filter for photos; masks always take NEAREST
@@ -37,27 +94,11 @@ def default_config() -> ConfigDict:
                     "abnormal": "bad",  # photos of defective parts, if there are any
                     "masks": "masks",  # their masks, if there are any (same stem)
                 },
+                # Layout `join`: data sets to put together, each (layout, root) or (layout, root,
+                # categories), with roots as `root` above, relative to data.root.
+                "join": (),
             },
-            "method": {
-                "name": "pfm",
-                "source": "resnet34",  # architecture or weights file of the source network
-                "target": "resnet50",  # … and of the target network
-                "random_weights": False,  # random instead of converted weights (Table VII, case 9)
-                "levels": (1, 2, 3),  # hierarchies to map, any subset
-                "source_levels": (),  # the three levels' names; () = the architecture's own
-                "target_levels": (),
-                "latent": (200, 400, 900),  # c of hierarchy 1, 2, 3
-                "learning_rate": (3e-3, 3e-4, 3e-4),  # of hierarchy 1, 2, 3 (peak, if scheduled)
-                "one_cycle": False,  # cosine one-cycle schedule instead of a constant rate
-                "weight_decay": 1e-5,
-                "decoupled_weight_decay": False,  # AdamW instead of Adam with L2
-                "bidirectional": True,
-                "normalise_output": False,  # as Eq. 7 and 8 are printed; the authors' code does not
-                "conv_block_everywhere": False,  # Table I's footnote 2 for Layer3 and Layer6 too
-                "zero_output": False,  # start Layer6 at zero (ours)
-                "smoothing": 0.0,  # Gaussian on the score map, standard deviation in pixels
-                "top_share": 0.0,  # image score = mean of this share of highest pixels; 0 = max
-            },
+            "method": {"name": method, **METHODS[method]},
             "train": {
                 "epochs": 200,  # passes over the training images; unused where `steps` is given
                 "batch_size": 8,  # images
@@ -199,6 +240,11 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         ) from error
     if fields[0] != FORMAT:
         raise InputError(f"{path} has format {fields[0]}, this jaxad reads {FORMAT}: train again")
-    config = default_config()
+    try:
+        config = default_config(fields[1]["method"]["name"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error!r}): train again into a new --workdir"
+        ) from error
     _update(config, fields[1])
     return config, dict(fields[2])

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 
 from jaxad import features
-from jaxad.build import Backbones, Phase, build_method
+from jaxad.build import build_method
 from jaxad.core import Array, Aux, InputError, Variables
 from jaxad.data.manifest import Manifest
 from jaxad.data.pipeline import batches
 from jaxad.detector import Detector
 from jaxad.evaluate import Job
 from jaxad.parallel import DataParallel, free_memory
+from jaxad.plan import Backbones, Phase
 from jaxad.progress import Progress, track
 from jaxad.state import TrainState, init_state
 from jaxad.steps import make_train_step

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from jaxad import checkpoint
-from jaxad.build import Backbones, build_backbones, build_method
+from jaxad.build import build_backbones, build_method
 from jaxad.config import load_config
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
+from jaxad.plan import Backbones
 
 
 def trained_backbones(workdir: Path, config: Any, hashes: dict[str, str]) -> Backbones:

@@ -22,7 +22,7 @@ def load(name: str, argument: str = "") -> Any:
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_loads_with_the_known_keys_and_names_its_command(name: str) -> None:
     config = load(name)
-    assert sorted(flat(config)) == sorted(flat(default_config()))
+    assert sorted(flat(config)) == sorted(flat(default_config(config.method.name)))
     text = (ROOT / "configs" / name).read_text()
     assert f"--config configs/{name}" in text.split('"""')[1]
 
@@ -55,6 +55,27 @@ def test_ablation_cases_are_those_of_table_vii() -> None:
     assert (cases[12].source, cases[12].target) == ("vgg16_bn", "vgg19_bn")
     with pytest.raises(InputError, match="cases 1 to 12"):
         load("pfm_ablation.py", "13")
+
+
+def test_afrad_is_as_published_where_the_paper_says() -> None:
+    config = load("afrad.py")
+    assert config.data.one_for_all
+    assert (config.method.backbone, config.data.image_size) == ("efficientnet_b4", (256, 256))
+    assert (config.method.learning_rate, config.train.epochs) == (1e-4, 1000)
+    m = config.method
+    assert (m.local, m.compensation, m.adaptive) == ((1, 2), (1, 2), (1, 2, 3, 4))
+    assert m.local_kernels == (5, 7)
+    cifar = load("afrad.py", "cifar10-02468")
+    assert (cifar.data.layout, cifar.data.categories) == ("cifar10", "02468")
+    assert (cifar.train.epochs, cifar.method.pooling) == (200, 0)
+    assert load("afrad.py", "visa").data.layout == "visa"
+    with pytest.raises(InputError, match="settings are mvtec, visa, cifar10-01234"):
+        load("afrad.py", "cifar10")
+
+
+def test_no_such_method_has_a_configuration() -> None:
+    with pytest.raises(InputError, match="'padim': known are pfm, afrad"):
+        default_config("padim")
 
 
 def test_round_trip(tmp_path: Path) -> None:

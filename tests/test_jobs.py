@@ -83,6 +83,26 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return workdir, train(config, workdir)
 
 
+def test_afrad_trains_one_model_for_all_and_comes_back(dataset: Path, tmp_path: Path) -> None:
+    """From its configuration to a report, and the same figures when evaluated again."""
+    config = load_file(str(ROOT / "configs" / "afrad.py") + ":mvtec")
+    assert config.data.one_for_all
+    config.data.root = str(dataset)
+    config.data.image_size = (32, 48)
+    m = config.method
+    m.backbone, m.random_weights, m.levels = "resnet18", True, ("layer1", "layer2")
+    m.width, m.patch_kernel, m.patch_stride = (4, 6), (2, 1), (2, 1)
+    m.refinements, m.decodings, m.adaptive, m.grid = (1, 1), (1, 1), (1, 2), 2
+    m.decoder_width, m.local_kernels = 8, (3,)
+    config.train.epochs, config.train.batch_size, config.score.batch_size = 2, 4, 4
+    results = train(config, tmp_path / "w")
+    assert results["method"] == "afrad"
+    assert results["categories"]["disc"]["n_train"] == 10
+    assert [path.name for path in (tmp_path / "w" / "checkpoints").iterdir()] == ["all"]
+    again = evaluate(tmp_path / "w")
+    assert without_times(again) == without_times(results)
+
+
 def without_times(results: dict) -> dict:
     return {key: value for key, value in results.items() if key not in TIMES}
 
@@ -316,7 +336,7 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
         (["--config.train.steps=(2,2)"], "train.steps is (2, 2): give three values"),
         (["--config.method.levels=(4,)"], "method.levels is (4,)"),
         (["--config.method.source=resnet19"], "resnet19"),
-        (["--config.method.name=padim"], "method.name is 'padim'"),
+        (["--config.method.name=afrad"], "has another method's keys"),
         (["--config.train.parallel=threads"], "train.parallel is 'threads'"),
         (["--config.train.feature_cache=disk"], "train.feature_cache is 'disk'"),
         (

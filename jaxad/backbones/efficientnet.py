@@ -21,15 +21,9 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from jaxad.backbones.layers import (
-    Conv,
-    ConvNorm,
-    Padding,
-    reached,
-    same_padding,
-    symmetric_padding,
-)
+from jaxad.backbones.layers import Conv, ConvNorm, reached
 from jaxad.core import Array, Features, Level
+from jaxad.ops.convolve import Padding, same_padding, symmetric_padding
 
 LEVELS = tuple(f"stage{i + 1}" for i in range(7))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from jaxad.backbones.layers import ConvNorm, max_pool, reached, symmetric_padding
+from jaxad.backbones.layers import ConvNorm, max_pool, reached
 from jaxad.core import Array, Features, Level
+from jaxad.ops.convolve import symmetric_padding
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from jaxad.backbones.layers import ConvNorm, max_pool, reached, symmetric_padding
+from jaxad.backbones.layers import ConvNorm, max_pool, reached
 from jaxad.core import Array, Features, Level
+from jaxad.ops.convolve import symmetric_padding
 
 CHANNELS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}

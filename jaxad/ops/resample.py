@@ -1,4 +1,4 @@
-"""Resizing and smoothing of score maps as one small matrix per axis.
+"""Resizing and smoothing of maps as one small matrix per axis.
 
 Both are linear and separable, so `Gaussian ∘ upsampling` of a `(h, w)` map is `R @ map @ C.T` with
 an `(H, h)` and a `(W, w)` matrix made once, in float64, when the program is traced.
@@ -58,6 +58,23 @@ def gaussian_matrix(size: int, sigma: float, *, truncate: float = 4.0) -> Matrix
     matrix = np.zeros((size, size))
     np.add.at(matrix, (np.arange(size)[:, None], source), taps[None, :])
     return matrix
+
+
+def resize(x: Array, *, size: tuple[int, int], align_corners: bool = False) -> Array:
+    """Resize feature maps `(B, h, w, C)` bilinearly to `(B, H, W, C)`, without antialiasing.
+
+    Args:
+        x: Feature maps.
+        size: `(H, W)` of the result.
+        align_corners: See `bilinear_matrix`.
+    """
+    if x.shape[1:3] == size:
+        return x
+    rows, columns = (
+        jnp.asarray(bilinear_matrix(n_in, n_out, align_corners=align_corners), x.dtype)
+        for n_in, n_out in zip(x.shape[1:3], size)
+    )
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, x, columns)
 
 
 def resize_map(

@@ -1,0 +1,362 @@
+"""AFRAD: one reconstruction model for many classes (Lee et al.).
+
+A frozen network's features of several stages are embedded and refined (M-FPN, Eq. 1-2), decoded by
+three decoders side by side (stage-adaptive, Eq. 3-6; focused local, Eq. 7-10; compensation), and
+fused (NGIB, Eq. 11-13) into a reconstruction of the features on one token grid. It is trained to
+reconstruct features of normal images; where it can not, the distance is the score (Eq. 14).
+
+The paper leaves sizes, grids, activations, schedule and image pooling open, and no code was
+published. Every such choice is an argument, its reason beside it; the recipe around it is that of
+UniAD, AFRAD's nearest relative, from which the target, Eq. 14 and the pooling are taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
+from jaxad.ops.convolve import convolve
+from jaxad.ops.pool import average_pool
+from jaxad.ops.resample import resize, resize_map
+
+
+class Stage(NamedTuple):
+    """One stage S_i of the backbone, and its share of the M-FPN and the stage-adaptive decoder."""
+
+    feature: str
+    """Feature name."""
+    width: int
+    """d_i: channels of its tokens."""
+    kernel: int
+    """Of the patch embedding PE_i ("patch embeddings of different kernel sizes")."""
+    stride: int
+    """Of PE_i: positions of S_i per token, along each axis."""
+    refinements: int
+    """Applications of Eq. 2 in the M-FPN; the feature refinement module Φ_i."""
+    decodings: int
+    """Layers of MLP of the stage-adaptive decoder (Eq. 3), "tailored" to the stage."""
+
+
+def positions(x: Any) -> tuple[int, int]:
+    """`(h, w)` of `(B, h, w, C)`."""
+    _, h, w, _ = x.shape
+    return h, w
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between, behind LayerNorm, beside a skip."""
+
+    ratio: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map `(..., d)` to `(..., d)`."""
+        d = x.shape[-1]
+        y = nn.Dense(self.ratio * d, name="expand")(nn.LayerNorm(epsilon=1e-6, name="norm")(x))
+        return x + nn.Dense(d, name="project")(nn.gelu(y, approximate=True))
+
+
+class StageAdaptiveDecoder(nn.Module):
+    """Eq. 3-6: each stage through its own number of MLPs, upsampled, concatenated, fused."""
+
+    width: int
+    decodings: tuple[int, ...]
+    ratio: int
+
+    @nn.compact
+    def __call__(self, stages: Sequence[Array], grid: tuple[int, int]) -> Array:
+        """Map `(B, h_i, w_i, d_i)` of every stage to `(B, h, w, width)`, `grid = (h, w)`."""
+        U = []
+        for i, (x, times) in enumerate(zip(stages, self.decodings)):
+            for n in range(times):
+                x = MLP(self.ratio, name=f"mlp{i}_{n}")(x)
+            U.append(resize(x, size=grid, align_corners=True))
+        return nn.Dense(self.width, name="fuse")(jnp.concatenate(U, axis=-1))
+
+
+class DepthwiseConv(nn.Module):
+    """DW_p of Eq. 8: a `size` x `size` filter for each channel, with bias."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map `(B, h, w, d)` to `(B, h, w, d)`."""
+        d = x.shape[-1]
+        shape = (self.size, self.size, 1, d)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape)
+        bias = self.param("bias", nn.initializers.zeros, (d,))
+        y = convolve(x, kernel, stride=1, padding="SAME", groups=d)
+        return y + bias.reshape(1, 1, 1, d)
+
+
+class FocusedLocalDecoder(nn.Module):
+    """Eq. 7-10: 1x1, depthwise and 1x1 convolutions in one branch a kernel size, fused."""
+
+    width: int
+    kernels: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, stages: Sequence[Array], grid: tuple[int, int]) -> Array:
+        """Map the stages, at the grid of the finest, to `(B, h, w, width)`, `grid = (h, w)`."""
+        finest = positions(stages[0])
+        S = jnp.concatenate([resize(x, size=finest, align_corners=True) for x in stages], axis=-1)
+        branches = []
+        for p in self.kernels:
+            y = nn.gelu(nn.Dense(self.width, name=f"enter{p}")(S))
+            y = nn.gelu(DepthwiseConv(p, name=f"depthwise{p}")(y))
+            branches.append(nn.Dense(self.width, name=f"leave{p}")(y))
+        y = nn.Dense(self.width, name="fuse")(jnp.concatenate(branches, axis=-1))
+        return resize(y, size=grid, align_corners=True)
+
+
+class AFRADNetwork(nn.Module):
+    """From stages to F_rec."""
+
+    stages: tuple[Stage, ...]
+    channels: int
+    """Of F_ori."""
+    width: int
+    local: tuple[int, ...]
+    compensation: tuple[int, ...]
+    adaptive: tuple[int, ...]
+    kernels: tuple[int, ...]
+    compensation_refinements: int
+    ratio: int
+    ngib_layers: int
+    refine: bool
+
+    @nn.compact
+    def __call__(self, S: Sequence[Array], grid: tuple[int, int]) -> Array:
+        """Map features `(B, H_i, W_i, C_i)` of every stage to F_rec `(B, h, w, channels)`."""
+        tokens: dict[int, Array] = {}
+        for i in sorted({*self.local, *self.compensation, *self.adaptive}):
+            stage = self.stages[i - 1]
+            H = nn.Conv(
+                stage.width,
+                (stage.kernel, stage.kernel),
+                (stage.stride, stage.stride),
+                padding="SAME",
+                name=f"patch_embedding{i}",
+            )(S[i - 1])  # Eq. 1
+            for n in range(stage.refinements if self.refine else 0):
+                H = MLP(self.ratio, name=f"refine{i}_{n}")(H)  # Eq. 2
+            tokens[i] = H
+
+        outputs = []
+        if self.adaptive:
+            outputs.append(
+                StageAdaptiveDecoder(
+                    self.width,
+                    tuple(self.stages[i - 1].decodings for i in self.adaptive),
+                    self.ratio,
+                    name="stage_adaptive",
+                )([tokens[i] for i in self.adaptive], grid)
+            )
+        if self.compensation:
+            again = []
+            for i in self.compensation:
+                x = tokens[i]
+                for n in range(self.compensation_refinements if self.refine else 0):
+                    x = MLP(self.ratio, name=f"compensate{i}_{n}")(x)
+                again.append(x)
+            outputs.append(
+                StageAdaptiveDecoder(
+                    self.width, (1,) * len(again), self.ratio, name="compensation"
+                )(again, grid)
+            )
+        if self.local:
+            outputs.append(
+                FocusedLocalDecoder(self.width, self.kernels, name="focused_local")(
+                    [tokens[i] for i in self.local], grid
+                )
+            )
+        if not self.ngib_layers:  # Table 5, last row but one: no fusion beyond a sum
+            return nn.Dense(self.channels, name="output")(sum(outputs[1:], start=outputs[0]))
+        F = jnp.concatenate(outputs, axis=-1)  # Eq. 11
+        for n in range(self.ngib_layers):
+            F = MLP(self.ratio, name=f"ngib{n}")(F)  # Eq. 12
+        return nn.Dense(self.channels, name="output")(F)  # Eq. 13
+
+
+def jitter_features(rng: Array, S: Sequence[Array], *, scale: float) -> list[Array]:
+    """Add Gaussian noise to every token of maps `(B, h, w, C)`, `scale` times its root mean square.
+
+    UniAD's feature jitter has standard deviation 20 ‖token‖ / C, which for its 272 channels is 1.2
+    times the root mean square; said in this way, stages of few channels get no more of it.
+    """
+    # One draw for all stages: each draw takes a second to compile.
+    noise = jax.random.normal(rng, (sum(x.size for x in S),))
+    jittered, start = [], 0
+    for x in S:
+        rms = jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))
+        own = noise[start : start + x.size].reshape(x.shape)
+        jittered.append(x + jnp.float32(scale) * rms * own)
+        start += x.size
+    return jittered
+
+
+def lecun_normal(rng: Array, shapes: Variables) -> Variables:
+    """Fill kernels `(..., inputs, outputs)` with N(0, 1 / fan_in), scales with 1, biases with 0.
+
+    One draw serves all kernels: a program that draws each of them takes a minute to compile.
+    """
+    flat = flatten_dict(shapes)
+    total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
+    noise, start = jax.random.normal(rng, (total,)), 0
+    filled = {}
+    for path, leaf in flat.items():
+        if path[-1] == "kernel":
+            fan_in = math.prod(leaf.shape[:-1])
+            own = noise[start : start + leaf.size].reshape(leaf.shape)
+            filled[path] = own * jnp.float32(fan_in**-0.5)
+            start += leaf.size
+        else:
+            filled[path] = jnp.full(leaf.shape, float(path[-1] == "scale"))
+    variables: Variables = unflatten_dict(filled)
+    return variables
+
+
+def afrad(
+    stages: Sequence[Stage],
+    *,
+    grid: int = 4,
+    width: int = 256,
+    local: Sequence[int] = (1, 2),
+    compensation: Sequence[int] = (1, 2),
+    adaptive: Sequence[int] = (1, 2, 3, 4),
+    kernels: Sequence[int] = (5, 7),
+    compensation_refinements: int = 1,
+    ratio: int = 4,
+    ngib_layers: int = 1,
+    refine: bool = True,
+    jitter: float = 1.2,
+    sum_of_scales: bool = False,
+    pooling: int = 16,
+    learning_rate: float = 1e-4,
+    weight_decay: float = 1e-4,
+    clip: float = 0.1,
+    one_cycle: bool = False,
+) -> Method:
+    """Build AFRAD.
+
+    Args:
+        stages: The backbone's stages S_1, S_2, ..., shallow first.
+        grid: The stage whose resolution F_ori, the decoders' outputs and F_rec share; 4 is UniAD's
+            (stride 16).
+        width: Channels of the decoders and of their outputs; UniAD's 256.
+        local: Stages of the focused local decoder, from 1; none: without it (Tables 5 and 6).
+        compensation: Stages of the compensation decoder; none: without it.
+        adaptive: Stages of the stage-adaptive decoder; none: without it.
+        kernels: p of Eq. 8.
+        compensation_refinements: Applications of Eq. 2 in the compensation decoder.
+        ratio: Inner width of every MLP over its outer; the transformers' 4.
+        ngib_layers: MLPs of Eq. 12; 0: the decoders' outputs are added (Table 5, without NGIB).
+        refine: Apply the feature refinement module (Table 7).
+        jitter: Noise on the input features in training, see `jitter_features`; 0: none. The
+            reconstruction would otherwise tend to the identity, which hides defects.
+        sum_of_scales: Loss as the sum over stages of their mean squared errors (section 4.2)
+            instead of the mean over all channels (section 3.7).
+        pooling: Window of the average pooling before the maximum, in pixels of the map (UniAD's
+            16); 0: image score = mean of the map (UniAD's for CIFAR-10).
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW.
+        clip: Largest global norm of the gradient; 0: no clipping.
+        one_cycle: Cosine one-cycle schedule instead of a tenth of the rate after four fifths of the
+            steps (UniAD's).
+
+    Returns:
+        A `Method` whose variables are `params`.
+    """
+    stages = tuple(stages)
+    _check(stages, grid, {"local": local, "compensation": compensation, "adaptive": adaptive})
+
+    def network(channels: int) -> AFRADNetwork:
+        return AFRADNetwork(
+            stages=stages,
+            channels=channels,
+            width=width,
+            local=tuple(local),
+            compensation=tuple(compensation),
+            adaptive=tuple(adaptive),
+            kernels=tuple(kernels),
+            compensation_refinements=compensation_refinements,
+            ratio=ratio,
+            ngib_layers=ngib_layers,
+            refine=refine,
+        )
+
+    def inputs(features: Features) -> list[Array]:
+        missing = [stage.feature for stage in stages if stage.feature not in features]
+        if missing:
+            raise InputError(f"no feature {missing[0]!r}; there are {sorted(features)}")
+        return [features[stage.feature] for stage in stages]
+
+    def original(S: Sequence[Array]) -> tuple[Array, tuple[int, int]]:
+        """F_ori `(B, h, w, ΣC_i)` and its grid."""
+        size = positions(S[grid - 1])
+        return jnp.concatenate([resize(x, size=size, align_corners=True) for x in S], -1), size
+
+    def init(rng: Array, features: Features) -> Variables:
+        S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in inputs(features)]
+        module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
+        return lecun_normal(rng, jax.eval_shape(lambda S: module.init(rng, S, size), S))
+
+    def loss(
+        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
+    ) -> tuple[Array, Aux]:
+        del batch  # no labels
+        S = inputs(features)
+        F_ori, size = original(S)
+        if jitter:
+            S = jitter_features(rng, S, scale=jitter)
+        F_rec = network(F_ori.shape[-1]).apply(variables, S, size)
+        error = jnp.mean(jnp.square(F_rec - F_ori), axis=(0, 1, 2))
+        ends = [sum(x.shape[-1] for x in S[:i]) for i in range(len(S) + 1)]
+        parts = [jnp.mean(error[a:b]) for a, b in itertools.pairwise(ends)]
+        value = jnp.sum(jnp.stack(parts)) if sum_of_scales else jnp.mean(error)
+        one = jnp.ones(())
+        names = [stage.feature.rsplit("/", 1)[-1] for stage in stages]
+        metrics = {f"loss_{name}": (part, one) for name, part in zip(names, parts)}
+        return value, Aux({}, metrics)
+
+    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
+        S = inputs(features)
+        F_ori, grid_size = original(S)
+        F_rec = network(F_ori.shape[-1]).apply(variables, S, grid_size)
+        M = jnp.sqrt(jnp.sum(jnp.square(F_rec - F_ori), axis=-1))  # Eq. 14
+        M = resize_map(M, size=size, align_corners=True)
+        if not pooling:
+            return Scores(M, jnp.mean(M, axis=(1, 2)))
+        return Scores(M, jnp.max(average_pool(M, window=pooling), axis=(1, 2)))
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        rate: optax.ScalarOrSchedule
+        if one_cycle:
+            rate = optax.cosine_onecycle_schedule(steps, learning_rate)
+        else:
+            rate = optax.piecewise_constant_schedule(learning_rate, {int(0.8 * steps): 0.1})
+        chain = optax.adamw(rate, weight_decay=weight_decay)
+        return optax.chain(optax.clip_by_global_norm(clip), chain) if clip else chain
+
+    return Method(init, loss, score, optimizer)
+
+
+def _check(stages: tuple[Stage, ...], grid: int, decoders: Mapping[str, Sequence[int]]) -> None:
+    known = range(1, len(stages) + 1)
+    if grid not in known:
+        raise InputError(f"method.grid is {grid}: name one of the stages 1 to {len(stages)}")
+    for name, numbers in decoders.items():
+        if any(i not in known for i in numbers) or len(set(numbers)) < len(numbers):
+            raise InputError(f"method.{name} is {tuple(numbers)}: name stages 1 to {len(stages)}")
+    if not any(decoders.values()):
+        raise InputError("method.local, compensation and adaptive are all empty: name one decoder")

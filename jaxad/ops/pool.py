@@ -1,0 +1,33 @@
+"""Average pooling of score maps."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad.core import Array
+
+
+def average_pool(x: Array, *, window: int) -> Array:
+    """Mean over every `window` x `window` square of `(B, H, W)` maps, stride 1, no padding.
+
+    Equal to torch's `avg_pool2d(window, stride=1)`; along an axis shorter than the window, the mean
+    of that whole axis.
+
+    Returns:
+        `(B, H - window + 1, W - window + 1)`.
+    """
+    rows, columns = (_box_matrix(size, min(window, size)) for size in x.shape[1:])
+    return jnp.einsum(
+        "Hh,bhw,Ww->bHW",
+        jnp.asarray(rows, x.dtype),
+        x,
+        jnp.asarray(columns, x.dtype),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+
+
+def _box_matrix(size: int, window: int) -> np.ndarray:
+    offset = np.arange(size)[None, :] - np.arange(size - window + 1)[:, None]
+    return ((offset >= 0) & (offset < window)) / window

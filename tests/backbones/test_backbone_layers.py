@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxad.backbones.layers import ConvNorm, convolve, max_pool, same_padding, symmetric_padding
+from jaxad.backbones.layers import ConvNorm, max_pool
+from jaxad.ops.convolve import convolve, same_padding, symmetric_padding
 
 
 @given(st.integers(1, 700), st.integers(1, 7), st.integers(1, 4))

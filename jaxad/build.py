@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxad import plan_afrad, plan_pfm
-from jaxad.config import METHODS
+from jaxad.config import method_defaults
 from jaxad.core import Backbone, InputError, Method
 from jaxad.plan import Backbones, Phase, Recipe
 
 RECIPES = {"pfm": plan_pfm.RECIPE, "afrad": plan_afrad.RECIPE}
-"""By `method.name`."""
+"""By `method.name`; the names are those of `jaxad.config.METHODS`."""
 
 
 def _recipe(config: Any) -> Recipe:
     name = config.method.name
-    if name not in RECIPES:
-        raise InputError(f"method.name is {name!r}: known are {', '.join(RECIPES)}")
-    missing = METHODS[name].keys() - config.method.keys()
+    missing = method_defaults(name).keys() - config.method.keys()
     if missing:
         raise InputError(
             f"method.name is {name!r}, but the configuration has another method's keys (no "

@@ -69,14 +69,23 @@ METHODS: dict[str, dict[str, Any]] = {
 """Method name -> its keys under `method` and their defaults."""
 
 
+def method_defaults(name: str) -> dict[str, Any]:
+    """Return the keys of a method and their defaults.
+
+    Raises:
+        InputError: There is no such method.
+    """
+    if name not in METHODS:
+        raise InputError(f"method.name is {name!r}: known are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
 def default_config(method: str = "pfm") -> ConfigDict:
     """Return the default configuration of a method: as published, or as the authors' code has it.
 
     Raises:
         InputError: There is no such method.
     """
-    if method not in METHODS:
-        raise InputError(f"method.name is {method!r}: known are {', '.join(METHODS)}")
     return ConfigDict(
         {
             "weights": "",  # folder of converted weights; "" = $JAXAD_WEIGHTS or ports/weights
@@ -98,7 +107,7 @@ def default_config(method: str = "pfm") -> ConfigDict:
                 # categories), with roots as `root` above, relative to data.root.
                 "join": (),
             },
-            "method": {"name": method, **METHODS[method]},
+            "method": {"name": method, **method_defaults(method)},
             "train": {
                 "epochs": 200,  # passes over the training images; unused where `steps` is given
                 "batch_size": 8,  # images

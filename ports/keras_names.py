@@ -23,13 +23,7 @@ VGGS = ("vgg16", "vgg19")
 EFFICIENTNETS = tuple(f"efficientnet_b{i}" for i in range(8))
 ARCHITECTURES = ("resnet50_keras", *VGGS, *EFFICIENTNETS)
 LICENCE = "Apache-2.0"
-"""Of Keras and of Google's EfficientNets."""
-LICENCES: dict[str, str] = {
-    "resnet50_keras": "MIT",
-    **dict.fromkeys(VGGS, "CC-BY-4.0"),
-    **dict.fromkeys(EFFICIENTNETS, LICENCE),
-}
-"""Of the ImageNet weights: ResNet-50's come from Kaiming He's release, VGG's from Oxford's."""
+"""Of Keras and of Google's EfficientNets; `ports.sources` has those of the other networks."""
 
 _LEAVES = {
     "kernel": "kernel",

@@ -2,8 +2,9 @@
 
     python -m benchmarks.accuracy --data FOLDER [--only NAME] [--json FILE]
 
-FOLDER holds `mvtec_ad_256/` (layout mvtec_ad) and `magnetic_tile/` (with manifest.csv); ELPV comes
-as a package. A row is one `jaxad train` with the printed command; wall time is the whole command's.
+FOLDER holds `mvtec_ad_256/` (layout mvtec_ad), `magnetic_tile/` (with manifest.csv) and
+`cifar10_subset/` (as published in Python's pickles); ELPV comes as a package. A row is one `jaxad
+train` with the printed command; wall time is the whole command's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from typing import Any
 from jaxad.config import parse_config
 from jaxad.train import train
 
-SETTINGS = {
+JOIN = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
+"""Four categories of three data sets, for one model."""
+
+SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     "bottle": (
         "configs/mb_pfm_fast.py",
         {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"},
@@ -29,6 +33,17 @@ SETTINGS = {
         {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"},
     ),
     "elpv": ("configs/demo.py", {}),
+    "afrad": (
+        "configs/afrad_fast.py",
+        {"data.root": "{data}", "data.layout": "join", "data.join": repr(JOIN)},
+    ),
+    **{
+        f"cifar10-{normal}": (
+            f"configs/afrad_fast.py:cifar10-{normal}",
+            {"data.root": "{data}/cifar10_subset"},
+        )
+        for normal in ("01234", "56789", "02468", "13579")
+    },
 }
 """Name -> configuration and its changes."""
 

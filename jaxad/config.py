@@ -57,9 +57,11 @@ METHODS: dict[str, dict[str, Any]] = {
         "mlp_ratio": 4,  # inner width of every MLP over its outer
         "ngib_layers": 1,  # 0 = the decoders' outputs are added
         "refine": True,  # False = without the feature refinement module (Table 7)
+        "normalise": 0.0,  # divide each position's features by this power of their length (ours)
         "jitter": 1.2,  # noise on the features in training, in units of their root mean square
         "sum_of_scales": False,  # loss: sum over stages instead of the mean over channels
         "pooling": 16,  # pixels of the average pooling before the maximum; 0 = mean of the map
+        "top_share": 0.0,  # image score = mean of this share of highest pooled pixels; 0 = max
         "learning_rate": 1e-4,
         "weight_decay": 1e-4,
         "clip": 0.1,  # largest global norm of the gradient; 0 = any
@@ -116,6 +118,8 @@ def default_config(method: str = "pfm") -> ConfigDict:
                 "seed": 888,
                 "parallel": "pmap",  # pmap | jit
                 "feature_cache": "auto",  # auto | device | host | off
+                "cache_dtype": "float32",  # float32 | float16: half the memory
+                "sampling": "natural",  # natural | balanced: every category equally often
                 "holdout": 0.0,  # share of the training images kept for the held-out loss
                 "log_every": 50,  # steps between two lines of train.jsonl
             },

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables
+
+
+class Cost(NamedTuple):
+    """What a detector holds and computes."""
+
+    trained: int
+    """Parameters that are trained."""
+    frozen: int
+    """Parameters of the backbones, up to the last level that is read."""
+    gflop: float | None
+    """Floating-point operations to score one image, 1e9; a multiply-add counts as two. None where
+    XLA does not count them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +52,22 @@ class Detector:
         """Make the detector's variables from those of its backbones, for images of `(H, W)`."""
         method = self.method.init(rng, self.feature_shapes(backbones, size=size))
         return {"backbones": backbones, "method": method}
+
+    def cost(self, backbones: Variables, *, size: tuple[int, int]) -> Cost:
+        """Count parameters and operations for images of `size = (H, W)`; nothing is computed."""
+        image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
+        rng = jax.random.key(0)
+        variables = jax.eval_shape(lambda b: self.init(rng, b, size=size), backbones)
+        trained, frozen = (
+            sum(leaf.size for leaf in jax.tree.leaves(tree))
+            for tree in (
+                variables["method"]["params"],
+                [network["params"] for network in variables["backbones"].values()],
+            )
+        )
+        counted = jax.jit(self.score).lower(variables, image).cost_analysis() or {}
+        gflop = counted["flops"] / 1e9 if "flops" in counted else None
+        return Cost(trained, frozen, gflop)
 
     def loss(
         self, variables: Variables, batch: Mapping[str, Array], rng: Array

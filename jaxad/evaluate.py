@@ -31,6 +31,13 @@ from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView, view_category
 from jaxad.workdir import restore, trained_backbones
 
+CHOICES = {
+    "feature_cache": ("auto", "device", "host", "off"),
+    "cache_dtype": ("float32", "float16"),
+    "sampling": ("natural", "balanced"),
+}
+"""What words under `train` may be."""
+
 
 class Job(NamedTuple):
     """One detector: what it is trained on, and the categories it is tested on."""
@@ -87,10 +94,11 @@ def read_dataset(config: Any) -> Manifest:
 
 
 def check_config(config: Any, parallel: DataParallel) -> None:
-    """Refuse what could only fail later: sizes that the devices can not share, an unknown cache."""
-    cache = config.train.feature_cache
-    if cache not in ("auto", "device", "host", "off"):
-        raise InputError(f"train.feature_cache is {cache!r}: use auto, device, host or off")
+    """Refuse what could only fail later: sizes that the devices can not share, unknown choices."""
+    for key, choices in CHOICES.items():
+        if config.train[key] not in choices:
+            known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise InputError(f"train.{key} is {config.train[key]!r}: use {known}")
     if config.data.resize not in FILTERS:
         raise InputError(f"data.resize is {config.data.resize!r}: use one of {', '.join(FILTERS)}")
     size = config.data.image_size

@@ -7,19 +7,41 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxad.core import Array, Features
+from jaxad.core import Array, Features, InputError
 
-HostFeatures = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
+HostFeatures = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
-def nbytes(shapes: Any, images: int) -> int:
+def nbytes(shapes: Any, images: int, *, dtype: str = "float32") -> int:
     """Bytes of a cache for `images`, from the shapes of one image's features (leading axis 1)."""
-    return images * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return images * sum(leaf.size for leaf in jax.tree.leaves(shapes)) * np.dtype(dtype).itemsize
 
 
-def allocate(shapes: Any, images: int) -> HostFeatures:
-    """Make an empty host cache: level -> `(images, h, w, C)` float32."""
-    return {name: np.empty((images, *leaf.shape[1:]), np.float32) for name, leaf in shapes.items()}
+def allocate(shapes: Any, images: int, *, dtype: str = "float32") -> HostFeatures:
+    """Make an empty host cache: level -> `(images, h, w, C)`."""
+    return {name: np.empty((images, *leaf.shape[1:]), dtype) for name, leaf in shapes.items()}
+
+
+def store(cache: HostFeatures, start: int, found: Any) -> None:
+    """Write the features of consecutive images, from number `start` on, into the cache.
+
+    Raises:
+        InputError: A feature is not finite, or too large for the cache's dtype.
+    """
+    for name, values in found.items():
+        rows = cache[name][start : start + len(values)]
+        with np.errstate(over="ignore"):
+            rows[:] = values
+        if not np.isfinite(rows).all():
+            raise InputError(
+                f"a feature of {name!r} is not a finite {rows.dtype}: check the weights, or set "
+                "train.cache_dtype=float32"
+            )
+
+
+def as_float32(found: Any) -> Any:
+    """Features of a cache, whichever dtype it keeps, for computing."""
+    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def take_images(cache: Any, index: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ def fit_detector(
     parallel: DataParallel,
     log: Callable[..., None],
 ) -> tuple[Detector, Fit]:
-    """Train one detector phase after phase on the job's normal images."""
+    """Train one detector, phase after phase, on the job's normal images."""
     method, phases = build_method(config, backbones.networks, axis_name=parallel.axis_name)
     detector = Detector(backbones.networks, method)
     frozen = parallel.replicate(backbones.variables)
@@ -52,12 +52,15 @@ def fit_detector(
     order = np.random.default_rng(config.train.seed).permutation(len(job.train))
     held = np.sort(order[: min(round(config.train.holdout * len(order)), len(order) - 1)])
     kept = np.sort(order[len(held) :])
+    if config.train.sampling == "balanced":
+        kept = balanced(kept, [job.train[i].category for i in kept])
     shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
     variables = method.init(rng, shapes)
 
     seconds = {"features": 0.0, "train": 0.0}
     start = time.monotonic()
-    place = cache_place(config.train.feature_cache, shapes, len(job.train))
+    need = features.nbytes(shapes, len(job.train), dtype=config.train.cache_dtype)
+    place = cache_place(config.train.feature_cache, need)
     cache: Any = None
     extract = parallel.map(lambda v, images: detector.features({"backbones": v}, images))
     if place != "off":
@@ -71,7 +74,7 @@ def fit_detector(
         if cache is not None:
             size = config.score.batch_size
             for i in range(0, len(index), size):
-                yield features.take_images(cache, index[i : i + size])
+                yield features.as_float32(features.take_images(cache, index[i : i + size]))
             return
         chosen = Manifest(root, tuple(job.train[i] for i in index))
         for batch in image_batches(chosen, config, config.score.batch_size):
@@ -101,19 +104,33 @@ def fit_detector(
     return detector, Fit({"backbones": frozen, "method": variables}, seconds)
 
 
-def cache_place(wish: str, shapes: Any, images: int) -> str:
-    """Choose where cached features are kept: "device", "host" or "off".
+def cache_place(wish: str, need: int) -> str:
+    """Choose where `need` bytes of cached features are kept: "device", "host" or "off".
 
     "auto" takes the memory of the accelerator if there is one with room, else the host's, else
     computes features anew in every step.
     """
     if wish != "auto":
         return wish
-    need = features.nbytes(shapes, images)
     device, host = free_memory()
     if need < CACHE_SHARE * device:
         return "device"
     return "host" if need < CACHE_SHARE * host else "off"
+
+
+def balanced(index: np.ndarray[Any, Any], categories: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Repeat the images of small categories, so that each has as many as the largest has.
+
+    Args:
+        index: `(N,)` images.
+        categories: The category of each.
+
+    Returns:
+        `(categories * largest,)` images; an epoch over them sees all categories equally often.
+    """
+    of = np.asarray(categories)
+    names, counts = np.unique(of, return_counts=True)
+    return np.concatenate([np.resize(index[of == name], counts.max()) for name in names])
 
 
 def image_batches(manifest: Manifest, config: Any, size: int, **options: Any) -> Any:
@@ -139,15 +156,14 @@ def extract_features(
     parallel: DataParallel,
 ) -> features.HostFeatures:
     """Compute every training image's features once, on the host."""
-    cache = features.allocate(shapes, len(job.train))
+    cache = features.allocate(shapes, len(job.train), dtype=config.train.cache_dtype)
     size = config.score.batch_size
     stream = image_batches(Manifest(root, job.train), config, size)
     done = 0
     for batch in track(stream, f"{job.name} features", len(job.train), "images", size):
         valid = batch["_mask"]
         found = extract(frozen, parallel.shard(batch["image"]))
-        for name, values in found.items():
-            cache[name][done : done + valid.sum()] = values[valid]
+        features.store(cache, done, {name: values[valid] for name, values in found.items()})
         done += int(valid.sum())
     return cache
 
@@ -206,7 +222,7 @@ def run_phase(
     def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
         own = {name: tree for name, tree in variables.items() if name != "backbones"}
         if "image" not in batch:
-            return phase.method.loss(own, batch, {}, rng)
+            return phase.method.loss(own, features.as_float32(batch), {}, rng)
         found = detector.features(variables, batch["image"])
         found = {name: found[name] for name in phase.features}
         if share:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxad import checkpoint
 from jaxad.build import build_backbones, build_method
 from jaxad.config import save_config
 from jaxad.core import InputError
+from jaxad.detector import Cost, Detector
 from jaxad.evaluate import (
     Outcome,
     check_config,
@@ -44,15 +46,19 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     check_config(config, parallel)
     manifest = read_dataset(config)
     backbones = build_backbones(config)
-    build_method(config, backbones.networks)  # complains before the work directory is touched
+    # Complains before the work directory is touched.
+    detector = Detector(backbones.networks, build_method(config, backbones.networks)[0])
+    cost = detector.cost(backbones.variables, size=tuple(config.data.image_size))
     if any((workdir / "checkpoints").glob("*")) and not overwrite:
         raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
     clear(workdir)
     save_config(workdir / "config.json", config, weights=backbones.sha256)
 
+    print(describe(cost, config), file=sys.stderr)
     outcomes: list[Outcome] = []
     results: dict[str, Any] = {}
     with (workdir / "train.jsonl").open("w", buffering=1) as log_file:
+        log_file.write(json.dumps({"cost": cost._asdict()}) + "\n")
         for job in jobs(manifest, config):
 
             def log(job_name: str = job.name, **values: Any) -> None:
@@ -67,6 +73,16 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
             # After every detector: what is done is on disk, whatever happens to the next.
             results = write_results(outcomes, config, workdir)
     return results
+
+
+def describe(cost: Cost, config: Any) -> str:
+    """Say in one line what a detector holds and computes."""
+    height, width = config.data.image_size
+    gflop = "unknown" if cost.gflop is None else f"{cost.gflop:.2f}"
+    return (
+        f"{config.method.name}: {cost.trained / 1e6:.2f} M parameters to train, "
+        f"{cost.frozen / 1e6:.2f} M frozen; {gflop} GFLOP to score an image of {height} x {width}"
+    )
 
 
 def clear(workdir: Path) -> None:

@@ -249,6 +249,42 @@ def test_host_and_device_cache_are_the_same_training(dataset: Path, tmp_path: Pa
     assert logs[0] == logs[1]
 
 
+def test_a_cache_of_half_the_memory_trains_nearly_the_same(dataset: Path, tmp_path: Path) -> None:
+    losses = []
+    for dtype in ("float32", "float16"):
+        config = fast(dataset)
+        config.method.levels = (2,)
+        config.train.feature_cache, config.train.cache_dtype = "host", dtype
+        train(config, tmp_path / dtype)
+        lines = (tmp_path / dtype / "train.jsonl").read_text().splitlines()
+        losses.append(json.loads(lines[-1])["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_training_says_at_its_start_what_the_detector_costs(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = fast(dataset)
+    config.method.levels = (3,)
+    train(config, tmp_path / "w")
+    first = json.loads((tmp_path / "w" / "train.jsonl").read_text().splitlines()[0])["cost"]
+    _, variables, _ = jaxad.load(tmp_path / "w")
+    sizes = {
+        role: sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
+        for role, tree in (("trained", variables["method"]), *variables["backbones"].items())
+    }
+    assert first["trained"] == sizes["trained"]
+    assert first["frozen"] == sizes["source"] + sizes["target"]
+    # Two ResNet-18 to layer3: 2 x 1.5 G multiply-adds at 224 x 224 pixels.
+    assert first["gflop"] == pytest.approx(2 * 2 * 1.5 * 32 * 48 / 224**2, rel=0.3)
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == (
+        f"pfm: {first['trained'] / 1e6:.2f} M parameters to train, {first['frozen'] / 1e6:.2f} M "
+        f"frozen; {first['gflop']:.2f} GFLOP to score an image of 32 x 48"
+    )
+
+
 @pytest.mark.parametrize("case", range(1, 13))
 def test_every_case_of_table_vii_runs(case: int, dataset: Path, tmp_path: Path) -> None:
     config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:{case}"), dataset)
@@ -284,6 +320,7 @@ def test_one_detector_for_all_categories(tmp_path: Path) -> None:
     )
     config = fast(root)
     config.data.one_for_all = True
+    config.train.sampling = "balanced"
     config.method.levels = (3,)
     results = train(config, tmp_path / "w")
     assert list(results["categories"]) == ["a", "b"]
@@ -295,7 +332,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     """Run the command line; it must answer with exit code 2 and one line."""
     assert main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
-    lines = [line for line in lines if not re.search(r"\d+/\d+ (images|steps) in ", line)]
+    spoken = r"\d+/\d+ (images|steps) in |GFLOP to score"
+    lines = [line for line in lines if not re.search(spoken, line)]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -338,7 +376,9 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
         (["--config.method.source=resnet19"], "resnet19"),
         (["--config.method.name=afrad"], "has another method's keys"),
         (["--config.train.parallel=threads"], "train.parallel is 'threads'"),
-        (["--config.train.feature_cache=disk"], "train.feature_cache is 'disk'"),
+        (["--config.train.feature_cache=disk"], "use auto, device, host or off"),
+        (["--config.train.cache_dtype=int8"], "train.cache_dtype is 'int8'"),
+        (["--config.train.sampling=fair"], "train.sampling is 'fair': use natural or balanced"),
         (
             ["--config.method.random_weights=false", "--config.weights={0}"],
             "ports convert resnet18",

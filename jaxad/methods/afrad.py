@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
 from jaxad.ops.convolve import convolve
-from jaxad.ops.pool import average_pool
+from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize, resize_map
 
 
@@ -188,20 +189,32 @@ class AFRADNetwork(nn.Module):
         return nn.Dense(self.channels, name="output")(F)  # Eq. 13
 
 
-def jitter_features(rng: Array, S: Sequence[Array], *, scale: float) -> list[Array]:
-    """Add Gaussian noise to every token of maps `(B, h, w, C)`, `scale` times its root mean square.
+def rms(x: Array, *, minimum: float = 0.0) -> Array:
+    """Root mean square over the channels of `(..., C)`, `(..., 1)`, not below `minimum`."""
+    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return jnp.sqrt(jnp.maximum(square, jnp.float32(minimum) ** 2))
+
+
+def jitter_features(
+    rng: Array, S: Sequence[Array], *, scale: float, grid: tuple[int, int]
+) -> list[Array]:
+    """Add Gaussian noise to maps `(B, H, W, C)`, `scale` times each position's root mean square.
 
     UniAD's feature jitter has standard deviation 20 ‖token‖ / C, which for its 272 channels is 1.2
-    times the root mean square; said in this way, stages of few channels get no more of it.
+    times the root mean square; said in this way, stages of few channels get no more of it. As
+    there, noise is drawn on the token grid `(h, w)`: noise drawn anew at each of a patch's
+    positions would be averaged away by its embedding.
     """
+    h, w = grid
     # One draw for all stages: each draw takes a second to compile.
-    noise = jax.random.normal(rng, (sum(x.size for x in S),))
+    noise = jax.random.normal(rng, (S[0].shape[0], h, w, sum(x.shape[-1] for x in S)))
     jittered, start = [], 0
     for x in S:
-        rms = jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))
-        own = noise[start : start + x.size].reshape(x.shape)
-        jittered.append(x + jnp.float32(scale) * rms * own)
-        start += x.size
+        H, W = positions(x)
+        own = noise[..., start : start + x.shape[-1]]
+        own = own[:, np.arange(H) * h // H][:, :, np.arange(W) * w // W]
+        jittered.append(x + jnp.float32(scale) * rms(x) * own)
+        start += x.shape[-1]
     return jittered
 
 
@@ -239,9 +252,11 @@ def afrad(
     ratio: int = 4,
     ngib_layers: int = 1,
     refine: bool = True,
+    normalise: float = 0.0,
     jitter: float = 1.2,
     sum_of_scales: bool = False,
     pooling: int = 16,
+    top_share: float = 0.0,
     learning_rate: float = 1e-4,
     weight_decay: float = 1e-4,
     clip: float = 0.1,
@@ -262,12 +277,17 @@ def afrad(
         ratio: Inner width of every MLP over its outer; the transformers' 4.
         ngib_layers: MLPs of Eq. 12; 0: the decoders' outputs are added (Table 5, without NGIB).
         refine: Apply the feature refinement module (Table 7).
+        normalise: Divide every position's features of a stage by this power of their root mean
+            square; 1: all are of one length, as PFM has them, 0: as they are. Eq. 14 measures
+            distances, which grow with the length of features (ours; docs/afrad.md has its worth).
         jitter: Noise on the input features in training, see `jitter_features`; 0: none. The
             reconstruction would otherwise tend to the identity, which hides defects.
         sum_of_scales: Loss as the sum over stages of their mean squared errors (section 4.2)
             instead of the mean over all channels (section 3.7).
         pooling: Window of the average pooling before the maximum, in pixels of the map (UniAD's
             16); 0: image score = mean of the map (UniAD's for CIFAR-10).
+        top_share: Image score = mean of this share of the highest pixels of the pooled map; 0: the
+            maximum ("max").
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
         clip: Largest global norm of the gradient; 0: no clipping.
@@ -295,11 +315,17 @@ def afrad(
             refine=refine,
         )
 
-    def inputs(features: Features) -> list[Array]:
+    def chosen(features: Features) -> list[Array]:
         missing = [stage.feature for stage in stages if stage.feature not in features]
         if missing:
             raise InputError(f"no feature {missing[0]!r}; there are {sorted(features)}")
         return [features[stage.feature] for stage in stages]
+
+    def inputs(features: Features) -> list[Array]:
+        S = chosen(features)
+        if not normalise:
+            return S
+        return [x * rms(x, minimum=1e-6) ** -jnp.float32(normalise) for x in S]
 
     def original(S: Sequence[Array]) -> tuple[Array, tuple[int, int]]:
         """F_ori `(B, h, w, ΣC_i)` and its grid."""
@@ -307,7 +333,7 @@ def afrad(
         return jnp.concatenate([resize(x, size=size, align_corners=True) for x in S], -1), size
 
     def init(rng: Array, features: Features) -> Variables:
-        S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in inputs(features)]
+        S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in chosen(features)]
         module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
         return lecun_normal(rng, jax.eval_shape(lambda S: module.init(rng, S, size), S))
 
@@ -318,7 +344,7 @@ def afrad(
         S = inputs(features)
         F_ori, size = original(S)
         if jitter:
-            S = jitter_features(rng, S, scale=jitter)
+            S = jitter_features(rng, S, scale=jitter, grid=size)
         F_rec = network(F_ori.shape[-1]).apply(variables, S, size)
         error = jnp.mean(jnp.square(F_rec - F_ori), axis=(0, 1, 2))
         ends = [sum(x.shape[-1] for x in S[:i]) for i in range(len(S) + 1)]
@@ -337,7 +363,7 @@ def afrad(
         M = resize_map(M, size=size, align_corners=True)
         if not pooling:
             return Scores(M, jnp.mean(M, axis=(1, 2)))
-        return Scores(M, jnp.max(average_pool(M, window=pooling), axis=(1, 2)))
+        return Scores(M, top_share_mean(average_pool(M, window=pooling), top_share))
 
     def optimizer(steps: int) -> optax.GradientTransformation:
         rate: optax.ScalarOrSchedule

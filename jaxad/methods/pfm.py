@@ -23,6 +23,7 @@ import optax
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
 from jaxad.ops.layers import BatchNorm, Linear
 from jaxad.ops.normalise import l2_normalise
+from jaxad.ops.pool import top_share_mean
 from jaxad.ops.resample import resize_map
 
 
@@ -111,15 +112,6 @@ def _check_pair(level: PairLevel, features: Features) -> None:
             f"{level.source} has positions {here} but {level.target} has {there}: "
             "a pair of levels must have the same stride; choose other method.levels"
         )
-
-
-def top_share_mean(map_: Array, share: float) -> Array:
-    """Mean of the highest `share` of the pixels of `(B, H, W)` maps, `(B,)`; 0: the maximum."""
-    flat = map_.reshape(map_.shape[0], -1)
-    count = max(1, round(share * flat.shape[1]))
-    if count == 1:
-        return jnp.max(flat, axis=1)
-    return jnp.mean(jax.lax.top_k(flat, count)[0], axis=1)
 
 
 def pfm(

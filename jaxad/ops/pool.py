@@ -1,4 +1,4 @@
-"""Average pooling of score maps."""
+"""From score maps to image scores."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def average_pool(x: Array, *, window: int) -> Array:
         jnp.asarray(columns, x.dtype),
         precision=jax.lax.Precision.HIGHEST,
     )
+
+
+def top_share_mean(map_: Array, share: float) -> Array:
+    """Mean of the highest `share` of the pixels of `(B, H, W)` maps, `(B,)`; 0: the maximum."""
+    flat = map_.reshape(map_.shape[0], -1)
+    count = max(1, round(share * flat.shape[1]))
+    if count == 1:
+        return jnp.max(flat, axis=1)
+    return jnp.mean(jax.lax.top_k(flat, count)[0], axis=1)
 
 
 def _box_matrix(size: int, window: int) -> np.ndarray:

@@ -205,10 +205,34 @@ def test_loss_is_the_mean_over_channels_or_the_sum_over_stages() -> None:
 
 def test_jitter_is_in_units_of_each_tokens_size() -> None:
     x = jnp.stack([jnp.full((40, 50, 8), 3.0), jnp.zeros((40, 50, 8))])
-    noisy, other = jitter_features(jax.random.key(0), [x, x[:, :4]], scale=0.5)
+    noisy, other = jitter_features(jax.random.key(0), [x, x[:, :4]], scale=0.5, grid=(40, 50))
     np.testing.assert_allclose(np.std(noisy[0] - x[0]), 1.5, rtol=0.02)
     np.testing.assert_array_equal(noisy[1], 0)
     assert np.abs(noisy[:, :4] - other).max() > 0  # stages have their own noise
+
+
+def test_jitter_is_one_draw_for_all_positions_of_a_token() -> None:
+    x = jnp.ones((2, 8, 6, 3))
+    (noisy,) = jitter_features(jax.random.key(0), [x], scale=1.0, grid=(4, 3))
+    np.testing.assert_array_equal(noisy[:, ::2, ::2], noisy[:, 1::2, 1::2])
+    assert len(np.unique(noisy)) == 2 * 4 * 3 * 3
+    (coarse,) = jitter_features(jax.random.key(0), [x[:, :2, :3]], scale=1.0, grid=(4, 3))
+    assert coarse.shape == (2, 2, 3, 3)  # a stage coarser than the grid takes every other draw
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_normalise_takes_a_power_of_the_features_length_away(power: float) -> None:
+    """Features `s` times as long are, to the network, `s ** (1 - power)` times as long."""
+    found = features()
+    longer = {name: 16 * x for name, x in found.items()}
+    expected = {name: 16 ** (1 - power) * x for name, x in found.items()}
+    method = afrad(STAGES, width=8, kernels=(3,), normalise=power)
+    variables = method.init(jax.random.key(0), found)
+    scores = [score(method, variables, x, size=(32, 32)).image for x in (longer, expected)]
+    if power:  # else they are the same input
+        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
+    raw = score(method, variables, found, size=(32, 32)).image
+    assert (np.abs(raw / scores[0] - 1) > 0.1).all() == (power < 1)
 
 
 def test_training_brings_the_loss_down_and_finds_what_is_new() -> None:

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxad.core import InputError
-from jaxad.methods.pfm import PairLevel, pfm, top_share_mean
+from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.state import init_state
 from jaxad.steps import make_train_step
 from ports import golden_pfm
@@ -235,15 +233,3 @@ def test_features_that_do_not_fit_are_named(rng: jax.Array) -> None:
         pfm([])
     with pytest.raises(InputError, match="twice"):
         pfm(pairs(["layer1", "layer1"]))
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    share=st.floats(0, 1),
-    values=st.lists(st.floats(-10, 10, width=32), min_size=12, max_size=12),
-)
-def test_top_share_mean_is_the_mean_of_the_highest(share: float, values: list[float]) -> None:
-    map_ = jnp.asarray(values, jnp.float32).reshape(1, 3, 4)
-    count = max(1, round(share * 12))
-    expected = np.sort(np.asarray(values, np.float32))[-count:].mean()
-    np.testing.assert_allclose(top_share_mean(map_, share)[0], expected, rtol=1e-5, atol=1e-6)

@@ -141,8 +141,8 @@ def line(name: str, row: Mapping[str, Any]) -> str:
         values = np.asarray([seed["mean"][metric] for seed in row["seeds"]])
         cells.append(f"{values.mean():.4f} ± {values.std(ddof=min(1, len(values) - 1)):.4f}")
     for category in row["seeds"][0]["categories"]:
-        values = [seed["categories"][category]["image_auroc"] for seed in row["seeds"]]
-        cells.append(f"{np.mean(values):.3f}")
+        each = [seed["categories"][category]["image_auroc"] for seed in row["seeds"]]
+        cells.append(f"{np.mean(each):.3f}")
     cells += [f"{row['parameters'] / 1e6:.2f} M", f"{row['seconds_per_seed']:.0f} s"]
     return "| " + " | ".join(cells) + " |"
 

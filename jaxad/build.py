@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxad import plan_afrad, plan_pfm
+from jaxad import plan_afrad, plan_pfm, plan_simplenet
 from jaxad.config import method_defaults
 from jaxad.core import Backbone, InputError, Method
 from jaxad.plan import Backbones, Phase, Recipe
 
-RECIPES = {"pfm": plan_pfm.RECIPE, "afrad": plan_afrad.RECIPE}
+RECIPES = {
+    "pfm": plan_pfm.RECIPE,
+    "afrad": plan_afrad.RECIPE,
+    "simplenet": plan_simplenet.RECIPE,
+}
 """By `method.name`; the names are those of `jaxad.config.METHODS`."""
 
 

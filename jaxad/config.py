@@ -67,6 +67,18 @@ METHODS: dict[str, dict[str, Any]] = {
         "clip": 0.1,  # largest global norm of the gradient; 0 = any
         "one_cycle": False,  # cosine one-cycle schedule instead of one step down
     },
+    "simplenet": {
+        "backbone": "wide_resnet50_2",  # architecture or weights file
+        "random_weights": False,  # random instead of converted weights
+        "levels": ("layer2", "layer3"),  # the one whose resolution counts first
+        "embedding": 1536,  # channels of the patch features
+        "hidden": 1024,  # width of the discriminator
+        "noise": 0.015,  # standard deviation of the noise on adapted features
+        "margin": 0.5,
+        "learning_rate": (1e-4, 2e-4),  # of adaptor, discriminator
+        "weight_decay": (1e-2, 1e-5),  # of adaptor (decoupled), discriminator (L2)
+        "smoothing": 4.0,  # Gaussian on the score map, standard deviation in pixels
+    },
 }
 """Method name -> its keys under `method` and their defaults."""
 

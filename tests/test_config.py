@@ -74,7 +74,7 @@ def test_afrad_is_as_published_where_the_paper_says() -> None:
 
 
 def test_no_such_method_has_a_configuration() -> None:
-    with pytest.raises(InputError, match="'padim': known are pfm, afrad"):
+    with pytest.raises(InputError, match="'padim': known are pfm, afrad, simplenet"):
         default_config("padim")
 
 

@@ -103,6 +103,23 @@ def test_afrad_trains_one_model_for_all_and_comes_back(dataset: Path, tmp_path: 
     assert without_times(again) == without_times(results)
 
 
+@pytest.mark.parametrize("positions", [(), (48,)])
+def test_simplenet_trains_and_comes_back(
+    positions: tuple[int, ...], dataset: Path, tmp_path: Path
+) -> None:
+    """On whole maps and on drawn positions; the same figures when evaluated again."""
+    config = load_file(str(ROOT / "configs" / "simplenet.py"))
+    config.data.root, config.data.image_size = str(dataset), (32, 48)
+    m = config.method
+    m.backbone, m.random_weights, m.embedding, m.hidden = "resnet18", True, 16, 8
+    config.train.positions = positions
+    config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
+    results = train(config, tmp_path / "w")
+    assert results["method"] == "simplenet"
+    assert 0 <= results["mean"]["aupro_0.30"] <= 1
+    assert without_times(evaluate(tmp_path / "w")) == without_times(results)
+
+
 def without_times(results: dict) -> dict:
     return {key: value for key, value in results.items() if key not in TIMES}
 

@@ -62,6 +62,9 @@ class Linear(nn.Module):
     """
 
     features: int
+    xavier: bool = False
+    """Draw the kernel as torch's `xavier_normal_`."""
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -71,6 +74,9 @@ class Linear(nn.Module):
         def uniform(rng: Array, shape: tuple[int, ...]) -> Array:
             return jax.random.uniform(rng, shape, minval=-bound, maxval=bound)
 
-        kernel = self.param("kernel", uniform, (x.shape[-1], self.features))
+        draw = nn.initializers.xavier_normal() if self.xavier else uniform
+        y = jnp.dot(x, self.param("kernel", draw, (x.shape[-1], self.features)))
+        if not self.use_bias:
+            return y
         bias = self.param("bias", uniform, (self.features,))
-        return jnp.dot(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (self.features,))
+        return y + bias.reshape((1,) * (x.ndim - 1) + (self.features,))

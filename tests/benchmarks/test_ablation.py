@@ -20,7 +20,7 @@ def small(row: str, root: Path) -> Any:
     m, train = config.method, config.train
     m.backbone, m.random_weights = "resnet18", True
     m.levels = ("layer1", "layer2", "layer3", "layer4")
-    m.width, m.decoder_width = (4, 4, 4, 4), 8
+    m.width, m.decoder_width, m.local_kernels = (4, 4, 4, 4), 8, (3,)  # others compile for long
     train.steps, train.batch_size, config.score.batch_size = (2,), 2, 4
     return config
 
@@ -61,7 +61,7 @@ def test_a_row_is_measured_for_every_seed(data: tuple[Path, Data]) -> None:
     assert len(cells) == 1 + 3 + 2 + 2
 
 
-@pytest.mark.parametrize("row", ["table5-row1", "table5-row4", "table6-row2", "grid-32"])
+@pytest.mark.parametrize("row", ["table5-row4", "grid-32"])
 def test_rows_that_change_the_program_run(row: str, data: tuple[Path, Data]) -> None:
     root, shared = data
     found = run_row(small(row, root), shared, [0])

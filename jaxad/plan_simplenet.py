@@ -1,0 +1,88 @@
+"""From a configuration to SimpleNet: the only reader of its `method.*` keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
+from jaxad.methods.simplenet import patch_features, simplenet
+from jaxad.plan import Backbones, Phase, Recipe, frozen_network
+
+PATCHES = "patches"
+
+
+class Patches(nn.Module):
+    """A frozen network up to its patch features: all that SimpleNet reads, and all that is cached.
+
+    They are a fixed function of the image as the levels are, and position by position.
+    """
+
+    inner: nn.Module
+    levels: tuple[str, ...]
+    width: int
+
+    def __call__(self, x: Array) -> Features:
+        """Map `(B, H, W, 3)` float32 to the patch features `(B, h, w, width)`."""
+        return {PATCHES: patch_features(self.inner(x), self.levels, width=self.width)}
+
+
+def patched(
+    network: Backbone, variables: Variables, *, width: int
+) -> tuple[Backbone, dict[str, Any]]:
+    """Put `Patches` behind a backbone."""
+    levels = tuple(network.levels)
+    if width % len(levels):
+        raise InputError(f"method.embedding is {width}: use a multiple of the {len(levels)} levels")
+    whole = dataclasses.replace(
+        network,
+        module=Patches(network.module, levels, width),
+        levels={PATCHES: Level(width, network.levels[levels[0]].stride)},
+    )
+    return whole, {collection: {"inner": tree} for collection, tree in variables.items()}
+
+
+def backbones(config: Any) -> Backbones:
+    """Load (or, for `method.random_weights`, draw) the one network.
+
+    Raises:
+        InputError: Unknown architecture or level, missing or unfit weights.
+    """
+    m = config.method
+    network, variables, digest = frozen_network(
+        config, m.backbone, levels=tuple(m.levels) or None, number=0
+    )
+    network, variables = patched(network, variables, width=m.embedding)
+    return Backbones({"backbone": network}, {"backbone": variables}, {"backbone": digest})
+
+
+def method(
+    config: Any, networks: Mapping[str, Backbone], *, axis_name: str | None = None
+) -> tuple[Method, list[Phase]]:
+    """Make SimpleNet, trained in one phase on whole maps or drawn positions."""
+    del networks
+    m, train = config.method, config.train
+    if len(train.steps) > 1 or len(train.positions) > 1:
+        raise InputError("SimpleNet trains in one phase: train.steps and positions are (N,) or ()")
+    for key in ("learning_rate", "weight_decay"):
+        if len(m[key]) != 2:
+            raise InputError(f"method.{key} is {tuple(m[key])}: give adaptor's and discriminator's")
+    feature = f"backbone/{PATCHES}"
+    whole = simplenet(
+        feature,
+        hidden=m.hidden,
+        noise=m.noise,
+        margin=m.margin,
+        learning_rates=tuple(m.learning_rate),
+        weight_decays=tuple(m.weight_decay),
+        smoothing=m.smoothing,
+        axis_name=axis_name,
+    )
+    steps, positions = (values[0] if values else 0 for values in (train.steps, train.positions))
+    return whole, [Phase("all", whole, steps, positions, (feature,))]
+
+
+RECIPE = Recipe(backbones, method)

@@ -5,7 +5,7 @@
 `configs/afrad_fast.py:small` is the budget of docs/afrad.md's comparisons, `:cifar10-01234` (and so
 on) one of CIFAR-10's four settings.
 
-EfficientNet-Lite0 instead of B4, and narrow tokens: 0.9 instead of 13 GFLOP a training image behind
+EfficientNet-Lite0 instead of B4, and narrow tokens: 0.7 instead of 13 GFLOP a training image behind
 the backbone. Features are computed once and kept in half precision. Every choice that the paper
 leaves open is set to what won in docs/afrad.md.
 """

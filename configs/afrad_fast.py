@@ -6,8 +6,8 @@
 on) one of CIFAR-10's four settings.
 
 EfficientNet-Lite0 instead of B4, and narrow tokens: 0.7 instead of 13 GFLOP a training image behind
-the backbone. Features are computed once and kept in half precision. Every choice that the paper
-leaves open is set to what won in docs/afrad.md.
+the backbone. Features are computed once and kept in half precision. docs/afrad.md has
+the choices that the paper leaves open, and what those measured so far are worth.
 """
 
 from ml_collections import ConfigDict

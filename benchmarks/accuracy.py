@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.config import parse_config
+from jaxad.data.layouts.cifar10 import SETTINGS as CIFAR
 from jaxad.train import train
 
 JOIN = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
@@ -42,7 +43,7 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
             f"configs/afrad_fast.py:cifar10-{normal}",
             {"data.root": "{data}/cifar10_subset"},
         )
-        for normal in ("01234", "56789", "02468", "13579")
+        for normal in CIFAR
     },
 }
 """Name -> configuration and its changes."""

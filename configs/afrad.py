@@ -15,8 +15,7 @@ trainable parameters, UniAD has 7.7 M. A full run needs an accelerator; we have 
 from ml_collections import ConfigDict
 
 from jaxad.config import default_config
-
-CIFAR = ("01234", "56789", "02468", "13579")
+from jaxad.data.layouts.cifar10 import SETTINGS as CIFAR
 
 
 def get_config(setting: str = "mvtec") -> ConfigDict:

@@ -6,15 +6,14 @@
 on) one of CIFAR-10's four settings.
 
 EfficientNet-Lite0 instead of B4, and narrow tokens: 0.7 instead of 13 GFLOP a training image behind
-the backbone. Features are computed once and kept in half precision. docs/afrad.md has
-the choices that the paper leaves open, and what those measured so far are worth.
+the backbone. Features are computed once and kept in half precision. docs/afrad.md has the
+choices that the paper leaves open, and what those measured so far are worth.
 """
 
 from ml_collections import ConfigDict
 
 from jaxad.config import default_config
-
-CIFAR = ("01234", "56789", "02468", "13579")
+from jaxad.data.layouts.cifar10 import SETTINGS as CIFAR
 
 
 def get_config(size: str = "fast") -> ConfigDict:

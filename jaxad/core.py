@@ -7,7 +7,7 @@ feature maps into a loss or into `Scores`. Everything here is data or a tuple of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,6 +24,18 @@ Variables = dict[str, Any]
 """A linen variable tree: collection name ("params", "batch_stats", ...) -> tree of arrays."""
 Metrics = dict[str, tuple[Array, Array]]
 """Metric name -> (sum, count); adds across batches, devices and hosts."""
+
+
+def pick(features: Features, names: Sequence[str]) -> list[Array]:
+    """Return the named features, in this order.
+
+    Raises:
+        InputError: One is missing.
+    """
+    for name in names:
+        if name not in features:
+            raise InputError(f"no feature {name!r}; there are {sorted(features)}")
+    return [features[name] for name in names]
 
 
 class Scores(NamedTuple):

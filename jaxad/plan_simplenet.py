@@ -35,8 +35,6 @@ def patched(
 ) -> tuple[Backbone, dict[str, Any]]:
     """Put `Patches` behind a backbone."""
     levels = tuple(network.levels)
-    if width % len(levels):
-        raise InputError(f"method.embedding is {width}: use a multiple of the {len(levels)} levels")
     whole = dataclasses.replace(
         network,
         module=Patches(network.module, levels, width),

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
+from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.ops.convolve import convolve
 from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize, resize_map
@@ -316,10 +316,7 @@ def afrad(
         )
 
     def chosen(features: Features) -> list[Array]:
-        missing = [stage.feature for stage in stages if stage.feature not in features]
-        if missing:
-            raise InputError(f"no feature {missing[0]!r}; there are {sorted(features)}")
-        return [features[stage.feature] for stage in stages]
+        return pick(features, [stage.feature for stage in stages])
 
     def inputs(features: Features) -> list[Array]:
         S = chosen(features)

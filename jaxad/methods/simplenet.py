@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
+from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.ops.convolve import convolve
 from jaxad.ops.layers import BatchNorm, Linear
 from jaxad.ops.resample import resize, resize_map
@@ -88,13 +88,10 @@ def patch_features(features: Features, names: Sequence[str], *, width: int) -> A
     Raises:
         InputError: A level is missing, or `width` is not a multiple of their number.
     """
-    for name in names:
-        if name not in features:
-            raise InputError(f"no feature {name!r}; there are {sorted(features)}")
-    _, h, w, _ = features[names[0]].shape
+    maps = pick(features, names)
+    _, h, w, _ = maps[0].shape
     parts = []
-    for name in names:
-        x = features[name]
+    for x in maps:
         kernel, groups = aggregation_kernel(x.shape[-1], width=width, levels=len(names))
         y = convolve(x, jnp.asarray(kernel), stride=1, padding="SAME", groups=groups)
         parts.append(resize(y, size=(h, w)))
@@ -178,9 +175,7 @@ def simplenet(
     expert = Expert(hidden, axis_name)
 
     def patches(features: Features) -> Array:
-        if feature not in features:
-            raise InputError(f"no feature {feature!r}; there are {sorted(features)}")
-        return features[feature]
+        return pick(features, [feature])[0]
 
     def init(rng: Array, features: Features) -> Variables:
         x = jnp.zeros((2, patches(features).shape[-1]))

@@ -1,10 +1,13 @@
-"""AFRAD's ablation on real photos: every row of configs/afrad_ablation.py, several seeds each.
+"""Ablations on real photos: every row of a suite, several seeds each.
 
-    python -m benchmarks.ablation --data FOLDER [--rows ROW,ROW] [--seeds 3] [--json FILE]
+    python -m benchmarks.ablation afrad --data FOLDER [--rows ROW,ROW] [--seeds 3] [--json FILE]
+    python -m benchmarks.ablation adapted_moe --data FOLDER ...        [--config.a.b=VALUE ...]
 
-FOLDER holds `mvtec_ad_256/` and `magnetic_tile/`; ELPV comes as a package. One model learns bottle,
-magnetic tiles and both kinds of solar cells together. Features are computed once for all rows; a
-row is then what `jaxad train` does with its configuration, at the size `small`.
+`afrad`: rows of configs/afrad_ablation.py at the size `small`, one model for bottle, magnetic tiles
+and both kinds of solar cells (FOLDER holds `mvtec_ad_256/` and `magnetic_tile/`; ELPV comes as a
+package). `adapted_moe`: rows of configs/adapted_moe_ablation.py on magnetic tiles, experts for the
+exposures seen in training, tested on others. Features are computed once for all rows; a row is then
+what `jaxad train` does with its configuration.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,20 +26,17 @@ import jax
 import numpy as np
 
 from benchmarks.accuracy import JOIN
-from configs.afrad_ablation import ROWS, get_config
+from configs import adapted_moe_ablation, afrad_ablation
 from jaxad import features
 from jaxad.build import build_backbones, build_method
+from jaxad.config import apply_changes
 from jaxad.data.manifest import Manifest
-from jaxad.data.pipeline import batches
 from jaxad.detector import Detector
-from jaxad.evaluate import environment, jobs, read_dataset
-from jaxad.fit import balanced, extract_features, training_stream
+from jaxad.evaluate import Job, environment, jobs, read_dataset
+from jaxad.fit import extract_features, feature_extractor, fit_detector
 from jaxad.metrics.summary import category_metrics, mean_metrics
-from jaxad.parallel import data_parallel
+from jaxad.parallel import DataParallel, data_parallel
 from jaxad.plan import Backbones
-from jaxad.progress import track
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 
@@ -51,10 +53,10 @@ class Test(NamedTuple):
 class Data(NamedTuple):
     """Everything that the rows share."""
 
-    job: Any
+    job: Job
     root: Path
     backbones: Backbones
-    shapes: Any
+    parallel: DataParallel
     train: features.HostFeatures
     test: dict[str, Test]
 
@@ -64,61 +66,51 @@ def prepare(config: Any) -> Data:
     manifest, backbones = read_dataset(config), build_backbones(config)
     (job,) = jobs(manifest, config)
     detector = Detector(backbones.networks, build_method(config, backbones.networks)[0])
-    size, count = tuple(config.data.image_size), config.score.batch_size
-    shapes = detector.feature_shapes(backbones.variables, size=size)
+    shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
     parallel = data_parallel("jit", devices=jax.local_devices()[:1])
-    extract = parallel.map(lambda v, images: detector.features({"backbones": v}, images))
-    frozen = backbones.variables
-    train = extract_features(job, manifest.root, shapes, extract, frozen, config, parallel)
+    extract = partial(feature_extractor(detector, parallel), backbones.variables)
+    train = Manifest(manifest.root, job.train)
+    cache = extract_features(train, job.name, shapes, extract, config)
     test = {}
     for name, records in job.test.items():
-        cache = features.allocate(shapes, len(records), dtype=config.train.cache_dtype)
-        labels, masks, has, done = [], [], [], 0
-        stream = batches(
-            Manifest(manifest.root, tuple(records)),
-            image_size=size,
-            batch_size=count,
-            resample=config.data.resize,
-        )
-        for batch in track(stream, f"{name} features", len(records), "images", count):
-            valid = batch["_mask"]
-            found = extract(frozen, batch["image"])
-            features.store(cache, done, {key: value[valid] for key, value in found.items()})
-            done += int(valid.sum())
-            labels.append(batch["label"][valid])
-            masks.append(batch["mask"][valid])
-            has.append(batch["has_mask"][valid])
-        test[name] = Test(cache, *(np.concatenate(x) for x in (labels, masks, has)))
-    return Data(job, manifest.root, backbones, shapes, train, test)
+        batches: list[Any] = []
+        chosen = Manifest(manifest.root, records)
+        found = extract_features(chosen, name, shapes, extract, config, seen=batches.append)
+        truth = {
+            key: np.concatenate([batch[key][batch["_mask"]] for batch in batches])
+            for key in ("label", "mask", "has_mask")
+        }
+        test[name] = Test(found, truth["label"], truth["mask"], truth["has_mask"])
+    return Data(job, manifest.root, backbones, parallel, cache, test)
 
 
 def run_row(config: Any, data: Data, seeds: Sequence[int]) -> dict[str, Any]:
     """Train and measure one row once for every seed."""
-    method, (phase,) = build_method(config, data.backbones.networks)
-    optimizer = method.optimizer(phase.steps)
-
-    def loss(variables: Any, batch: Any, rng: Any) -> Any:
-        return method.loss(variables, features.as_float32(batch), {}, rng)
-
-    step = jax.jit(make_train_step(loss, optimizer), donate_argnums=0)
     size = tuple(config.data.image_size)
-    score = jax.jit(lambda v, found: method.score(v, features.as_float32(found), size=size))
-    everything = np.arange(len(data.job.train))
-    kept = balanced(everything, [record.category for record in data.job.train])
     results, start = [], time.monotonic()
     for seed in seeds:
         config.train.seed = seed
-        rng = jax.random.key(seed)
-        state = init_state(method.init(rng, data.shapes), optimizer)
-        stream = training_stream(phase, data.job, data.root, data.train, kept, config)
-        for _ in range(phase.steps):
-            state, _ = step(state, next(stream), rng)
+        logged: list[dict[str, Any]] = []
+        detector, fit = fit_detector(
+            data.job,
+            data.root,
+            data.backbones,
+            config,
+            data.parallel,
+            lambda logged=logged, **values: logged.append(values),
+            cache=data.train,
+        )
+        variables, method = fit.variables["method"], detector.method
+        score = jax.jit(
+            lambda v, found, method=method: method.score(v, features.as_float32(found), size=size)
+        )
         categories = {
-            name: measure(score, state.variables, test, config.score.batch_size)
+            name: measure(score, variables, test, config.score.batch_size)
             for name, test in data.test.items()
         }
-        results.append({"mean": mean_metrics(categories), "categories": categories})
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
+        held = {k: v for entry in logged for k, v in entry.items() if k.startswith("holdout_")}
+        results.append({"mean": mean_metrics(categories), "categories": categories, **held})
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     seconds = round((time.monotonic() - start) / len(seeds), 1)
     return {"seeds": results, "parameters": parameters, "seconds_per_seed": seconds}
 
@@ -147,35 +139,58 @@ def line(name: str, row: Mapping[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def afrad_row(row: str, data: str) -> Any:
+    """One AFRAD for four categories of three data sets."""
+    config = afrad_ablation.get_config(f"{row}-small")
+    config.data.layout, config.data.root, config.data.join = "join", data, JOIN
+    return config
+
+
+def moe_row(row: str, data: str) -> Any:
+    """Magnetic tiles under exposures that training has not seen."""
+    config = adapted_moe_ablation.get_config(row)
+    config.data.root = f"{data}/magnetic_tile"
+    return config
+
+
+# Rows that say the same of the full model are run once.
+SAME = ("table6-row5", "table7-row2")
+SUITES: dict[str, tuple[Callable[[str, str], Any], list[str]]] = {
+    "afrad": (afrad_row, [row for row in afrad_ablation.ROWS if row not in SAME]),
+    "adapted_moe": (moe_row, list(adapted_moe_ablation.ROWS)),
+}
+"""Name -> its rows' configurations, and their names."""
+
+
 def main() -> None:
     """Run the rows that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--rows", default="", help="comma-separated; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all results here, after every row")
-    args = parser.parse_args()
+    args, changes = parser.parse_known_args()
+    row_config, every = SUITES[args.suite]
+    rows = args.rows.split(",") if args.rows else every
 
-    def row_config(row: str) -> Any:
-        config = get_config(f"{row}-small")
-        config.data.layout, config.data.root, config.data.join = "join", args.data, JOIN
+    def changed(row: str) -> Any:
+        config = row_config(row, args.data)
+        apply_changes(config, changes)
         return config
 
-    # Rows that say the same of the full model are run once.
-    same = ("table6-row5", "table7-row2")
-    rows = args.rows.split(",") if args.rows else [row for row in ROWS if row not in same]
-    config = row_config(rows[0])
+    config = changed(rows[0])
     data = prepare(config)
     heads = ["row", *METRICS, *data.test, "parameters", "time"]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
     results: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "command": f"python -m benchmarks.ablation --data {args.data} --seeds {args.seeds}",
+        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]),
         "environment": environment(config),
         "rows": {},
     }
     for row in rows:
-        results["rows"][row] = run_row(row_config(row), data, range(args.seeds))
+        results["rows"][row] = run_row(changed(row), data, range(args.seeds))
         print(line(row, results["rows"][row]), flush=True)
         if args.json:
             args.json.write_text(json.dumps(results, indent=1) + "\n")

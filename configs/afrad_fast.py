@@ -33,6 +33,7 @@ def get_config(size: str = "fast") -> ConfigDict:
     m.decodings = (1, 1, 1, 1)
     m.mlp_ratio = 1
     m.normalise = 0.75
+    m.jitter, m.sum_of_scales = 0.0, True  # each better than UniAD's (docs/afrad.md)
     m.pooling = 32
     m.learning_rate, m.clip, m.one_cycle = 1e-3, 1.0, True
     train.batch_size, train.steps = 16, (600,)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxad import plan_afrad, plan_pfm, plan_simplenet
+from jaxad import plan_adapted_moe, plan_afrad, plan_pfm, plan_simplenet
 from jaxad.config import method_defaults
 from jaxad.core import Backbone, InputError, Method
 from jaxad.plan import Backbones, Phase, Recipe
@@ -14,6 +14,7 @@ RECIPES = {
     "pfm": plan_pfm.RECIPE,
     "afrad": plan_afrad.RECIPE,
     "simplenet": plan_simplenet.RECIPE,
+    "adapted_moe": plan_adapted_moe.RECIPE,
 }
 """By `method.name`; the names are those of `jaxad.config.METHODS`."""
 
@@ -39,7 +40,19 @@ def build_backbones(config: Any) -> Backbones:
 
 
 def build_method(
-    config: Any, networks: Mapping[str, Backbone], *, axis_name: str | None = None
+    config: Any,
+    networks: Mapping[str, Backbone],
+    *,
+    axis_name: str | None = None,
+    subclasses: Sequence[str] = (),
 ) -> tuple[Method, list[Phase]]:
-    """Make the whole method, and the phases that train it one after the other."""
-    return _recipe(config).method(config, networks, axis_name=axis_name)
+    """Make the whole method, and the phases that train it one after the other.
+
+    `subclasses` names those of the training images, where the method `learns_subclasses`.
+    """
+    return _recipe(config).method(config, networks, axis_name=axis_name, subclasses=subclasses)
+
+
+def learns_subclasses(config: Any) -> bool:
+    """Whether the method wants to know each training image's subclass."""
+    return _recipe(config).learns_subclasses(config)

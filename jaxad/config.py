@@ -80,6 +80,23 @@ METHODS: dict[str, dict[str, Any]] = {
         "smoothing": 4.0,  # Gaussian on the score map, standard deviation in pixels
     },
 }
+METHODS["adapted_moe"] = {
+    **METHODS["simplenet"],
+    "moe": True,  # one expert a subclass; False: one for all, and no router
+    "adaption": True,  # calibrate test images to the expert (Eq. 5)
+    "normalise_embedding": True,  # x of the router to length 1
+    "normalise_patches": True,  # patch features to length 1 (Eq. 6)
+    "clusters": 0,  # subclasses by k-means; 0 = as labelled, or else k by silhouette
+    "top_k": 1,  # experts that judge an image
+    "temperature": 0.1,  # of their weights (Eq. 4)
+    "router_width": 256,  # C of Eq. 1
+    "router_learning_rate": 1e-3,
+    "centre_weight": 0.5,  # alpha of Eq. 2; 0 = cross-entropy alone
+    "centre_rate": 0.5,  # of the centres' own steps
+    "axes": "positions",  # Eq. 5's mean and standard deviation: positions | all | channels
+    "spread": "image",  # an expert's standard deviation: of each "image" | of "all" together
+    "centre": "patches",  # what Eq. 5 adds: mean of the expert's "patches" | "router"'s centre
+}
 """Method name -> its keys under `method` and their defaults."""
 
 
@@ -105,8 +122,13 @@ def default_config(method: str = "pfm") -> ConfigDict:
             "weights": "",  # folder of converted weights; "" = $JAXAD_WEIGHTS or ports/weights
             "data": {
                 "root": "",  # folder of the data set ("" only where a package holds it: elpv)
-                "layout": "mvtec_ad",  # mvtec_ad | visa | cifar10 | elpv | folder | manifest | join
+                # mvtec_ad | visa | cifar10 | elpv | texture_ad | folder | manifest | join
+                "layout": "mvtec_ad",
                 "categories": "",  # comma-separated, "" = all (cifar10: 01234,56789,02468,13579)
+                # Subclasses to train on and to test on, comma-separated, "" = all. Results are one
+                # for each subclass, `<category>-<subclass>`, where `test_subclasses` names some.
+                "train_subclasses": "",
+                "test_subclasses": "",
                 "one_for_all": False,  # one detector for all categories instead of one each
                 "image_size": (256, 256),  # (H, W) pixels, rectangles allowed
                 "resize": "lanczos",  # Pillow's filter for photos; masks always take NEAREST
@@ -116,6 +138,13 @@ def default_config(method: str = "pfm") -> ConfigDict:
                     "normal_test": "",  # normal photos to test on; "" = a fifth of `normal`
                     "abnormal": "bad",  # photos of defective parts, if there are any
                     "masks": "masks",  # their masks, if there are any (same stem)
+                },
+                # Layout `texture_ad`: where images are below data.root, without their endings; see
+                # jaxad/data/layouts/texture_ad.py. test and masks may be "": there are none.
+                "texture_ad": {
+                    "train": "{category}/{subclass}/train/{label}/{name}",
+                    "test": "{category}/{subclass}/test/{label}/{name}",
+                    "masks": "{category}/{subclass}/ground_truth/{label}/{name}_mask",
                 },
                 # Layout `join`: data sets to put together, each (layout, root) or (layout, root,
                 # categories), with roots as `root` above, relative to data.root.
@@ -128,6 +157,7 @@ def default_config(method: str = "pfm") -> ConfigDict:
                 "steps": (),  # steps of hierarchy 1, 2, 3, each trained alone; () = by epochs
                 "positions": (),  # random positions a step, of hierarchy 1, 2, 3; () = whole maps
                 "seed": 888,
+                "replicates": 1,  # runs with seeds seed, seed + 1, ...: mean ± sd of all metrics
                 "parallel": "pmap",  # pmap | jit
                 "feature_cache": "auto",  # auto | device | host | off
                 "cache_dtype": "float32",  # float32 | float16: half the memory
@@ -204,7 +234,17 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
     if known.config is None:
         raise InputError("--config is missing: name a file of configs/, e.g. configs/mb_pfm.py")
     config = load_file(known.config)
-    for argument in rest:
+    apply_changes(config, rest)
+    return config
+
+
+def apply_changes(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Make the changes `--config.a.b=VALUE`.
+
+    Raises:
+        InputError: An unknown key, a value of another type, or anything else.
+    """
+    for argument in arguments:
         key, equals, text = argument.partition("=")
         if not key.startswith("--config.") or not equals:
             raise InputError(f"unknown argument {argument!r}: changes are --config.a.b=VALUE")
@@ -217,7 +257,6 @@ def parse_config(arguments: Sequence[str]) -> ConfigDict:
                 raise InputError(f"unknown configuration key {name!r}: known here are {near}")
             parent, place = place, place[section]
         parent[leaf] = _convert(name, text, place)
-    return config
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -116,5 +116,6 @@ class Method(NamedTuple):
     """`score(variables, features, *, size) -> Scores` with maps of `size = (H, W)`."""
     optimizer: Callable[[int], optax.GradientTransformation]
     """`optimizer(steps)`: the recipe's chain for a run of that many steps."""
-    finalize: Callable[[Variables, Iterable[Features]], Variables] | None = None
-    """`finalize(variables, feature_batches)`: statistics from a pass over normal images."""
+    finalize: Callable[[Variables, Iterable[Any]], Variables] | None = None
+    """`finalize(variables, batches)`: statistics from a pass over the training images, in pairs
+    `(features, batch)` as `loss` takes them."""

@@ -23,10 +23,12 @@ from jaxad.data.images import FILTERS
 from jaxad.data.layouts import load_dataset
 from jaxad.data.manifest import Manifest, Record, shared_images
 from jaxad.data.pipeline import batches
+from jaxad.data.subclasses import by_subclass, of_subclasses
 from jaxad.detector import Detector
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.progress import track
+from jaxad.replicates import add_summary, folders
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView, view_category
 from jaxad.workdir import restore, trained_backbones
@@ -45,7 +47,7 @@ class Job(NamedTuple):
     name: str
     train: tuple[Record, ...]
     test: dict[str, tuple[Record, ...]]
-    """By category."""
+    """By category, or by `subset_name` where `data.test_subclasses` asks for single subclasses."""
 
 
 class Scored(NamedTuple):
@@ -80,17 +82,27 @@ class Outcome(NamedTuple):
 def read_dataset(config: Any) -> Manifest:
     """Load and judge the data set that the configuration names, headers of all files included."""
     data = config.data
-    names = tuple(name.strip() for name in data.categories.split(",") if name.strip())
-    folder = data.folder.to_dict()
-    options = {"folder": folder, "join": {"parts": data.join, "folder": folder}}
+    options = {name: data[name].to_dict() for name in ("folder", "texture_ad")}
+    options["join"] = {"parts": data.join, **options}
     manifest = load_dataset(
-        data.layout, data.root, categories=names, **options.get(data.layout, {})
+        data.layout,
+        data.root,
+        categories=name_list(data.categories),
+        **options.get(data.layout, {}),
+    )
+    manifest = of_subclasses(
+        manifest, train=name_list(data.train_subclasses), test=name_list(data.test_subclasses)
     )
     if data.one_for_all:
         for line in shared_images(manifest):
             raise InputError(line)
     require_readable(manifest)
     return manifest
+
+
+def name_list(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list of names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def check_config(config: Any, parallel: DataParallel) -> None:
@@ -106,7 +118,7 @@ def check_config(config: Any, parallel: DataParallel) -> None:
         raise InputError(f"data.image_size is {size}: give (height, width) in pixels")
     if not 0 <= config.train.holdout < 1:
         raise InputError(f"train.holdout is {config.train.holdout}: give a share, 0 up to below 1")
-    for key in ("epochs", "log_every"):
+    for key in ("epochs", "log_every", "replicates"):
         if config.train[key] < 1:
             raise InputError(f"train.{key} is {config.train[key]}: use 1 or more")
     if any(steps < 1 for steps in config.train.steps):
@@ -125,13 +137,20 @@ def check_config(config: Any, parallel: DataParallel) -> None:
 
 
 def jobs(manifest: Manifest, config: Any) -> list[Job]:
-    """Split a data set into detectors: one a category, or one for all."""
+    """Split a data set into detectors: one a category, or one for all.
+
+    Each is tested on its categories, or on every subclass of `data.test_subclasses` by itself.
+    """
     by_category = {name: manifest.select(name) for name in manifest.categories}
     train = {n: m.select(split="train").records for n, m in by_category.items()}
-    test = {n: m.select(split="test").records for n, m in by_category.items()}
+    test = {
+        n: by_subclass(n, m.select(split="test").records, name_list(config.data.test_subclasses))
+        for n, m in by_category.items()
+    }
     if config.data.one_for_all:
-        return [Job("all", tuple(r for records in train.values() for r in records), test)]
-    return [Job(name, train[name], {name: test[name]}) for name in by_category]
+        together = tuple(r for records in train.values() for r in records)
+        return [Job("all", together, {k: v for sets in test.values() for k, v in sets.items()})]
+    return [Job(name, train[name], test[name]) for name in by_category]
 
 
 def score_category(
@@ -201,7 +220,7 @@ def evaluate_job(
         if not records:
             continue
         scored = score_category(name, records, root, detector, variables, config, parallel, score)
-        n_train = sum(record.category == name for record in job.train)
+        n_train = sum(record.category == records[0].category for record in job.train)
         metrics[name] = measure(scored, n_train)
         views[name] = view_scored(scored, root, config)
         total += scored.seconds
@@ -278,6 +297,13 @@ def environment(config: Any) -> dict[str, Any]:
 
 def evaluate(workdir: Path) -> dict[str, Any]:
     """Score and measure a trained work directory again; rewrite its results and report."""
+    for folder in folders(workdir):
+        _evaluate(folder)
+    return add_summary(workdir)
+
+
+def _evaluate(workdir: Path) -> None:
+    """Do so for one replicate."""
     config, hashes = load_config(workdir / "config.json")
     parallel = data_parallel(config.train.parallel)
     check_config(config, parallel)
@@ -291,4 +317,4 @@ def evaluate(workdir: Path) -> dict[str, Any]:
     if outcomes and (workdir / "results.json").is_file():
         before = json.loads((workdir / "results.json").read_text())["seconds"]
         outcomes[0].seconds.update(features=before["features"], train=before["train"])
-    return write_results(outcomes, config, workdir)
+    write_results(outcomes, config, workdir)

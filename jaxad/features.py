@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Array, Features, InputError
@@ -54,12 +55,14 @@ def take_positions(cache: Any, index: Any) -> Any:
     return {name: values.reshape(-1, values.shape[-1])[index] for name, values in cache.items()}
 
 
-def draw_positions(rng: Array, features: Features, *, count: int) -> Features:
+def draw_positions(rng: Array, features: Features, *, count: int, groups: int = 1) -> Features:
     """Draw `count` positions, with replacement, the same ones of every level: `(count, C)`.
 
-    The levels must agree in their leading axes `(B, h, w)`, as those of a pair do.
+    The levels must agree in their leading axes `(B, h, w)`, as those of a pair do. If the images go
+    through `groups` subclasses in turn, so do the positions.
     """
-    first = next(iter(features.values()))
-    total = first.size // first.shape[-1]
-    drawn: Features = take_positions(features, jax.random.randint(rng, (count,), 0, total))
-    return drawn
+    batch, h, w = next(iter(features.values())).shape[:3]
+    drawn = jax.random.randint(rng, (count,), 0, batch // groups * h * w)
+    image = drawn // (h * w) * groups + jnp.arange(count) % groups
+    found: Features = take_positions(features, image * (h * w) + drawn % (h * w))
+    return found

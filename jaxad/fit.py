@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxad import features
-from jaxad.build import build_method
+from jaxad import features, grouping
+from jaxad.build import build_method, learns_subclasses
 from jaxad.core import Array, Aux, InputError, Variables
 from jaxad.data.manifest import Manifest
-from jaxad.data.pipeline import batches
 from jaxad.detector import Detector
 from jaxad.evaluate import Job
 from jaxad.parallel import DataParallel, free_memory
 from jaxad.plan import Backbones, Phase
 from jaxad.progress import Progress, track
+from jaxad.sampling import image_batches, split, steps_of, training_stream
 from jaxad.state import TrainState, init_state
 from jaxad.steps import make_train_step
 
@@ -33,6 +34,10 @@ class Fit(NamedTuple):
 
     variables: Variables
     seconds: dict[str, float]
+    subclasses: tuple[str, ...]
+    """Names of the subclasses that were learnt by themselves; none: `("",)`."""
+    cache: Any
+    """The features of the training images, if they were kept."""
 
 
 def fit_detector(
@@ -42,29 +47,31 @@ def fit_detector(
     config: Any,
     parallel: DataParallel,
     log: Callable[..., None],
+    *,
+    cache: Any = None,
 ) -> tuple[Detector, Fit]:
-    """Train one detector, phase after phase, on the job's normal images."""
+    """Train one detector, phase after phase, on the job's normal images.
+
+    `cache` may hold their features, if these are there already.
+    """
     method, phases = build_method(config, backbones.networks, axis_name=parallel.axis_name)
     detector = Detector(backbones.networks, method)
     frozen = parallel.replicate(backbones.variables)
     rng = jax.random.key(config.train.seed)
-
-    order = np.random.default_rng(config.train.seed).permutation(len(job.train))
-    held = np.sort(order[: min(round(config.train.holdout * len(order)), len(order) - 1)])
-    kept = np.sort(order[len(held) :])
-    if config.train.sampling == "balanced":
-        kept = balanced(kept, [job.train[i].category for i in kept])
     shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
-    variables = method.init(rng, shapes)
 
     seconds = {"features": 0.0, "train": 0.0}
     start = time.monotonic()
     need = features.nbytes(shapes, len(job.train), dtype=config.train.cache_dtype)
     place = cache_place(config.train.feature_cache, need)
-    cache: Any = None
-    extract = parallel.map(lambda v, images: detector.features({"backbones": v}, images))
-    if place != "off":
-        cache = extract_features(job, root, shapes, extract, frozen, config, parallel)
+    compiled = feature_extractor(detector, parallel)
+
+    def extract(images: Any) -> Any:
+        return compiled(frozen, images)  # whichever buffers they are in by then
+
+    if cache is None and place != "off":
+        manifest = Manifest(root, job.train)
+        cache = extract_features(manifest, job.name, shapes, extract, config)
         if place == "device":
             cache = jax.device_put(cache)
     seconds["features"] = time.monotonic() - start
@@ -78,8 +85,35 @@ def fit_detector(
             return
         chosen = Manifest(root, tuple(job.train[i] for i in index))
         for batch in image_batches(chosen, config, config.score.batch_size):
-            found = extract(frozen, parallel.shard(batch["image"]))
+            found = extract(batch["image"])
             yield {name: values[batch["_mask"]] for name, values in found.items()}
+
+    def labelled_batches(index: np.ndarray[Any, Any]) -> Iterator[Any]:
+        """The same in pairs with what is known of the images."""
+        done = 0
+        for found in normal_batches(index):
+            count = len(next(iter(found.values())))
+            yield found, {"subclass": subclasses.of[index[done : done + count]]}
+            done += count
+
+    subclasses = grouping.one_for_all(len(job.train))
+    if learns_subclasses(config):
+        everything = np.arange(len(job.train))
+        subclasses = grouping.find(
+            job.train,
+            lambda: np.concatenate([pooled(found) for found in normal_batches(everything)]),
+            clusters=config.method.clusters,
+            seed=config.train.seed,
+        )
+        method, phases = build_method(
+            config,
+            backbones.networks,
+            axis_name=parallel.axis_name,
+            subclasses=subclasses.names,
+        )
+        detector = Detector(backbones.networks, method)
+    held, groups = split(subclasses, job.train, config)
+    variables = method.init(rng, shapes)
 
     start = time.monotonic()
     for phase in phases:
@@ -87,21 +121,30 @@ def fit_detector(
         if cache is None:
             part["backbones"] = frozen
         state = parallel.replicate(
-            init_state(part, phase.method.optimizer(steps_of(phase, kept, config)))
+            init_state(part, phase.method.optimizer(steps_of(phase, groups, config)))
         )
-        stream = training_stream(phase, job, root, cache, kept, config)
-        state = run_phase(phase, state, stream, detector, kept, config, parallel, log)
+        stream = training_stream(
+            phase, job, root, cache, groups, config, devices=parallel.device_count
+        )
+        state = run_phase(phase, state, stream, detector, groups, config, parallel, log)
         # The state's buffers are donated from step to step, the backbones' among them.
         frozen = state.variables.pop("backbones", frozen)
         for collection, levels in state.variables.items():
             variables[collection] = {**variables.get(collection, {}), **levels}
         if len(held):
-            log(phase=phase.name, holdout=holdout_score(phase, variables, normal_batches(held)))
+            log(phase=phase.name, **holdout(phase, variables, labelled_batches(held)))
     if method.finalize is not None:
-        variables = method.finalize(variables, normal_batches(held if len(held) else kept))
+        trained = np.unique(np.concatenate(groups))
+        variables = method.finalize(variables, labelled_batches(trained))
     jax.block_until_ready(variables)
     seconds["train"] = time.monotonic() - start
-    return detector, Fit({"backbones": frozen, "method": variables}, seconds)
+    every = {"backbones": frozen, "method": variables}
+    return detector, Fit(every, seconds, subclasses.names, cache)
+
+
+def pooled(found: Any) -> np.ndarray[Any, Any]:
+    """All features of some images, averaged over positions: `(B, sum of C)`."""
+    return np.concatenate([np.mean(x, axis=(1, 2)) for _, x in sorted(found.items())], axis=-1)
 
 
 def cache_place(wish: str, need: int) -> str:
@@ -118,87 +161,53 @@ def cache_place(wish: str, need: int) -> str:
     return "host" if need < CACHE_SHARE * host else "off"
 
 
-def balanced(index: np.ndarray[Any, Any], categories: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Repeat the images of small categories, so that each has as many as the largest has.
-
-    Args:
-        index: `(N,)` images.
-        categories: The category of each.
-
-    Returns:
-        `(categories * largest,)` images; an epoch over them sees all categories equally often.
-    """
-    of = np.asarray(categories)
-    names, counts = np.unique(of, return_counts=True)
-    return np.concatenate([np.resize(index[of == name], counts.max()) for name in names])
-
-
-def image_batches(manifest: Manifest, config: Any, size: int, **options: Any) -> Any:
-    """Batches of a manifest's images as the configuration decodes them, without masks."""
-    return batches(
-        manifest,
-        image_size=tuple(config.data.image_size),
-        batch_size=size,
-        resample=config.data.resize,
-        workers=config.data.workers,
-        with_masks=False,
-        **options,
-    )
+def feature_extractor(detector: Detector, parallel: DataParallel) -> Callable[..., Any]:
+    """Compile the frozen networks: `f(backbones, images)` yields features on the host."""
+    extract = parallel.map(lambda v, images: detector.features({"backbones": v}, images))
+    return lambda backbones, images: extract(backbones, parallel.shard(images))
 
 
 def extract_features(
-    job: Job,
-    root: Path,
+    manifest: Manifest,
+    name: str,
     shapes: Any,
-    extract: Callable[..., Any],
-    frozen: Variables,
+    extract: Callable[[Any], Any],
     config: Any,
-    parallel: DataParallel,
+    *,
+    seen: Callable[[Any], None] | None = None,
 ) -> features.HostFeatures:
-    """Compute every training image's features once, on the host."""
-    cache = features.allocate(shapes, len(job.train), dtype=config.train.cache_dtype)
+    """Compute every image's features once, on the host.
+
+    Args:
+        manifest: The images.
+        name: For the progress.
+        shapes: Of one image's features.
+        extract: Maps uint8 images to features on the host.
+        config: See `jaxad.config`.
+        seen: Is given every batch, masks included; None: no masks are read.
+    """
+    cache = features.allocate(shapes, len(manifest), dtype=config.train.cache_dtype)
     size = config.score.batch_size
-    stream = image_batches(Manifest(root, job.train), config, size)
+    stream = image_batches(manifest, config, size, with_masks=seen is not None)
     done = 0
-    for batch in track(stream, f"{job.name} features", len(job.train), "images", size):
+    for batch in track(stream, f"{name} features", len(manifest), "images", size):
         valid = batch["_mask"]
-        found = extract(frozen, parallel.shard(batch["image"]))
-        features.store(cache, done, {name: values[valid] for name, values in found.items()})
+        found = extract(batch["image"])
+        features.store(cache, done, {key: values[valid] for key, values in found.items()})
         done += int(valid.sum())
+        if seen is not None:
+            seen(batch)
     return cache
 
 
-def steps_of(phase: Phase, kept: np.ndarray[Any, Any], config: Any) -> int:
-    """Steps of a phase: its own budget, or what the epochs come to."""
-    return phase.steps or config.train.epochs * math.ceil(len(kept) / config.train.batch_size)
+def cached_loss(phase: Phase) -> Callable[..., tuple[Array, Aux]]:
+    """The phase's loss of a batch of cached features."""
 
+    def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
+        found = features.as_float32({name: batch[name] for name in phase.features})
+        return phase.method.loss(variables, found, {"subclass": batch["subclass"]}, rng)
 
-def training_stream(
-    phase: Phase, job: Job, root: Path, cache: Any, kept: np.ndarray[Any, Any], config: Any
-) -> Iterator[Any]:
-    """Endless, seeded batches of one phase: images, cached maps, or drawn positions."""
-    size = config.train.batch_size
-    if cache is None:
-        chosen = Manifest(root, tuple(job.train[i] for i in kept))
-        stream = image_batches(chosen, config, size, shuffle_seed=config.train.seed, repeat=True)
-        yield from ({"image": batch["image"]} for batch in stream)
-        return
-    used = {name: cache[name] for name in phase.features}
-    draw = np.random.default_rng([config.train.seed, *phase.name.encode()])
-    if phase.positions:
-        _, height, width, _ = next(iter(used.values())).shape
-        per_image = height * width
-        while True:
-            index = draw.integers(0, len(kept) * per_image, size=phase.positions)
-            yield features.take_positions(
-                used, kept[index // per_image] * per_image + index % per_image
-            )
-    waiting: list[int] = []
-    while True:  # epochs follow each other without a gap, so that every batch is full
-        while len(waiting) < size:
-            waiting += kept[draw.permutation(len(kept))].tolist()
-        yield features.take_images(used, np.asarray(waiting[:size]))
-        waiting = waiting[size:]
+    return loss
 
 
 def run_phase(
@@ -206,7 +215,7 @@ def run_phase(
     state: TrainState,
     stream: Iterator[Any],
     detector: Detector,
-    kept: np.ndarray[Any, Any],
+    groups: Sequence[np.ndarray[Any, Any]],
     config: Any,
     parallel: DataParallel,
     log: Callable[..., None],
@@ -216,18 +225,20 @@ def run_phase(
     Raises:
         InputError: The loss is not finite.
     """
-    steps = steps_of(phase, kept, config)
-    share = phase.positions // parallel.device_count
+    steps, n = steps_of(phase, groups, config), len(groups)
+    share = -(-phase.positions // (n * parallel.device_count)) * n
+    cached = cached_loss(phase)
 
     def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
         own = {name: tree for name, tree in variables.items() if name != "backbones"}
         if "image" not in batch:
-            return phase.method.loss(own, features.as_float32(batch), {}, rng)
+            return cached(own, batch, rng)
         found = detector.features(variables, batch["image"])
-        found = {name: found[name] for name in phase.features}
+        found, label = {name: found[name] for name in phase.features}, batch["subclass"]
         if share:
-            found = features.draw_positions(rng, found, count=share)
-        return phase.method.loss(own, found, {}, rng)
+            found = features.draw_positions(rng, found, count=share, groups=n)
+            label = jnp.arange(share, dtype=jnp.int32) % n
+        return phase.method.loss(own, found, {"subclass": label}, rng)
 
     step = parallel.train_step(
         make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
@@ -266,14 +277,22 @@ def report(
     progress.advance(note=f"loss {values['loss']:.3g}")
 
 
-def holdout_score(phase: Phase, variables: Variables, stream: Iterator[Any]) -> float:
-    """Mean of the phase's score map over held-out normal images."""
+def holdout(phase: Phase, variables: Variables, stream: Iterator[Any]) -> dict[str, float]:
+    """Mean of the phase's score map over held-out normal images, and what it checks of them."""
 
     @jax.jit
-    def mean_map(variables: Variables, found: Any) -> Array:
-        return phase.method.score(variables, found, size=(64, 64)).map.mean()
+    def measure(variables: Variables, found: Any, batch: Any) -> dict[str, Array]:
+        mean = phase.method.score(variables, found, size=(64, 64)).map.mean()
+        more = phase.check(variables, found, batch) if phase.check else {}
+        return {
+            "holdout": mean,
+            **{f"holdout_{name}": total / count for name, (total, count) in more.items()},
+        }
 
-    values = [
-        (float(mean_map(variables, found)), len(next(iter(found.values())))) for found in stream
-    ]
-    return sum(value * count for value, count in values) / sum(count for _, count in values)
+    count, sums = 0, dict[str, float]()
+    for found, batch in stream:
+        size = len(next(iter(found.values())))
+        count += size
+        for name, value in measure(variables, found, batch).items():
+            sums[name] = sums.get(name, 0.0) + float(value) * size
+    return {name: value / count for name, value in sums.items()}

@@ -33,6 +33,10 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _print_results(results: dict[str, Any], workdir: Path, format_table: Any) -> None:
     print(format_table(results))
+    for name, value in results.get("replicates", {}).get("mean", {}).items():
+        if value is not None:
+            count = results["replicates"]["count"]
+            print(f"{name} of {count} replicates: {value['mean']:.4f} ± {value['sd']:.4f}")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     print(f"{seconds}; scoring {results['images_per_second']} images a second")
     print(f"report: {workdir / 'report' / 'index.html'}")

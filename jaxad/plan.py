@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
-from jaxad.core import Backbone, Method, Variables
+from jaxad.core import Backbone, Method, Metrics, Variables
 
 
 class Phase(NamedTuple):
@@ -22,6 +22,8 @@ class Phase(NamedTuple):
     """Random positions a step; 0: whole maps."""
     features: tuple[str, ...]
     """The features it reads."""
+    check: Callable[[Variables, Any, Any], Metrics] | None = None
+    """`check(variables, features, batch)`: what else to report of held-out images."""
 
 
 class Backbones(NamedTuple):
@@ -38,7 +40,9 @@ class Recipe(NamedTuple):
     backbones: Callable[[Any], Backbones]
     """`backbones(config)`: loads the networks that it reads."""
     method: Callable[..., tuple[Method, list[Phase]]]
-    """`method(config, networks, *, axis_name)`: the whole method, and its phases."""
+    """`method(config, networks, *, axis_name, subclasses)`: the whole method, and its phases."""
+    learns_subclasses: Callable[[Any], bool] = lambda config: False
+    """Whether the method wants to know each training image's subclass."""
 
 
 def frozen_network(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxad.core import Backbone, InputError, Method
@@ -25,10 +25,14 @@ def backbones(config: Any) -> Backbones:
 
 
 def method(
-    config: Any, networks: Mapping[str, Backbone], *, axis_name: str | None = None
+    config: Any,
+    networks: Mapping[str, Backbone],
+    *,
+    axis_name: str | None = None,
+    subclasses: Sequence[str] = (),
 ) -> tuple[Method, list[Phase]]:
     """Make AFRAD, trained in one phase on whole maps."""
-    del axis_name  # no statistics over the batch
+    del axis_name, subclasses  # no statistics over the batch
     m, levels = config.method, tuple(networks["backbone"].levels)
     for key in PER_STAGE:
         if len(m[key]) != len(levels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxad.backbones.architectures import architecture
@@ -58,12 +58,17 @@ def backbones(config: Any) -> Backbones:
 
 
 def method(
-    config: Any, networks: Mapping[str, Backbone], *, axis_name: str | None = None
+    config: Any,
+    networks: Mapping[str, Backbone],
+    *,
+    axis_name: str | None = None,
+    subclasses: Sequence[str] = (),
 ) -> tuple[Method, list[Phase]]:
     """Make the whole method, and the phases that train it one after the other.
 
     With `train.steps` each hierarchy is a phase of its own; otherwise all are trained together.
     """
+    del subclasses
     m = config.method
     latent, rates = (
         _of_hierarchy(config, "method.latent"),

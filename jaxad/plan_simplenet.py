@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +13,7 @@ from jaxad.methods.simplenet import patch_features, simplenet
 from jaxad.plan import Backbones, Phase, Recipe, frozen_network
 
 PATCHES = "patches"
+FEATURE = f"backbone/{PATCHES}"
 
 
 class Patches(nn.Module):
@@ -57,30 +58,45 @@ def backbones(config: Any) -> Backbones:
     return Backbones({"backbone": network}, {"backbone": variables}, {"backbone": digest})
 
 
-def method(
-    config: Any, networks: Mapping[str, Backbone], *, axis_name: str | None = None
-) -> tuple[Method, list[Phase]]:
-    """Make SimpleNet, trained in one phase on whole maps or drawn positions."""
-    del networks
-    m, train = config.method, config.train
-    if len(train.steps) > 1 or len(train.positions) > 1:
-        raise InputError("SimpleNet trains in one phase: train.steps and positions are (N,) or ()")
+def expert_options(config: Any) -> dict[str, Any]:
+    """How an adaptor and discriminator are trained.
+
+    Raises:
+        InputError: A key has another number of values.
+    """
+    m = config.method
     for key in ("learning_rate", "weight_decay"):
         if len(m[key]) != 2:
             raise InputError(f"method.{key} is {tuple(m[key])}: give adaptor's and discriminator's")
-    feature = f"backbone/{PATCHES}"
+    return {
+        "noise": m.noise,
+        "margin": m.margin,
+        "learning_rates": tuple(m.learning_rate),
+        "weight_decays": tuple(m.weight_decay),
+    }
+
+
+def method(
+    config: Any,
+    networks: Mapping[str, Backbone],
+    *,
+    axis_name: str | None = None,
+    subclasses: Sequence[str] = (),
+) -> tuple[Method, list[Phase]]:
+    """Make SimpleNet, trained in one phase on whole maps or drawn positions."""
+    del networks, subclasses
+    m, train = config.method, config.train
+    if len(train.steps) > 1 or len(train.positions) > 1:
+        raise InputError("SimpleNet trains in one phase: train.steps and positions are (N,) or ()")
     whole = simplenet(
-        feature,
+        FEATURE,
         hidden=m.hidden,
-        noise=m.noise,
-        margin=m.margin,
-        learning_rates=tuple(m.learning_rate),
-        weight_decays=tuple(m.weight_decay),
         smoothing=m.smoothing,
         axis_name=axis_name,
+        **expert_options(config),
     )
     steps, positions = (values[0] if values else 0 for values in (train.steps, train.positions))
-    return whole, [Phase("all", whole, steps, positions, (feature,))]
+    return whole, [Phase("all", whole, steps, positions, (FEATURE,))]
 
 
 RECIPE = Recipe(backbones, method)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from jaxad import checkpoint
-from jaxad.build import build_backbones, build_method
+from jaxad.build import build_backbones, build_method, learns_subclasses
 from jaxad.config import save_config
 from jaxad.core import InputError
 from jaxad.detector import Cost, Detector
 from jaxad.evaluate import (
+    Job,
     Outcome,
     check_config,
     evaluate_job,
@@ -22,7 +25,11 @@ from jaxad.evaluate import (
     write_results,
 )
 from jaxad.fit import fit_detector
+from jaxad.grouping import labelled
 from jaxad.parallel import data_parallel
+from jaxad.replicates import FOLDER as REPLICATES
+from jaxad.replicates import add_summary, plan
+from jaxad.workdir import SUBCLASSES, save_subclasses
 
 
 def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, Any]:
@@ -33,7 +40,8 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     Args:
         config: See `jaxad.config`.
         workdir: Made if needed; gets `config.json`, `train.jsonl`, `checkpoints/`, `results.json`
-            and `report/index.html`.
+            and `report/index.html`; further `train.replicates` are work directories below
+            `replicates/`, and `results.json` has mean and standard deviation of all.
         overwrite: Replace an earlier run in `workdir` instead of refusing.
 
     Returns:
@@ -46,41 +54,64 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     check_config(config, parallel)
     manifest = read_dataset(config)
     backbones = build_backbones(config)
+    todo = jobs(manifest, config)
     # Complains before the work directory is touched.
-    detector = Detector(backbones.networks, build_method(config, backbones.networks)[0])
+    names = expected_subclasses(todo[0], config)
+    method, _ = build_method(config, backbones.networks, subclasses=names)
+    detector = Detector(backbones.networks, method)
     cost = detector.cost(backbones.variables, size=tuple(config.data.image_size))
     if any((workdir / "checkpoints").glob("*")) and not overwrite:
         raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
     clear(workdir)
-    save_config(workdir / "config.json", config, weights=backbones.sha256)
+    runs = plan(workdir, config)
+    for to, own in runs:
+        to.mkdir(parents=True, exist_ok=True)
+        save_config(to / "config.json", own, weights=backbones.sha256)
 
-    print(describe(cost, config), file=sys.stderr)
-    outcomes: list[Outcome] = []
-    results: dict[str, Any] = {}
-    with (workdir / "train.jsonl").open("w", buffering=1) as log_file:
-        log_file.write(json.dumps({"cost": cost._asdict()}) + "\n")
-        for job in jobs(manifest, config):
+    print(describe(cost, config, names), file=sys.stderr)
+    outcomes: list[list[Outcome]] = [[] for _ in runs]
+    with ExitStack() as stack:
+        logs = [stack.enter_context((to / "train.jsonl").open("w", buffering=1)) for to, _ in runs]
+        for file in logs:
+            file.write(json.dumps({"cost": cost._asdict()}) + "\n")
+        for job in todo:
+            cache: Any = None
+            for file, done, (to, own) in zip(logs, outcomes, runs):
 
-            def log(job_name: str = job.name, **values: Any) -> None:
-                log_file.write(json.dumps({"detector": job_name, **values}) + "\n")
+                def log(file: Any = file, job_name: str = job.name, **values: Any) -> None:
+                    file.write(json.dumps({"detector": job_name, **values}) + "\n")
 
-            detector, fit = fit_detector(job, manifest.root, backbones, config, parallel, log)
-            checkpoint.save(workdir / "checkpoints" / job.name, fit.variables["method"])
-            outcomes.append(
-                evaluate_job(job, manifest.root, detector, fit.variables, config, parallel)
-            )
-            outcomes[-1].seconds.update(fit.seconds)
-            # After every detector: what is done is on disk, whatever happens to the next.
-            results = write_results(outcomes, config, workdir)
-    return results
+                detector, fit = fit_detector(
+                    job, manifest.root, backbones, own, parallel, log, cache=cache
+                )
+                cache = fit.cache
+                if fit.subclasses != ("",):
+                    save_subclasses(to, job.name, fit.subclasses)
+                checkpoint.save(to / "checkpoints" / job.name, fit.variables["method"])
+                found = evaluate_job(job, manifest.root, detector, fit.variables, own, parallel)
+                found.seconds.update(fit.seconds)
+                done.append(found)
+                # After every detector: what is done is on disk, whatever happens to the next.
+                write_results(done, own, to)
+    return add_summary(workdir)
 
 
-def describe(cost: Cost, config: Any) -> str:
+def expected_subclasses(job: Job, config: Any) -> Sequence[str]:
+    """The subclasses that a detector will learn, as far as is known before features are."""
+    if not learns_subclasses(config):
+        return ()
+    clusters = config.method.clusters
+    known = None if clusters else labelled(job.train)
+    return known.names if known else [f"cluster{k}" for k in range(clusters or 2)]
+
+
+def describe(cost: Cost, config: Any, subclasses: Sequence[str] = ()) -> str:
     """Say in one line what a detector holds and computes."""
     height, width = config.data.image_size
     gflop = "unknown" if cost.gflop is None else f"{cost.gflop:.2f}"
+    experts = f" ({len(subclasses)} experts: {', '.join(subclasses)})" if subclasses else ""
     return (
-        f"{config.method.name}: {cost.trained / 1e6:.2f} M parameters to train, "
+        f"{config.method.name}{experts}: {cost.trained / 1e6:.2f} M parameters to train, "
         f"{cost.frozen / 1e6:.2f} M frozen; {gflop} GFLOP to score an image of {height} x {width}"
     )
 
@@ -91,7 +122,7 @@ def clear(workdir: Path) -> None:
     Anything else in it stays.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoints", "report"):
+    for name in ("checkpoints", "report", REPLICATES):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    for name in ("config.json", "train.jsonl", "results.json"):
+    for name in ("config.json", "train.jsonl", "results.json", SUBCLASSES):
         (workdir / name).unlink(missing_ok=True)

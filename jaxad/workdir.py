@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,13 @@ import jax
 
 from jaxad import checkpoint
 from jaxad.build import build_backbones, build_method
-from jaxad.config import load_config
+from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
 from jaxad.plan import Backbones
+
+SUBCLASSES = "subclasses.json"
+"""In a work directory, for methods that learn subclasses: detector -> their names, in order."""
 
 
 def trained_backbones(workdir: Path, config: Any, hashes: dict[str, str]) -> Backbones:
@@ -31,6 +36,22 @@ def trained_backbones(workdir: Path, config: Any, hashes: dict[str, str]) -> Bac
     return backbones
 
 
+def save_subclasses(workdir: Path, detector: str, names: Sequence[str]) -> None:
+    """Add the subclasses that a detector has learnt by themselves to `subclasses.json`."""
+    write_json(workdir / SUBCLASSES, {**_subclasses(workdir), detector: list(names)})
+
+
+def _subclasses(workdir: Path) -> dict[str, list[str]]:
+    path = workdir / SUBCLASSES
+    try:
+        found: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
+        if all(isinstance(name, str) for names in found.values() for name in names):
+            return found
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    raise InputError(f"{path} is damaged: train again into a new --workdir")
+
+
 def restore(
     workdir: Path, name: str, config: Any, backbones: Backbones, axis_name: str | None = None
 ) -> tuple[Detector, Variables]:
@@ -39,7 +60,8 @@ def restore(
     Raises:
         InputError: The checkpoint is missing or damaged.
     """
-    method, _ = build_method(config, backbones.networks, axis_name=axis_name)
+    names = _subclasses(workdir).get(name, ())
+    method, _ = build_method(config, backbones.networks, axis_name=axis_name, subclasses=names)
     detector = Detector(backbones.networks, method)
     size = tuple(config.data.image_size)
     template = jax.eval_shape(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxad.data.layouts import mvtec_ad
+from jaxad.data.layouts import mvtec_ad, texture_ad
 from jaxad.data.manifest import Manifest, write_csv
 from jaxad.errors import InputError
 
@@ -27,6 +27,7 @@ def write_dataset(
     *,
     layout: str = "mvtec_ad",
     categories: Sequence[str] = ("washer", "plate"),
+    subclasses: Sequence[str] = ("first", "second"),
     n_train: int = 20,
     n_test_good: int = 6,
     n_test_bad: int = 9,
@@ -36,29 +37,36 @@ def write_dataset(
     """Write PNG photos and masks of `size = (H, W)` as the tree of MVTec AD.
 
     A category's name decides its look: a turned washer or a brushed plate, its colour and grain.
+    Of layout "texture_ad" every subclass has a tree and a look of its own.
     Defects are scratches, spots and missing pieces, in turn.
 
     Args:
       root: Folder to write to, made if absent; files of the same names are overwritten.
-      layout: "mvtec_ad", or "manifest": the same tree with a `manifest.csv`.
+      layout: "mvtec_ad", "manifest": the same tree with a `manifest.csv`, or "texture_ad".
       categories: Names.
-      n_train: Normal training images a category.
-      n_test_good: Normal test images a category.
-      n_test_bad: Defective test images a category.
+      subclasses: Names, the same in each category; used by layout "texture_ad" only.
+      n_train: Normal training images a category (or subclass).
+      n_test_good: Normal test images, likewise.
+      n_test_bad: Defective test images, likewise.
       size: `(H, W)`, at least 16 each.
       seed: Of everything random.
 
     Raises:
       InputError: unknown layout, or a size too small to draw on.
     """
-    if layout not in ("mvtec_ad", "manifest"):
-        raise InputError(f"synthetic data has no layout {layout!r}: use mvtec_ad or manifest")
+    if layout not in ("mvtec_ad", "manifest", "texture_ad"):
+        raise InputError(
+            f"synthetic data has no layout {layout!r}: use mvtec_ad, manifest or texture_ad"
+        )
     if min(size) < 16:
         raise InputError(f"size={size} is too small to draw on: use 16 pixels or more a side")
     root = Path(root)
     defects = list(DEFECTS)
-    for category in categories:
-        look = zlib.crc32(category.encode())
+    kinds: Sequence[str] = categories
+    if layout == "texture_ad":
+        kinds = [f"{category}/{subclass}" for category in categories for subclass in subclasses]
+    for kind in kinds:
+        look = zlib.crc32(kind.encode())
         places = [("train", "good", i) for i in range(n_train)]
         places += [("test", "good", i) for i in range(n_test_good)]
         places += [
@@ -69,10 +77,10 @@ def write_dataset(
             picture, part = draw_part(rng, look=look, size=size)
             if label != "good":
                 picture, mask = DEFECTS[label](rng, picture, part)
-                _save(mask, root / category / "ground_truth" / label / f"{i:03d}_mask.png")
+                _save(mask, root / kind / "ground_truth" / label / f"{i:03d}_mask.png")
             picture = picture + rng.normal(0, 0.015, picture.shape)  # the camera's noise
-            _save(picture, root / category / split / label / f"{i:03d}.png")
-    manifest = mvtec_ad.scan(root)
+            _save(picture, root / kind / split / label / f"{i:03d}.png")
+    manifest = texture_ad.scan(root) if layout == "texture_ad" else mvtec_ad.scan(root)
     if layout == "manifest":
         write_csv(manifest, root / "manifest.csv")
     return manifest

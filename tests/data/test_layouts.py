@@ -140,7 +140,8 @@ def test_mvtec_tree(tmp_path: Path) -> None:
 
 def test_mvtec_root_one_level_off(tmp_path: Path) -> None:
     touch(tmp_path, "top/bottle/train/good/0.png", "empty/x.txt")
-    assert f"set data.root to {tmp_path / 'top'}" in refusal("mvtec_ad", tmp_path)
+    message = refusal("mvtec_ad", tmp_path)
+    assert f"set data.root to {tmp_path / 'top'}, or data.layout to texture_ad" in message
     assert "the folder above it" in refusal("mvtec_ad", tmp_path / "top" / "bottle")
     assert "two folders higher" in refusal("mvtec_ad", tmp_path / "top" / "bottle" / "train")
     assert "no <category>/train" in refusal("mvtec_ad", tmp_path / "empty")
@@ -254,7 +255,8 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
     touch(tmp_path, "m/manifest.csv", "e/data/labels.csv", "a/x/train/good/0.png", "f/good/0.png")
     touch(tmp_path, "v/pcb1/Data/Images/Normal/0.JPG", "w/1cls/pcb1/train/good/0.JPG")
     touch(tmp_path, "c/cifar-10-batches-py/test_batch", "t/cifar10/3.0.2/dataset_info.json")
-    guessed = {name: guess_layout(tmp_path / name) for name in "meafvwct"}
+    touch(tmp_path, "s/cloth/1/train/good/0.png")
+    guessed = {name: guess_layout(tmp_path / name) for name in "meafvwcts"}
     assert guessed == {
         "m": "manifest",
         "e": "elpv",
@@ -264,6 +266,7 @@ def test_layouts_are_told_apart(tmp_path: Path) -> None:
         "w": "visa",
         "c": "cifar10",
         "t": "cifar10",
+        "s": "texture_ad",
     }
     assert guess_layout(tmp_path / "list.csv") == "manifest"
     assert set(guessed.values()) | {"join"} == set(LAYOUTS)

@@ -75,6 +75,35 @@ def test_defects_change_what_their_mask_says_and_nothing_else(name: str, look: i
         assert (changed & mask).sum() > 0.9 * mask.sum()
 
 
+def test_subclasses_look_different(tmp_path: Path) -> None:
+    counts = {"n_train": 3, "n_test_good": 1, "n_test_bad": 2}
+    written = write_dataset(
+        tmp_path,
+        layout="texture_ad",
+        categories=("cloth",),
+        subclasses=("red", "wool"),
+        size=(32, 40),
+        **counts,
+    )
+    assert load_dataset("texture_ad", tmp_path) == written
+    kinds = [(r.subclass, r.split, r.is_good) for r in written.records]
+    assert [kinds.count(("wool", *rest)) for rest in (("train", True), ("test", True))] == [3, 1]
+    assert [kinds.count((s, "test", False)) for s in ("red", "wool")] == [2, 2]
+    assert all(bool(r.mask) != r.is_good for r in written.records)
+    colours = {
+        name: np.stack(
+            [
+                np.asarray(Image.open(tmp_path / r.path)).mean(axis=(0, 1))
+                for r in written.records
+                if r.subclass == name and r.split == "train"
+            ]
+        )
+        for name in ("red", "wool")
+    }
+    between = np.abs(colours["red"].mean(axis=0) - colours["wool"].mean(axis=0)).max()
+    assert between > 2 * max(c.std(axis=0).max() for c in colours.values())
+
+
 def test_unusable_arguments(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no layout 'visa'"):
         write_dataset(tmp_path, layout="visa")

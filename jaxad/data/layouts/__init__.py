@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.layouts import cifar10, elpv, folder, join, manifest_file, mvtec_ad, visa
+from jaxad.data.layouts import (
+    cifar10,
+    elpv,
+    folder,
+    join,
+    manifest_file,
+    mvtec_ad,
+    texture_ad,
+    visa,
+)
 from jaxad.data.manifest import Manifest, name_of, some, validate
 from jaxad.errors import InputError
 
@@ -18,6 +27,7 @@ def scan_join(
     *,
     parts: object = (),
     folder: Mapping[str, Any] | None = None,
+    texture_ad: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Read several datasets as one; see `jaxad.data.layouts.join`.
 
@@ -26,11 +36,13 @@ def scan_join(
       parts: `((layout, root), (layout, root, categories), ...)`. An empty root is `root` itself,
         or, of layout `elpv`, the installed package.
       folder: Options of the parts of layout `folder`.
+      texture_ad: … and of layout `texture_ad`.
 
     Raises:
       InputError: parts of another form, or one that can not be read.
     """
     read = join.read_parts(parts)
+    options = {"folder": folder, "texture_ad": texture_ad}
     manifests = []
     for part in read:
         where = (
@@ -41,7 +53,7 @@ def scan_join(
                 part.layout,
                 where,
                 categories=[name.strip() for name in part.categories.split(",") if name.strip()],
-                **(dict(folder or {}) if part.layout == "folder" else {}),
+                **(options.get(part.layout) or {}),
             )
         )
     return join.join(read, manifests)
@@ -52,6 +64,7 @@ LAYOUTS: dict[str, Callable[..., Manifest]] = {
     "visa": visa.scan,
     "cifar10": cifar10.scan,
     "elpv": elpv.scan,
+    "texture_ad": texture_ad.scan,
     "folder": folder.scan,
     "manifest": manifest_file.scan,
     "join": scan_join,
@@ -125,6 +138,8 @@ def guess_layout(root: str | os.PathLike[str]) -> str:
         return "cifar10"
     if any(path.glob("*/train")) or (path / "train").is_dir():
         return "mvtec_ad"
+    if any(path.glob("*/*/train")):
+        return "texture_ad"
     if (path / "good").is_dir():
         return "folder"
     raise InputError(f"{root}: can not tell the layout: give --layout ({', '.join(LAYOUTS)})")

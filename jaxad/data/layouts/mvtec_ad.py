@@ -80,5 +80,8 @@ def _no_category(root: Path) -> str:
         return f"{root}: this is a part of a category: set data.root two folders higher"
     for deeper in folders(root):
         if any(_is_category(d) for d in folders(deeper)):
-            return f"{root}: the categories are one level deeper: set data.root to {deeper}"
+            return (
+                f"{root}: the categories are one level deeper: set data.root to {deeper}, or "
+                "data.layout to texture_ad where those are subclasses"
+            )
     return f"{root}: no <category>/train folder here: set data.root or data.layout"

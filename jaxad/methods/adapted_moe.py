@@ -1,0 +1,273 @@
+"""Adapted-MoE (Lei et al., 2024): a router, one SimpleNet expert a subclass, test-time adaption.
+
+Normal parts of one category come in subclasses: other cloth, other alloy, other light. A router
+learns to tell them apart, an expert learns each of them, and a test image of a subclass never seen
+is calibrated to the nearest expert before that expert judges it. No code was published; what the
+equations leave open is an argument.
+
+Eq. 3 adds the router's loss and the experts', which share no parameters: `routing` and `experts`
+are methods by themselves, each with a budget of its own, and `adapted_moe` is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
+from jaxad.methods.routing import Router, embed, route
+from jaxad.methods.simplenet import Expert, margin_loss, two_rates
+from jaxad.ops.normalise import l2_normalise
+from jaxad.ops.resample import resize_map
+
+AXES = {"positions": (1, 2), "all": (1, 2, 3), "channels": (3,)}
+"""What Eq. 5 may take mean and standard deviation over, of patch features `(B, h, w, C)`."""
+
+
+def moments(x: Array, *, axes: str) -> tuple[Array, Array]:
+    """Mean and standard deviation of each image's patch features over `AXES[axes]`, kept as 1."""
+    return tuple(f(x, axis=AXES[axes], keepdims=True) for f in (jnp.mean, jnp.std))  # type: ignore
+
+
+def adapt(x: Array, mean: Array, std: Array, *, axes: str, epsilon: float = 1e-5) -> Array:
+    """Calibrate patch features to those that an expert has learnt (Eq. 5).
+
+    Args:
+        x: `(B, h, w, C)`.
+        mean: `(B, C)`, or `(B, 1)` where `axes` has the channels: the expert's.
+        std: As `mean`.
+        axes: Over which `x` has a mean and standard deviation, see `AXES`.
+        epsilon: What varies less than this is constant: it is moved, not scaled.
+    """
+    own, spread = moments(x, axes=axes)
+    scale = jnp.where(spread > epsilon, std[:, None, None] / jnp.maximum(spread, epsilon), 1.0)
+    return (x - own) * scale + mean[:, None, None]
+
+
+def grouped(x: Array, groups: int) -> Array:
+    """Sort a batch that goes through the subclasses in turn: `(m·n, ...)` to `(n, m, ...)`.
+
+    Raises:
+        InputError: The batch is not a multiple of `groups`.
+    """
+    if len(x) % groups:
+        raise InputError(
+            f"a batch of {len(x)} can not go through {groups} subclasses in turn: use a multiple"
+        )
+    return jnp.swapaxes(x.reshape(-1, groups, *x.shape[1:]), 0, 1)
+
+
+def experts(
+    feature: str,
+    expert: Expert,
+    *,
+    count: int,
+    normalise: bool = True,
+    noise: float = 0.015,
+    margin: float = 0.5,
+    learning_rates: tuple[float, float] = (1e-4, 2e-4),
+    weight_decays: tuple[float, float] = (1e-2, 1e-5),
+    smoothing: float = 4.0,
+) -> Method:
+    """Build one SimpleNet a subclass, trained side by side on stacked parameters.
+
+    Args:
+        feature: Name of the patch features.
+        expert: Adaptor and discriminator.
+        count: n, the number of subclasses.
+        normalise: Whether patch features have length 1 (Eq. 6, in training too).
+        noise: Standard deviation of the noise on adapted features.
+        margin: Of the loss.
+        learning_rates: Of adaptor and discriminator.
+        weight_decays: Of adaptor (decoupled) and discriminator (L2).
+        smoothing: Standard deviation of the Gaussian on the map, in pixels.
+
+    Returns:
+        A `Method`. Its loss takes maps or drawn positions that go through the subclasses in turn:
+        element j of the batch belongs to subclass j mod n. Its score is the mean of all experts'.
+    """
+
+    def patches(features: Features) -> Array:
+        x = pick(features, [feature])[0]
+        return l2_normalise(x) if normalise else x
+
+    def init(rng: Array, features: Features) -> Variables:
+        x = jnp.zeros((2, pick(features, [feature])[0].shape[-1]))
+        each = jax.vmap(lambda key: expert.init(key, x, x))(jax.random.split(rng, count))
+        return {name: {"experts": tree} for name, tree in each.items()}
+
+    def loss(
+        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
+    ) -> tuple[Array, Aux]:
+        del batch
+        x = grouped(patches(features), count)
+        drawn = jnp.float32(noise) * jax.random.normal(rng, x.shape)
+
+        def one(own: Variables, x: Array, drawn: Array) -> Any:
+            return expert.apply(own, x, drawn, mutable=["batch_stats"])
+
+        (true, fake), updates = jax.vmap(one)(of_experts(variables), x, drawn)
+        # Summed over the experts: each has the gradients of a SimpleNet by itself.
+        losses = [count * jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
+        one_batch = jnp.ones(())
+        metrics = {"loss_true": (losses[0], one_batch), "loss_fake": (losses[1], one_batch)}
+        new = {name: {"experts": tree} for name, tree in updates.items()}
+        return losses[0] + losses[1], Aux(new, metrics)
+
+    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
+        x = patches(features)
+        each = jax.vmap(lambda own: expert.apply(own, x)[0])(of_experts(variables))
+        return scores_of(-jnp.mean(each, axis=0), size=size, smoothing=smoothing)
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        del steps
+        return two_rates(
+            *learning_rates, adaptor_decay=weight_decays[0], discriminator_decay=weight_decays[1]
+        )
+
+    return Method(init, loss, score, optimizer)
+
+
+def of_experts(variables: Variables) -> Variables:
+    """The stacked variables of the experts alone."""
+    return {name: variables[name]["experts"] for name in ("params", "batch_stats")}
+
+
+def scores_of(grid: Array, *, size: tuple[int, int], smoothing: float) -> Scores:
+    """Patch scores `(B, h, w)` to a smoothed map, and their maximum."""
+    return Scores(resize_map(grid, size=size, sigma=smoothing), jnp.max(grid, axis=(1, 2)))
+
+
+def adapted_moe(
+    feature: str,
+    parts: Mapping[str, Method],
+    expert: Expert,
+    router: Router | None,
+    *,
+    count: int,
+    k: int = 1,
+    temperature: float = 0.1,
+    adaption: bool = True,
+    axes: str = "positions",
+    spread: str = "image",
+    centre: str = "patches",
+    normalise: bool = True,
+    smoothing: float = 4.0,
+) -> Method:
+    """Build the whole: route (Eq. 1), calibrate (Eq. 5 and 6), judge, mix (Eq. 4).
+
+    Args:
+        feature: Name of the patch features `(B, h, w, C)`.
+        parts: `experts(...)`, and `routing(...)` unless there is one expert only; by these names.
+        expert: That of `experts(...)`.
+        router: That of `routing(...)`; None: one expert for all.
+        count: n, the number of subclasses.
+        k: How many experts judge an image.
+        temperature: Of their weights; small: the nearest alone.
+        adaption: Whether features are calibrated to each of them.
+        axes: Of the means and standard deviations in Eq. 5, see `AXES`.
+        spread: An expert's standard deviation: the mean of its "image"s' own, or of "all" their
+            patches together.
+        centre: What Eq. 5 adds: the mean of the expert's "patches", or the "router"'s centre as
+            printed (which needs an embedding as wide as the patch features).
+        normalise: As in `experts`.
+        smoothing: As in `experts`.
+
+    Returns:
+        A `Method`. A batch of its loss goes through the subclasses in turn, and says so in
+        `batch["subclass"]`; `finalize` takes each expert's mean and standard deviation.
+
+    Raises:
+        InputError: An unknown choice, or a `k` beyond the number of experts.
+    """
+    for name, value, known in (
+        ("axes", axes, AXES),
+        ("spread", spread, ("image", "all")),
+        ("centre", centre, ("patches", "router")),
+    ):
+        if value not in known:
+            raise InputError(f"method.{name} is {value!r}: use {' or '.join(known)}")
+    if not 1 <= k <= count:
+        raise InputError(f"method.top_k is {k}: there are {count} experts")
+
+    def patches(features: Features) -> Array:
+        return pick(features, [feature])[0]
+
+    def init(rng: Array, features: Features) -> Variables:
+        variables: Variables = {}
+        for part in parts.values():
+            for collection, tree in part.init(rng, features).items():
+                variables.setdefault(collection, {}).update(tree)
+        width = patches(features).shape[-1] if axes == "positions" else 1
+        unknown = jnp.zeros((count, width))
+        return {**variables, "patches": {"mean": unknown, "std": unknown + 1}}
+
+    def loss(
+        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
+    ) -> tuple[Array, Aux]:
+        total, updates, metrics = jnp.zeros(()), dict[str, Any](), {}
+        for part in parts.values():
+            value, aux = part.loss(variables, features, batch, rng)
+            total = total + value
+            updates.update(aux.updates)
+            metrics.update(aux.metrics)
+        return total, Aux(updates, metrics)
+
+    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
+        x, own = patches(features), of_experts(variables)
+        means, stds = (variables["patches"][name] for name in ("mean", "std"))
+        if router is None:
+            index, weights = jnp.zeros((len(x), 1), jnp.int32), jnp.ones((len(x), 1))
+        else:
+            centres = variables["routing"]["centres"]
+            means = means if centre == "patches" else centres
+            embedding, _ = embed(router, variables, x)
+            index, weights = route(embedding, centres, k=k, temperature=temperature)
+
+        def judge(x: Array, j: Array) -> Array:
+            """What expert `j` says of one image's patches `(h, w, C)`."""
+            y = x[None]
+            if adaption:
+                y = adapt(y, means[j][None], stds[j][None], axes=axes)
+            y = l2_normalise(y) if normalise else y
+            grid: Array = expert.apply(jax.tree.map(lambda leaf: leaf[j], own), y)[0][0]
+            return grid
+
+        each = jax.vmap(jax.vmap(judge, in_axes=(None, 0)))(x, index)
+        return scores_of(-jnp.einsum("bk,bkhw->bhw", weights, each), size=size, smoothing=smoothing)
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        return optax.multi_transform(
+            {name: part.optimizer(steps) for name, part in parts.items()},
+            lambda params: {name: name for name in params},
+        )
+
+    def finalize(
+        variables: Variables, batches: Iterable[tuple[Features, Mapping[str, Any]]]
+    ) -> Variables:
+        """Take every expert's mean and standard deviation from its images."""
+
+        @jax.jit
+        def sums(x: Array, y: Array) -> tuple[Array, ...]:
+            mean, std = moments(x, axes=axes)
+            kept = [
+                jnp.mean(value, axis=(1, 2)) for value in (mean, std, jnp.square(mean) + std**2)
+            ]
+            member = jax.nn.one_hot(y, count, dtype=x.dtype).T
+            return (member.sum(axis=1)[:, None], *(member @ value for value in kept))
+
+        total = [jnp.zeros(()) for _ in range(4)]
+        for features, batch in batches:
+            found = sums(patches(features), batch["subclass"])
+            total = list(found) if not total[0].ndim else [a + b for a, b in zip(total, found)]
+        images = jnp.maximum(total[0], 1)
+        mean, std, square = (value / images for value in total[1:])
+        if spread == "all":
+            std = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0))
+        return {**variables, "patches": {"mean": mean, "std": std}}
+
+    return Method(init, loss, score, optimizer, finalize)

@@ -1,0 +1,135 @@
+"""Which images and positions a training step sees, in which order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxad import features
+from jaxad.data.manifest import Manifest, Record
+from jaxad.data.pipeline import batches
+from jaxad.evaluate import Job
+from jaxad.grouping import Subclasses
+from jaxad.plan import Phase
+
+
+def split(
+    subclasses: Subclasses, records: Sequence[Record], config: Any
+) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
+    """Hold out the share of images that the configuration names, and leave some of each subclass.
+
+    Returns:
+        The images held out, and those of each subclass to train on, repeated where
+        `train.sampling` balances categories.
+    """
+    draw = np.random.default_rng(config.train.seed)
+    held, groups = [], []
+    for members in subclasses.members:
+        order = draw.permutation(members)
+        out = min(round(config.train.holdout * len(order)), len(order) - 1)
+        held.append(order[:out])
+        kept = np.sort(order[out:])
+        if config.train.sampling == "balanced":
+            kept = balanced(kept, [records[i].category for i in kept])
+        groups.append(kept)
+    return np.sort(np.concatenate(held)), groups
+
+
+def balanced(index: np.ndarray[Any, Any], categories: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Repeat the images of small categories, so that each has as many as the largest has.
+
+    Args:
+        index: `(N,)` images.
+        categories: The category of each.
+
+    Returns:
+        `(categories * largest,)` images; an epoch over them sees all categories equally often.
+    """
+    of = np.asarray(categories)
+    names, counts = np.unique(of, return_counts=True)
+    return np.concatenate([np.resize(index[of == name], counts.max()) for name in names])
+
+
+def image_batches(manifest: Manifest, config: Any, size: int, **options: Any) -> Any:
+    """Batches of a manifest's images as the configuration decodes them, without masks."""
+    return batches(
+        manifest,
+        image_size=tuple(config.data.image_size),
+        batch_size=size,
+        resample=config.data.resize,
+        workers=config.data.workers,
+        **{"with_masks": False, **options},
+    )
+
+
+def steps_of(phase: Phase, groups: Sequence[np.ndarray[Any, Any]], config: Any) -> int:
+    """Steps of a phase: its own budget, or what the epochs come to."""
+    count = sum(len(kept) for kept in groups)
+    return phase.steps or config.train.epochs * math.ceil(count / config.train.batch_size)
+
+
+def training_stream(
+    phase: Phase,
+    job: Job,
+    root: Path,
+    cache: Any,
+    groups: Sequence[np.ndarray[Any, Any]],
+    config: Any,
+    *,
+    devices: int = 1,
+) -> Iterator[Any]:
+    """Endless, seeded batches of one phase: images, cached maps, or drawn positions.
+
+    A batch goes through the `groups` in turn, on every device: element j is of group j mod n, as
+    its `subclass` says. Its size is the configured one, rounded up to what n and devices share.
+    """
+    n, seed = len(groups), config.train.seed
+
+    def share(size: int) -> int:
+        return -(-size // (n * devices)) * devices
+
+    each = share(config.train.batch_size)
+    if cache is None:
+        chosen = [Manifest(root, tuple(job.train[i] for i in kept)) for kept in groups]
+        streams = [
+            image_batches(own, config, each, shuffle_seed=seed, repeat=True) for own in chosen
+        ]
+        label = np.tile(np.arange(n, dtype=np.int32), each)
+        for found in zip(*streams):
+            yield {"image": in_turn([batch["image"] for batch in found]), "subclass": label}
+        return
+    used = {name: cache[name] for name in phase.features}
+    draw = np.random.default_rng([seed, *phase.name.encode()])
+    if phase.positions:
+        each = share(phase.positions)
+        label = np.tile(np.arange(n, dtype=np.int32), each)
+        _, height, width, _ = next(iter(used.values())).shape
+        per_image = height * width
+        while True:
+            drawn = [draw.integers(0, len(kept) * per_image, size=each) for kept in groups]
+            index = in_turn(
+                [
+                    kept[at // per_image] * per_image + at % per_image
+                    for kept, at in zip(groups, drawn)
+                ]
+            )
+            yield {**features.take_positions(used, index), "subclass": label}
+    label = np.tile(np.arange(n, dtype=np.int32), each)
+    waiting: list[list[int]] = [[] for _ in groups]
+    while True:  # epochs follow each other without a gap, so that every batch is full
+        for queue, kept in zip(waiting, groups):
+            while len(queue) < each:
+                queue += kept[draw.permutation(len(kept))].tolist()
+        index = in_turn([np.asarray(queue[:each]) for queue in waiting])
+        yield {**features.take_images(used, index), "subclass": label}
+        waiting = [queue[each:] for queue in waiting]
+
+
+def in_turn(values: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Shuffle n arrays of one length into each other: first of each, second of each, ..."""
+    together = np.stack(values, axis=1)
+    return together.reshape(-1, *together.shape[2:])

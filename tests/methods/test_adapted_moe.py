@@ -1,0 +1,244 @@
+"""Experts side by side, calibration by Eq. 5 and 6, and the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from jaxad.core import InputError
+from jaxad.methods.adapted_moe import adapt, adapted_moe, experts, grouped, moments
+from jaxad.methods.routing import Router, routing
+from jaxad.methods.simplenet import Expert, simplenet
+from jaxad.state import init_state
+from jaxad.steps import make_train_step
+
+C, GRID = 16, 6
+
+
+def build(count: int, **options: Any) -> Any:
+    """The whole method, its parts by name, for features "x" of `C` channels."""
+    normalise = options.get("normalise", False)
+    expert = Expert(32)
+    rates = {"learning_rates": (1e-3, 2e-3), "noise": 0.3, "smoothing": 0.0}
+    parts = {"experts": experts("x", expert, count=count, normalise=normalise, **rates)}
+    router = Router(16, count, True) if count > 1 else None
+    if router is not None:
+        parts["router"] = routing("x", router, learning_rate=1e-2)
+    options = {"smoothing": 0.0, "normalise": normalise, **options}
+    return adapted_moe("x", parts, expert, router, count=count, **options), parts
+
+
+def train(method: Any, images: np.ndarray, steps: int) -> Any:
+    """Train on `(n, N, h, w, C)` images of n subclasses, batches of 8 each; then finalise."""
+    n, draw = len(images), np.random.default_rng(0)
+    optimizer = method.optimizer(steps)
+    state = init_state(method.init(jax.random.key(0), {"x": images[0]}), optimizer)
+
+    def loss(variables, batch, rng):
+        return method.loss(variables, {"x": batch["x"]}, {"subclass": batch["subclass"]}, rng)
+
+    step = jax.jit(make_train_step(loss, optimizer))
+    label = np.tile(np.arange(n, dtype=np.int32), 8)
+    for _ in range(steps):
+        at = draw.integers(0, images.shape[1], 8)
+        x = np.swapaxes(images[:, at], 0, 1).reshape(8 * n, *images.shape[2:])
+        state, _ = step(state, {"x": x, "subclass": label}, jax.random.key(1))
+    every = [({"x": own}, {"subclass": np.full(len(own), k)}) for k, own in enumerate(images)]
+    return method.finalize(state.variables, every)
+
+
+def expert_of(variables: Any, k: int) -> Any:
+    """The variables of one expert, as a SimpleNet has them."""
+    names = ("params", "batch_stats")
+    return {n: jax.tree.map(lambda leaf: leaf[k], variables[n]["experts"]) for n in names}
+
+
+def normal(rng: np.random.Generator, count: int, centre: np.ndarray) -> np.ndarray:
+    """Images whose patches vary along four directions around a centre."""
+    directions = np.random.default_rng(9).normal(size=(4, C))
+    shape = (count, GRID, GRID, 4)
+    x = centre + rng.normal(size=shape) @ directions + 0.1 * rng.normal(size=(*shape[:3], C))
+    return x.astype(np.float32)
+
+
+def with_defect(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Move one patch of every image off those directions."""
+    x = x.copy()
+    x[np.arange(len(x)), rng.integers(0, GRID, len(x)), rng.integers(0, GRID, len(x))] += (
+        1.5 * rng.normal(size=(len(x), C))
+    ).astype(np.float32)
+    return x
+
+
+@pytest.fixture(scope="module")
+def shifted() -> dict[str, Any]:
+    """One expert for what was seen, and test images under a scale and offset that were not."""
+    rng = np.random.default_rng(1)
+    centre = rng.normal(size=C)
+    method, _ = build(1)
+    variables = train(method, normal(rng, 40, centre)[None], 150)
+    good = normal(rng, 60, centre)
+    x = np.concatenate([good, with_defect(rng, normal(rng, 60, centre))])
+    scale, offset = rng.uniform(0.4, 2.5, C), rng.normal(size=C) * 3
+    moved = (x * scale + offset).astype(np.float32)
+    truth = np.repeat([0, 1], 60)
+
+    def auroc(images: np.ndarray, *, adaption: bool) -> float:
+        chosen, _ = build(1, adaption=adaption)
+        found = jax.jit(lambda v, x: chosen.score(v, {"x": x}, size=(GRID, GRID)))(
+            variables, images
+        )
+        return float(roc_auc_score(truth, found.image))
+
+    return {"plain": x, "moved": moved, "auroc": auroc}
+
+
+def test_adaption_restores_what_an_unknown_scale_and_offset_took(shifted):
+    auroc = shifted["auroc"]
+    unshifted = auroc(shifted["plain"], adaption=False)
+    assert unshifted > 0.9
+    assert auroc(shifted["moved"], adaption=False) < unshifted - 0.2
+    assert auroc(shifted["moved"], adaption=True) > unshifted - 0.02
+
+
+def test_adapted_features_have_the_experts_mean_and_spread():
+    x = 3.0 * jax.random.normal(jax.random.key(0), (2, 5, 4, 3)) + 7.0
+    mean, std = jnp.asarray([[1.0, 2.0, 3.0]] * 2), jnp.asarray([[0.5, 1.0, 2.0]] * 2)
+    y = adapt(x, mean, std, axes="positions")
+    found = moments(y, axes="positions")
+    np.testing.assert_allclose(found[0][:, 0, 0], mean, atol=1e-5)
+    np.testing.assert_allclose(found[1][:, 0, 0], std, atol=1e-5)
+    # Calibrated to its own, an image stays what it is, whatever the axes.
+    for axes in ("positions", "all"):
+        own, spread = (value[:, 0, 0] for value in moments(x, axes=axes))
+        np.testing.assert_allclose(adapt(x, own, spread, axes=axes), x, atol=1e-4)
+
+
+def test_a_constant_channel_is_moved_and_not_scaled():
+    x = jnp.full((1, 4, 4, 2), 5.0)
+    y = adapt(x, jnp.asarray([[1.0, 2.0]]), jnp.asarray([[3.0, 0.0]]), axes="positions")
+    np.testing.assert_allclose(y, jnp.broadcast_to(jnp.asarray([1.0, 2.0]), x.shape), atol=1e-6)
+
+
+def test_every_expert_learns_as_a_simplenet_of_its_own_subclass_does():
+    """Loss, gradients and statistics of stacked experts against SimpleNet, one by one."""
+    expert = Expert(32)
+    stacked = experts("x", expert, count=3, normalise=False, noise=0.0)
+    alone = simplenet("x", hidden=32, noise=0.0)
+    x = jax.random.normal(jax.random.key(0), (12, C))
+    variables = stacked.init(jax.random.key(1), {"x": x})
+
+    def loss_of(method, params, rest, x):
+        return method.loss({"params": params, **rest}, {"x": x}, {}, jax.random.key(2))
+
+    rest = {"batch_stats": variables["batch_stats"]}
+    (value, aux), grads = jax.value_and_grad(lambda p: loss_of(stacked, p, rest, x), has_aux=True)(
+        variables["params"]
+    )
+    total = 0.0
+    for k in range(3):
+        own = expert_of(variables, k)
+        (single, single_aux), single_grads = jax.value_and_grad(
+            lambda p, own=own, k=k: loss_of(alone, p, {"batch_stats": own["batch_stats"]}, x[k::3]),
+            has_aux=True,
+        )(own["params"])
+        total += single
+        for mine, theirs in (
+            (grads["experts"], single_grads),
+            (aux.updates["batch_stats"]["experts"], single_aux.updates["batch_stats"]),
+        ):
+            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs)):
+                np.testing.assert_allclose(a[k], b, atol=2e-6)
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two() -> dict[str, Any]:
+    """Two subclasses far apart, learnt by two experts and by one."""
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(2, C)) * 3
+    images = np.stack([normal(rng, 30, centre) for centre in centres])
+    method, _ = build(2, adaption=False)
+    return {"method": method, "variables": train(method, images, 80), "centres": centres}
+
+
+def test_images_are_judged_by_their_own_expert(two):
+    rng = np.random.default_rng(4)
+    x = np.concatenate([normal(rng, 4, centre) for centre in two["centres"]])
+    variables, size = two["variables"], (GRID, GRID)
+    whole = two["method"].score(variables, {"x": x}, size=size)
+    for k in range(2):
+        own = expert_of(variables, k)
+        part = slice(4 * k, 4 * k + 4)
+        expected = simplenet("x", hidden=32, smoothing=0.0).score(own, {"x": x[part]}, size=size)
+        np.testing.assert_allclose(whole.map[part], expected.map, atol=1e-5)
+        np.testing.assert_allclose(whole.image[part], expected.image, atol=1e-5)
+
+
+def test_experts_are_mixed_by_the_weights_of_the_router(two):
+    rng = np.random.default_rng(5)
+    x = normal(rng, 3, two["centres"][0])
+    size = (GRID, GRID)
+    both, parts = build(2, adaption=False, k=2, temperature=1e6)  # equal weights
+    found = both.score(two["variables"], {"x": x}, size=size)
+    mean = parts["experts"].score(two["variables"], {"x": x}, size=size)
+    np.testing.assert_allclose(found.map, mean.map, atol=1e-4)
+    sharp, _ = build(2, adaption=False, k=2, temperature=1e-4)
+    nearest = two["method"].score(two["variables"], {"x": x}, size=size)
+    np.testing.assert_allclose(
+        sharp.score(two["variables"], {"x": x}, size=size).map, nearest.map, atol=1e-5
+    )
+
+
+def test_finalize_takes_the_statistics_of_each_subclass(two):
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(6, GRID, GRID, C)).astype(np.float32)
+    y = np.asarray([0, 1, 1, 0, 1, 1])
+    batches = [({"x": x[:4]}, {"subclass": y[:4]}), ({"x": x[4:]}, {"subclass": y[4:]})]
+    for spread in ("image", "all"):
+        method, _ = build(2, spread=spread)
+        found = method.finalize(two["variables"], batches)["patches"]
+        for k in range(2):
+            own = x[y == k]
+            std = own.std(axis=(1, 2)).mean(0) if spread == "image" else own.std(axis=(0, 1, 2))
+            np.testing.assert_allclose(found["mean"][k], own.mean(axis=(0, 1, 2)), atol=1e-5)
+            np.testing.assert_allclose(found["std"][k], std, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["all", "channels"])
+def test_scalar_statistics_have_one_number_an_expert(two, axes):
+    method, _ = build(2, axes=axes)
+    x = np.random.default_rng(7).normal(size=(4, GRID, GRID, C)).astype(np.float32)
+    batch = {"subclass": np.asarray([0, 1, 0, 1])}
+    variables = method.finalize(two["variables"], [({"x": x}, batch)])
+    assert variables["patches"]["mean"].shape == (2, 1)
+    np.testing.assert_allclose(variables["patches"]["mean"][0], x[::2].mean(), atol=1e-5)
+    assert np.isfinite(method.score(variables, {"x": x}, size=(12, 12)).map).all()
+
+
+def test_one_image_and_a_constant_channel_give_finite_numbers():
+    rng = np.random.default_rng(8)
+    images = np.repeat(normal(rng, 1, np.zeros(C))[None], 2, axis=0)
+    images[..., 0] = 1.0
+    method, _ = build(2, normalise=True)
+    variables = train(method, images, 3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+    for x in (images[0], np.zeros_like(images[0])):
+        found = method.score(variables, {"x": x}, size=(GRID, GRID))
+        assert np.isfinite(found.map).all()
+        assert np.isfinite(found.image).all()
+
+
+def test_batches_that_leave_out_a_subclass_and_unknown_choices_are_refused():
+    np.testing.assert_array_equal(grouped(jnp.arange(6), 2), [[0, 2, 4], [1, 3, 5]])
+    with pytest.raises(InputError, match="7 can not go through 2 subclasses"):
+        grouped(jnp.zeros((7, 3)), 2)
+    with pytest.raises(InputError, match=r"method\.axes is 'rows'"):
+        build(2, axes="rows")
+    with pytest.raises(InputError, match="there are 2 experts"):
+        build(2, k=3)

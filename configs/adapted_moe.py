@@ -31,8 +31,9 @@ def get_config(setting: str = "cloth") -> ConfigDict:
         data.train_subclasses, data.test_subclasses = "exp1,exp2,exp3,exp4", "exp5,exp6"
         m.backbone, m.levels = "resnet18", ("layer2", "layer3")
         m.embedding, m.hidden, m.router_width = 384, 256, 64
-        m.learning_rate = (1e-3, 2e-3)
-        train.steps, train.positions = (60, 400), (2048,)
+        m.noise, m.learning_rate = 0.016, (1e-4, 2e-3)  # as in simplenet_fast.py, of length 1
+        m.router_learning_rate = 3e-3
+        train.steps, train.positions = (80, 400), (2048,)
         train.batch_size, train.cache_dtype = 16, "float16"
         config.score.batch_size = 16
         return config

@@ -20,12 +20,17 @@ from ml_collections import ConfigDict
 from jaxad.config import load_file
 
 
+RAW, LENGTH_ONE = 0.05, 0.016
+"""Noise: a third of the patch features' root mean square, as they are and of length 1."""
+
+
 def _switches(moe: bool, tta: bool, norm: bool) -> dict[str, Any]:
     return {
         "moe": moe,
         "adaption": tta,
         "normalise_embedding": norm,
         "normalise_patches": norm,
+        "noise": LENGTH_ONE if norm else RAW,
     }
 
 
@@ -45,6 +50,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "axes-all": {"axes": "all"},  # Eq. 5
     "axes-channels": {"axes": "channels"},
     "spread-all": {"spread": "all"},
+    "raw-patches": {"normalise_patches": False, "noise": RAW},  # Eq. 6 for the router alone
+    "centre-router": {"centre": "router", "router_width": 384},  # Eq. 5 as printed
 }
 """Changes of the full method."""
 
@@ -57,4 +64,5 @@ def get_config(row: str = "moe-tta-norm") -> ConfigDict:
         raise ValueError(f"rows are {', '.join(ROWS)}, not {row!r}")
     config = load_file(str(Path(__file__).with_name("adapted_moe.py:magnetic_tile")))
     config.method.update(ROWS[row])
+    config.train.holdout = 0.1  # to tell how many are routed right
     return config

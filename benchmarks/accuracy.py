@@ -34,6 +34,10 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
         {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"},
     ),
     "elpv": ("configs/demo.py", {}),
+    "simplenet": (
+        "configs/simplenet_fast.py",
+        {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"},
+    ),
     "afrad": (
         "configs/afrad_fast.py",
         {"data.root": "{data}", "data.layout": "join", "data.join": repr(JOIN)},

@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from jaxad.config import load_file
 
-
 RAW, LENGTH_ONE = 0.05, 0.016
 """Noise: a third of the patch features' root mean square, as they are and of length 1."""
 
@@ -50,6 +49,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "axes-all": {"axes": "all"},  # Eq. 5
     "axes-channels": {"axes": "channels"},
     "spread-all": {"spread": "all"},
+    "axes-all-top-4": {"axes": "all", "top_k": 4},
+    "no-tta-top-4": {"adaption": False, "top_k": 4},
     "raw-patches": {"normalise_patches": False, "noise": RAW},  # Eq. 6 for the router alone
     "centre-router": {"centre": "router", "router_width": 384},  # Eq. 5 as printed
 }

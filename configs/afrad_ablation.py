@@ -65,6 +65,9 @@ configs/afrad_fast.py only; a step there takes as many tokens as with 16, from f
 
 ROWS = {**PAPER, **OPEN}
 
+UNIAD = {"jitter": 1.2, "sum_of_scales": False}
+"""What every row starts from; configs/afrad_fast.py has taken the better choices since."""
+
 
 def get_config(row: str = "table5-row5") -> ConfigDict:
     """Return one row's configuration."""
@@ -77,7 +80,7 @@ def get_config(row: str = "table5-row5") -> ConfigDict:
         raise ValueError(f"{row} is a change of configs/afrad_fast.py: use {row}-fast")
     file = f"afrad_fast.py:{size}" if size else "afrad.py:mvtec"
     config = load_file(str(Path(__file__).with_name(file)))
-    config.method.update(ROWS[name])
+    config.method.update({**UNIAD, **ROWS[name]})
     if name.startswith("grid"):
         config.train.batch_size //= (int(name.removeprefix("grid-")) // 16) ** 2
     return config

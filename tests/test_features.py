@@ -8,7 +8,7 @@ import pytest
 
 from jaxad import features
 from jaxad.core import InputError
-from jaxad.fit import balanced
+from jaxad.sampling import balanced
 
 SHAPES = {"a/x": jax.ShapeDtypeStruct((1, 4, 5, 3), np.float32)}
 

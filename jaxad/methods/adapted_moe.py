@@ -218,7 +218,7 @@ def adapted_moe(
         return total, Aux(updates, metrics)
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        x, own = patches(features), of_experts(variables)
+        x, own = jnp.asarray(patches(features)), of_experts(variables)
         means, stds = (variables["patches"][name] for name in ("mean", "std"))
         if router is None:
             index, weights = jnp.zeros((len(x), 1), jnp.int32), jnp.ones((len(x), 1))
@@ -228,16 +228,21 @@ def adapted_moe(
             embedding, _ = embed(router, variables, x)
             index, weights = route(embedding, centres, k=k, temperature=temperature)
 
-        def judge(x: Array, j: Array) -> Array:
-            """What expert `j` says of one image's patches `(h, w, C)`."""
-            y = x[None]
+        def judge(pair: tuple[Array, Array]) -> Array:
+            """What expert j says of image i's patches, `(h, w)`."""
+            i, j = pair
+            y = x[i][None]
             if adaption:
                 y = adapt(y, means[j][None], stds[j][None], axes=axes)
             y = l2_normalise(y) if normalise else y
             grid: Array = expert.apply(jax.tree.map(lambda leaf: leaf[j], own), y)[0][0]
             return grid
 
-        each = jax.vmap(jax.vmap(judge, in_axes=(None, 0)))(x, index)
+        # One after the other: up to 1.5 times as fast on a CPU as gathering all their parameters,
+        # and n / k times as fast as asking all experts (benchmarks/experts.py).
+        image = jnp.broadcast_to(jnp.arange(len(x))[:, None], index.shape)
+        each = jax.lax.map(judge, (image.ravel(), index.ravel()))
+        each = each.reshape(*index.shape, *each.shape[1:])
         return scores_of(-jnp.einsum("bk,bkhw->bhw", weights, each), size=size, smoothing=smoothing)
 
     def optimizer(steps: int) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""AFRAD's ablation: every row is a program that runs, and the table says what was measured."""
+"""Ablations: rows are what they say, and the table says what was measured."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import numpy as np
 import pytest
 
 from benchmarks.ablation import Data, line, prepare, run_row
+from configs import adapted_moe_ablation
 from configs.afrad_ablation import ROWS, get_config
 from jaxad.data.synthetic import write_dataset
 
 
 def small(row: str, root: Path) -> Any:
-    """A row on synthetic parts: the same decoders, on ResNet-18's stages and 4 x 4 tokens."""
-    config = get_config(f"{row}-small")
-    config.data.root, config.data.image_size = str(root), (64, 64)
+    """A row on synthetic parts: two categories are the subclasses of one detector."""
+    config = adapted_moe_ablation.get_config(row)
+    config.data.layout, config.data.root, config.data.image_size = "mvtec_ad", str(root), (64, 64)
+    config.data.train_subclasses = config.data.test_subclasses = ""
+    config.data.one_for_all = True
     m, train = config.method, config.train
-    m.backbone, m.random_weights = "resnet18", True
-    m.levels = ("layer1", "layer2", "layer3", "layer4")
-    m.width, m.decoder_width, m.local_kernels = (4, 4, 4, 4), 8, (3,)  # others compile for long
-    train.steps, train.batch_size, config.score.batch_size = (2,), 2, 4
+    m.random_weights, m.embedding, m.hidden, m.router_width = True, 8, 4, 4
+    train.steps, train.positions, train.batch_size = (2, 2), (8,), 4
+    train.holdout, config.score.batch_size = 0.34, 4
     return config
 
 
@@ -31,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Data]:
     write_dataset(
         root, categories=("a", "b"), n_train=3, n_test_good=2, n_test_bad=3, size=(64, 64), seed=0
     )
-    return root, prepare(small("table5-row5", root))
+    return root, prepare(small("none", root))
 
 
 def test_features_of_the_test_images_are_all_there(data: tuple[Path, Data]) -> None:
@@ -45,14 +47,14 @@ def test_features_of_the_test_images_are_all_there(data: tuple[Path, Data]) -> N
 
 def test_a_row_is_measured_for_every_seed(data: tuple[Path, Data]) -> None:
     root, shared = data
-    row = run_row(small("table5-row5", root), shared, [0, 1])
+    row = run_row(small("none", root), shared, [0, 1])
     assert len(row["seeds"]) == 2
     assert row["seeds"][0] != row["seeds"][1]
     for seed in row["seeds"]:
         assert seed["mean"]["pixel_auroc"] == pytest.approx(
             np.mean([c["pixel_auroc"] for c in seed["categories"].values()])
         )
-    again = run_row(small("table5-row5", root), shared, [1])
+    again = run_row(small("none", root), shared, [1])
     assert again["seeds"][0] == row["seeds"][1]  # a seed's result does not depend on the others
     cells = [cell.strip() for cell in line("full", row).strip("|").split("|")]
     assert cells[0] == "full"
@@ -61,10 +63,11 @@ def test_a_row_is_measured_for_every_seed(data: tuple[Path, Data]) -> None:
     assert len(cells) == 1 + 3 + 2 + 2
 
 
-@pytest.mark.parametrize("row", ["table5-row4", "grid-32"])
-def test_rows_that_change_the_program_run(row: str, data: tuple[Path, Data]) -> None:
+def test_a_row_with_experts_tells_how_many_are_routed_right(data: tuple[Path, Data]) -> None:
     root, shared = data
-    found = run_row(small(row, root), shared, [0])
+    found = run_row(small("moe-tta-norm", root), shared, [0])
+    assert found["parameters"] > run_row(small("none", root), shared, [0])["parameters"]
+    assert 0 <= found["seeds"][0]["holdout_routed_right"] <= 1
     assert 0 <= found["seeds"][0]["mean"]["aupro_0.30"] <= 1
 
 
@@ -79,3 +82,18 @@ def test_every_row_changes_what_it_says() -> None:
             assert {key: method[key] for key in changes} == changes
     with pytest.raises(ValueError, match="rows are table5-row1"):
         get_config("table8-row1")
+
+
+def test_every_row_of_adapted_moe_changes_what_it_says() -> None:
+    for row, changes in adapted_moe_ablation.ROWS.items():
+        method = adapted_moe_ablation.get_config(row).method
+        assert {key: method[key] for key in changes} == changes
+    with pytest.raises(ValueError, match="rows are none"):
+        adapted_moe_ablation.get_config("all")
+    switches = {
+        row: tuple(c[k] for k in ("moe", "adaption", "normalise_patches"))
+        for row, c in adapted_moe_ablation.TABLE3.items()
+    }
+    assert len(set(switches.values())) == 8
+    assert switches["none"] == (False, False, False)
+    assert switches["moe-tta-norm"] == (True, True, True)

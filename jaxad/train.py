@@ -84,7 +84,8 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
                 detector, fit = fit_detector(
                     job, manifest.root, backbones, own, parallel, log, cache=cache
                 )
-                cache = fit.cache
+                # For the next replicate; after the last one scoring may have its memory.
+                cache, fit = (None if own is runs[-1][1] else fit.cache), fit._replace(cache=None)
                 if fit.subclasses != ("",):
                     save_subclasses(to, job.name, fit.subclasses)
                 checkpoint.save(to / "checkpoints" / job.name, fit.variables["method"])

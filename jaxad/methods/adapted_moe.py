@@ -30,7 +30,8 @@ AXES = {"positions": (1, 2), "all": (1, 2, 3), "channels": (3,)}
 
 def moments(x: Array, *, axes: str) -> tuple[Array, Array]:
     """Mean and standard deviation of each image's patch features over `AXES[axes]`, kept as 1."""
-    return tuple(f(x, axis=AXES[axes], keepdims=True) for f in (jnp.mean, jnp.std))  # type: ignore
+    over = AXES[axes]
+    return jnp.mean(x, axis=over, keepdims=True), jnp.std(x, axis=over, keepdims=True)
 
 
 def adapt(x: Array, mean: Array, std: Array, *, axes: str, epsilon: float = 1e-5) -> Array:

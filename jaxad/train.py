@@ -64,9 +64,12 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
         raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
     clear(workdir)
     runs = plan(workdir, config)
-    for to, own in runs:
+    # Random networks are drawn by the seed: those of another replicate are others.
+    drawn = config.method.random_weights
+    each = [backbones, *(build_backbones(own) if drawn else backbones for _, own in runs[1:])]
+    for networks, (to, own) in zip(each, runs):
         to.mkdir(parents=True, exist_ok=True)
-        save_config(to / "config.json", own, weights=backbones.sha256)
+        save_config(to / "config.json", own, weights=networks.sha256)
 
     print(describe(cost, config, names), file=sys.stderr)
     outcomes: list[list[Outcome]] = [[] for _ in runs]
@@ -76,16 +79,17 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
             file.write(json.dumps({"cost": cost._asdict()}) + "\n")
         for job in todo:
             cache: Any = None
-            for file, done, (to, own) in zip(logs, outcomes, runs):
+            for file, done, networks, (to, own) in zip(logs, outcomes, each, runs):
 
                 def log(file: Any = file, job_name: str = job.name, **values: Any) -> None:
                     file.write(json.dumps({"detector": job_name, **values}) + "\n")
 
                 detector, fit = fit_detector(
-                    job, manifest.root, backbones, own, parallel, log, cache=cache
+                    job, manifest.root, networks, own, parallel, log, cache=cache
                 )
                 # For the next replicate; after the last one scoring may have its memory.
-                cache, fit = (None if own is runs[-1][1] else fit.cache), fit._replace(cache=None)
+                kept = None if drawn or own is runs[-1][1] else fit.cache
+                cache, fit = kept, fit._replace(cache=None)
                 if fit.subclasses != ("",):
                     save_subclasses(to, job.name, fit.subclasses)
                 checkpoint.save(to / "checkpoints" / job.name, fit.variables["method"])

@@ -1,7 +1,7 @@
 """AFRAD's Tables 5 to 7, and choices it leaves open: `configs/afrad_ablation.py:ROW[-SIZE]`.
 
     jaxad train --config configs/afrad_ablation.py:table5-row1 --workdir runs/5_1 ...
-    python -m benchmarks.ablation --data FOLDER       every row, at the size `small`
+    python -m benchmarks.ablation afrad --data FOLDER       every row, at the size `small`
 
 ROW is one of `ROWS`. Without SIZE it changes the published configuration (configs/afrad.py); with
 `-fast` or `-small` that of configs/afrad_fast.py.

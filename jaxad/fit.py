@@ -200,16 +200,6 @@ def extract_features(
     return cache
 
 
-def cached_loss(phase: Phase) -> Callable[..., tuple[Array, Aux]]:
-    """The phase's loss of a batch of cached features."""
-
-    def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
-        found = features.as_float32({name: batch[name] for name in phase.features})
-        return phase.method.loss(variables, found, {"subclass": batch["subclass"]}, rng)
-
-    return loss
-
-
 def run_phase(
     phase: Phase,
     state: TrainState,
@@ -227,15 +217,13 @@ def run_phase(
     """
     steps, n = steps_of(phase, groups, config), len(groups)
     share = -(-phase.positions // (n * parallel.device_count)) * n
-    cached = cached_loss(phase)
 
     def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
         own = {name: tree for name, tree in variables.items() if name != "backbones"}
-        if "image" not in batch:
-            return cached(own, batch, rng)
-        found = detector.features(variables, batch["image"])
-        found, label = {name: found[name] for name in phase.features}, batch["subclass"]
-        if share:
+        label, cached = batch["subclass"], "image" not in batch
+        every = batch if cached else detector.features(variables, batch["image"])
+        found = features.as_float32({name: every[name] for name in phase.features})
+        if share and not cached:
             found = features.draw_positions(rng, found, count=share, groups=n)
             label = jnp.arange(share, dtype=jnp.int32) % n
         return phase.method.loss(own, found, {"subclass": label}, rng)

@@ -34,6 +34,7 @@ from jaxad.data.manifest import Manifest
 from jaxad.detector import Detector
 from jaxad.evaluate import Job, environment, jobs, read_dataset
 from jaxad.fit import extract_features, feature_extractor, fit_detector
+from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.plan import Backbones
@@ -123,7 +124,8 @@ def measure(score: Any, variables: Any, test: Test, size: int) -> dict[str, Any]
     ]
     maps, scores = (np.concatenate([getattr(x, n) for x in found]) for n in ("map", "image"))
     known = test.has_mask
-    return category_metrics(test.labels, scores, test.masks[known], maps[known], n_train=0)
+    pixel = pixel_metrics(test.masks[known], maps[known])
+    return category_metrics(test.labels, scores, pixel, n_train=0)
 
 
 def line(name: str, row: Mapping[str, Any]) -> str:

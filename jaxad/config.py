@@ -133,6 +133,10 @@ def default_config(method: str = "pfm") -> ConfigDict:
                 "image_size": (256, 256),  # (H, W) pixels, rectangles allowed
                 "resize": "lanczos",  # Pillow's filter for photos; masks always take NEAREST
                 "workers": 0,  # decoding processes; 0 = threads of this process
+                # Photos decoded and resized once, to be read from array_record: "auto" (where a run
+                # reads them more than once; deleted when it ends), "off", or a folder to keep them
+                # in, for this run and others.
+                "prepared": "auto",
                 "folder": {  # layout `folder`: your own photos, paths below data.root
                     "normal": "good",  # photos of normal parts
                     "normal_test": "",  # normal photos to test on; "" = a fifth of `normal`

@@ -5,32 +5,28 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 import jaxad
 from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
+from jaxad.data import prepared
 from jaxad.data.check import require_readable
-from jaxad.data.decode import decode_image
 from jaxad.data.images import FILTERS
 from jaxad.data.layouts import load_dataset
 from jaxad.data.manifest import Manifest, Record, shared_images
-from jaxad.data.pipeline import batches
 from jaxad.data.subclasses import by_subclass, of_subclasses
 from jaxad.detector import Detector
-from jaxad.metrics.summary import category_metrics, mean_metrics
+from jaxad.metrics.summary import mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.progress import track
 from jaxad.replicates import add_summary, folders
 from jaxad.report.html import write_report
-from jaxad.report.view import CategoryView, view_category
+from jaxad.report.view import CategoryView
+from jaxad.scored import score_category
 from jaxad.workdir import restore, trained_backbones
 
 CHOICES = {
@@ -50,27 +46,8 @@ class Job(NamedTuple):
     """By category, or by `subset_name` where `data.test_subclasses` asks for single subclasses."""
 
 
-class Scored(NamedTuple):
-    """One category's test images, scored."""
-
-    records: tuple[Record, ...]
-    labels: np.ndarray[Any, Any]
-    """`(N,)` 0 or 1."""
-    scores: np.ndarray[Any, Any]
-    """`(N,)` float32."""
-    maps: np.ndarray[Any, Any]
-    """`(N, H, W)` float32."""
-    masks: np.ndarray[Any, Any]
-    """`(N, H, W)` bool."""
-    has_mask: np.ndarray[Any, Any]
-    """`(N,)` bool: whether `masks` tells the truth of this image."""
-    seconds: float
-    steady: tuple[int, float]
-    """Images and seconds after the first batch, which compiles."""
-
-
 class Outcome(NamedTuple):
-    """What results and report need of one detector; the score maps are not kept."""
+    """What results and report need of one detector."""
 
     metrics: dict[str, dict[str, Any]]
     """By category."""
@@ -100,6 +77,12 @@ def read_dataset(config: Any) -> Manifest:
     return manifest
 
 
+def prepared_folder(config: Any) -> Path | None:
+    """The folder that `data.prepared` names, if it is one."""
+    name = config.data.prepared
+    return None if name in ("auto", "off") else Path(name).expanduser()
+
+
 def name_list(text: str) -> tuple[str, ...]:
     """Split a comma-separated list of names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -113,6 +96,8 @@ def check_config(config: Any, parallel: DataParallel) -> None:
             raise InputError(f"train.{key} is {config.train[key]!r}: use {known}")
     if config.data.resize not in FILTERS:
         raise InputError(f"data.resize is {config.data.resize!r}: use one of {', '.join(FILTERS)}")
+    if not config.data.prepared:
+        raise InputError("data.prepared is empty: use auto, off, or name a folder")
     size = config.data.image_size
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"data.image_size is {size}: give (height, width) in pixels")
@@ -153,57 +138,6 @@ def jobs(manifest: Manifest, config: Any) -> list[Job]:
     return [Job(name, train[name], test[name]) for name in by_category]
 
 
-def score_category(
-    name: str,
-    records: Sequence[Record],
-    root: Path,
-    detector: Detector,
-    variables: Variables,
-    config: Any,
-    parallel: DataParallel,
-    score: Any,
-) -> Scored:
-    """Score the test images of one category in their order."""
-    height, width = config.data.image_size
-    count, size = len(records), config.score.batch_size
-    maps = np.empty((count, height, width), np.float32)
-    scores = np.empty(count, np.float32)
-    masks = np.zeros((count, height, width), bool)
-    has_mask = np.zeros(count, bool)
-    stream = batches(
-        Manifest(root, tuple(records)),
-        image_size=(height, width),
-        batch_size=size,
-        resample=config.data.resize,
-        workers=config.data.workers,
-    )
-    start = warm = time.monotonic()
-    done = first = 0
-    for batch in track(stream, f"{name} score", count, "images", size):
-        valid = batch["_mask"]
-        rows = slice(done, done + int(valid.sum()))
-        found = score(variables, parallel.shard(batch["image"]))
-        maps[rows], scores[rows] = found.map[valid], found.image[valid]
-        masks[rows], has_mask[rows] = batch["mask"][valid], batch["has_mask"][valid]
-        done = rows.stop
-        if rows.start == 0:
-            warm, first = time.monotonic(), done
-    end = time.monotonic()
-    if not np.isfinite(scores).all() or not np.isfinite(maps).all():
-        bad = records[int(np.flatnonzero(~np.isfinite(scores + maps.sum(axis=(1, 2))))[0])].path
-        raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
-    labels = np.asarray([not record.is_good for record in records], np.int32)
-    maskless = int((~has_mask).sum())
-    if 0 < maskless < labels.sum():
-        print(
-            f"{name}: {maskless} of {labels.sum()} defective images have no mask; "
-            "pixel metrics leave them out",
-            file=sys.stderr,
-        )
-    steady = (done - first, end - warm) if done > first else (done, end - start)
-    return Scored(tuple(records), labels, scores, maps, masks, has_mask, end - start, steady)
-
-
 def evaluate_job(
     job: Job,
     root: Path,
@@ -213,27 +147,25 @@ def evaluate_job(
     parallel: DataParallel,
 ) -> Outcome:
     """Score every category of a job with `Detector.score`."""
-    score = parallel.map(detector.score)
+    compiled = parallel.map(detector.score)
     metrics, views = {}, {}
     total, images, steady = 0.0, 0, 0.0
     for name, records in job.test.items():
         if not records:
             continue
-        scored = score_category(name, records, root, detector, variables, config, parallel, score)
-        n_train = sum(record.category == records[0].category for record in job.train)
-        metrics[name] = measure(scored, n_train)
-        views[name] = view_scored(scored, root, config)
+        scored = score_category(
+            name,
+            records,
+            root,
+            config,
+            lambda images: compiled(variables, parallel.shard(images)),
+            n_train=sum(record.category == records[0].category for record in job.train),
+        )
+        metrics[name], views[name] = scored.metrics, scored.view
         total += scored.seconds
         images, steady = images + scored.steady[0], steady + scored.steady[1]
     seconds = {"features": 0.0, "train": 0.0, "score": total}
     return Outcome(metrics, views, seconds, (images, steady))
-
-
-def measure(scored: Scored, n_train: int) -> dict[str, Any]:
-    """All metrics of one category; images whose mask is unknown count for image metrics only."""
-    known = scored.has_mask
-    masks, maps = scored.masks[known], scored.maps[known]
-    return category_metrics(scored.labels, scored.scores, masks, maps, n_train=n_train)
 
 
 def write_results(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str, Any]:
@@ -263,25 +195,6 @@ def write_results(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> di
     return results
 
 
-def view_scored(scored: Scored, root: Path, config: Any) -> CategoryView:
-    """What the report shows of one category."""
-    return view_category(
-        [record.path for record in scored.records],
-        scored.labels,
-        scored.scores,
-        scored.maps,
-        load=lambda i: decode_image(
-            root,
-            scored.records[i],
-            size=tuple(config.data.image_size),
-            resample=config.data.resize,
-        ),
-        masks=scored.masks,
-        has_mask=scored.has_mask & (scored.masks.any(axis=(1, 2)) | (scored.labels == 0)),
-        n=config.report.examples,
-    )
-
-
 def environment(config: Any) -> dict[str, Any]:
     """What a figure depends on beside the code."""
     return {
@@ -308,6 +221,9 @@ def _evaluate(workdir: Path) -> None:
     parallel = data_parallel(config.train.parallel)
     check_config(config, parallel)
     manifest = read_dataset(config)
+    if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
+        size, resample = tuple(config.data.image_size), config.data.resize
+        manifest = prepared.find(manifest, folder, size=size, resample=resample) or manifest
     backbones = trained_backbones(workdir, config, hashes)
     outcomes = []
     for job in jobs(manifest, config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,8 @@ from jaxad.evaluate import (
 from jaxad.fit import fit_detector
 from jaxad.grouping import labelled
 from jaxad.parallel import data_parallel
+from jaxad.prepare import FOLDER as PREPARED
+from jaxad.prepare import readable, reads_of
 from jaxad.replicates import FOLDER as REPLICATES
 from jaxad.replicates import add_summary, plan
 from jaxad.workdir import SUBCLASSES, save_subclasses
@@ -57,9 +60,11 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     todo = jobs(manifest, config)
     # Complains before the work directory is touched.
     names = expected_subclasses(todo[0], config)
-    method, _ = build_method(config, backbones.networks, subclasses=names)
-    detector = Detector(backbones.networks, method)
-    cost = detector.cost(backbones.variables, size=tuple(config.data.image_size))
+    method, phases = build_method(config, backbones.networks, subclasses=names)
+    detector, size = Detector(backbones.networks, method), tuple(config.data.image_size)
+    cost = detector.cost(backbones.variables, size=size)
+    shapes = detector.feature_shapes(backbones.variables, size=size)
+    reads = reads_of(todo, phases, shapes, config)
     if any((workdir / "checkpoints").glob("*")) and not overwrite:
         raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
     clear(workdir)
@@ -77,7 +82,10 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
         logs = [stack.enter_context((to / "train.jsonl").open("w", buffering=1)) for to, _ in runs]
         for file in logs:
             file.write(json.dumps({"cost": cost._asdict()}) + "\n")
-        for job in todo:
+        start = time.monotonic()
+        manifest = stack.enter_context(readable(manifest, config, workdir, reads=reads))
+        waited = time.monotonic() - start
+        for job in jobs(manifest, config):
             cache: Any = None
             for file, done, networks, (to, own) in zip(logs, outcomes, each, runs):
 
@@ -95,6 +103,8 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
                 checkpoint.save(to / "checkpoints" / job.name, fit.variables["method"])
                 found = evaluate_job(job, manifest.root, detector, fit.variables, own, parallel)
                 found.seconds.update(fit.seconds)
+                found.seconds["features"] += waited
+                waited = 0.0
                 done.append(found)
                 # After every detector: what is done is on disk, whatever happens to the next.
                 write_results(done, own, to)
@@ -127,7 +137,7 @@ def clear(workdir: Path) -> None:
     Anything else in it stays.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoints", "report", REPLICATES):
+    for name in ("checkpoints", "report", REPLICATES, PREPARED):
         shutil.rmtree(workdir / name, ignore_errors=True)
     for name in ("config.json", "train.jsonl", "results.json", SUBCLASSES):
         (workdir / name).unlink(missing_ok=True)

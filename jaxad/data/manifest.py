@@ -45,6 +45,8 @@ class Record(NamedTuple):
     """Folder that `path` and `mask` are relative to; "": the manifest's, as in every CSV file."""
     as_stored: bool = False
     """Whether the EXIF orientation of image and mask is passed over."""
+    prepared: str = ""
+    """Where image and mask are read instead, decoded and resized; see `jaxad.data.prepared`."""
 
     @property
     def is_good(self) -> bool:

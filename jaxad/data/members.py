@@ -104,13 +104,18 @@ def open_container(path: Path) -> Container:
       InputError: see `read_pickled_arrays`; a batch that does not hold images of 32 x 32 pixels
         and a label for each; a split that tfds can not read.
     """
-    split = _is_split(path)
     try:
-        stat = (path.with_name(_INFO) if split else path).stat()
+        stamp = container_stamp(path)
     except OSError as error:
         raise InputError(f"{path}: can not be read ({error.strerror})") from None
-    opened = _open_split if split else _open_batch
-    return opened(str(path), (stat.st_mtime_ns, stat.st_size))
+    opened = _open_split if _is_split(path) else _open_batch
+    return opened(str(path), stamp)
+
+
+def container_stamp(path: Path) -> tuple[int, int]:
+    """Time and size of the file that tells whether a container has changed; raises OSError."""
+    stat = (path.with_name(_INFO) if _is_split(path) else path).stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 def read_labels(path: Path) -> list[int]:

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from jaxad.data import prepared
 from jaxad.data.decode import decode_mask, read_image
 from jaxad.data.images import FILTERS, to_array
 from jaxad.data.manifest import Manifest, Record
@@ -60,7 +61,7 @@ def batches(
 
     Args:
       data: A manifest, or records whose paths are taken as they are. Only chosen records: select a
-        category and a split first.
+        category and a split first. Records that are `prepared` are read from there.
       image_size: `(H, W)`.
       batch_size: Images a batch, of this process.
       resample: A name in `images.FILTERS`.
@@ -68,7 +69,8 @@ def batches(
       repeat: Endless.
       workers: Processes that decode whole batches; 0: threads of this process. Worth it only where
         threads do not keep up: a worker takes seconds to start, since it imports the main module
-        (which needs its `if __name__ == "__main__"`).
+        (which needs its `if __name__ == "__main__"`). None if all records are prepared: threads
+        read these faster than pipes carry them.
       with_masks: Whether to read masks.
       subclasses: Names that `subclass` counts in; None: those of `data`, sorted. Give the same for
         training and test.
@@ -122,7 +124,7 @@ def batches(
     batched = functools.partial(
         _batched, batch_size=batch_size, stack=stack, drop_remainder=whole_shares
     )
-    if workers:
+    if workers and not all(record.prepared for record in records):
         # Workers take whole batches in turn, so the order is that of the threads below.
         _let_grain_read_its_flags()
         ds = batched(ds).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
@@ -167,18 +169,23 @@ def _load(
     if index >= len(records):
         return example
     record = records[index]
-    image = read_image(root, record)
-    example["image"] = to_array(image, size=image_size, resample=resample)
     example["label"] = np.int32(not record.is_good)
     example["subclass"] = np.int32(subclass_ids.get(record.subclass, -1))
     example["index"] = np.int32(index)
     example["_mask"] = np.bool_(True)
     if with_masks:
         example["has_mask"] = np.bool_(record.is_good or bool(record.mask))
-        if record.mask:
-            example["mask"] = decode_mask(
-                root, record, size=image_size, image_size=(image.height, image.width)
-            )
+    if record.prepared:
+        example["image"], mask = prepared.read(
+            record, size=image_size, resample=resample, with_mask=with_masks
+        )
+        return example | ({} if mask is None else {"mask": mask})
+    image = read_image(root, record)
+    example["image"] = to_array(image, size=image_size, resample=resample)
+    if with_masks and record.mask:
+        example["mask"] = decode_mask(
+            root, record, size=image_size, image_size=(image.height, image.width)
+        )
     return example
 
 

@@ -1,11 +1,20 @@
 """Exact image and pixel metrics in numpy, scipy and scikit-learn."""
 
 from jaxad.metrics.image import f1_max, image_metrics, presorted
-from jaxad.metrics.pixel import aupro, pixel_ap, pixel_auroc, pixel_metrics, pro_curve
+from jaxad.metrics.pixel import (
+    aupro,
+    pixel_ap,
+    pixel_auroc,
+    pixel_metrics,
+    pro_curve,
+    stream_metrics,
+)
 from jaxad.metrics.regions import Regions, label_regions
+from jaxad.metrics.stream import PixelStream
 from jaxad.metrics.summary import category_metrics, mean_metrics
 
 __all__ = [
+    "PixelStream",
     "Regions",
     "aupro",
     "category_metrics",
@@ -18,4 +27,5 @@ __all__ = [
     "pixel_metrics",
     "presorted",
     "pro_curve",
+    "stream_metrics",
 ]

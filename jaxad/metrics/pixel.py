@@ -1,10 +1,7 @@
 """Exact pixel metrics: AUROC, average precision and AUPRO over every distinct score, no bins.
 
-All three curves change their height only at scores of defective pixels. So the many normal pixels
-are sorted as plain numbers, the few defective ones carry their region along, and two binary
-searches give, for each distinct score of a defective pixel, how many normal pixels lie above it and
-how many reach it. Everything else is arithmetic on these counts (int64) and weights (float64); a
-float32 sum would stop counting at 2**24 pixels.
+Everything is arithmetic on the counts (int64) and weights (float64) of a `Ranking`; how that comes
+about, from one array or from a stream of batches, stands in `jaxad.metrics.stream`.
 
 Which images enter: all test images whose mask is known, the good ones included, with an empty mask.
 A defective image without a mask must be left out by the caller: its pixels are neither normal nor
@@ -14,27 +11,12 @@ defective.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxad.errors import InputError
-from jaxad.metrics.regions import Regions, label_regions
-
-
-class _Ranking(NamedTuple):
-    """What the metrics need of a dataset; `(K,)`, per distinct defective score, descending."""
-
-    defective: np.ndarray
-    """int64: defective pixels of exactly this score."""
-    overlap: np.ndarray
-    """float64: what they add to the per-region overlap, the sum of 1 / area of their regions."""
-    above: np.ndarray
-    """int64: normal pixels of a higher score."""
-    reached: np.ndarray
-    """int64: normal pixels of this score or a higher one."""
-    normal: int
-    """Normal pixels of the dataset."""
+from jaxad.metrics.regions import Regions
+from jaxad.metrics.stream import PixelStream, Ranking, rank_pixels
 
 
 def pixel_metrics(
@@ -60,9 +42,22 @@ def pixel_metrics(
         InputError: shapes differ, masks are not boolean, a score is not finite, a limit is not in
             (0, 1].
     """
+    stream = PixelStream(masks.size, maps.dtype)
+    stream.add(masks, maps, regions=regions)
+    return stream_metrics(stream, limits=limits)
+
+
+def stream_metrics(
+    stream: PixelStream, *, limits: Sequence[float] = (0.3,)
+) -> dict[str, float | None]:
+    """`pixel_metrics` of all images that the stream has taken, bit for bit; the stream ends here.
+
+    Raises:
+        InputError: a limit is not in (0, 1].
+    """
     for limit in limits:
         _check_limit(limit)
-    ranking = _rank(masks, maps, regions)
+    ranking = stream.rank()
     metrics: dict[str, float | None] = {"pixel_auroc": None, "pixel_ap": None}
     metrics.update({aupro_name(limit): None for limit in limits})
     if ranking is None:
@@ -85,7 +80,7 @@ def pixel_auroc(masks: np.ndarray, maps: np.ndarray) -> float | None:
 
     Arguments, None and errors as in `pixel_metrics`.
     """
-    ranking = _rank(masks, maps, None)
+    ranking = rank_pixels(masks, maps)
     return None if ranking is None else _auroc(ranking)
 
 
@@ -94,7 +89,7 @@ def pixel_ap(masks: np.ndarray, maps: np.ndarray) -> float | None:
 
     Arguments, None and errors as in `pixel_metrics`.
     """
-    ranking = _rank(masks, maps, None)
+    ranking = rank_pixels(masks, maps)
     return None if ranking is None else _average_precision(ranking)
 
 
@@ -111,7 +106,7 @@ def aupro(
     Arguments, None and errors as in `pixel_metrics`.
     """
     _check_limit(limit)
-    ranking = _rank(masks, maps, regions)
+    ranking = rank_pixels(masks, maps, regions=regions)
     return None if ranking is None else _area(*_pro_curve(ranking), limit)
 
 
@@ -129,7 +124,7 @@ def pro_curve(
     Raises:
         InputError: as `pixel_metrics`, and where no pixel is defective or none is normal.
     """
-    ranking = _rank(masks, maps, regions)
+    ranking = rank_pixels(masks, maps, regions=regions)
     if ranking is None:
         raise InputError("a PRO curve needs both normal and defective pixels")
     return _pro_curve(ranking)
@@ -140,50 +135,7 @@ def _check_limit(limit: float) -> None:
         raise InputError(f"the AUPRO limit is {limit}: it must lie in (0, 1]")
 
 
-def _rank(masks: np.ndarray, maps: np.ndarray, regions: Regions | None) -> _Ranking | None:
-    """Sort once; None where all pixels are of one kind."""
-    if masks.shape != maps.shape:
-        raise InputError(
-            f"masks have shape {masks.shape} and score maps {maps.shape}: resize the masks "
-            "(NEAREST) to the size of the maps"
-        )
-    if regions is None or masks.dtype != bool:  # label_regions refuses masks that are not boolean
-        regions = label_regions(masks)
-    if regions.labels.shape != masks.shape:
-        raise InputError(
-            f"regions were labelled for shape {regions.labels.shape}, masks have {masks.shape}"
-        )
-    finite = np.isfinite(maps)
-    if not finite.all():
-        image = int(np.argmin(finite.all(axis=(1, 2))))
-        raise InputError(
-            f"score map {image} holds NaN or infinity: scores must be finite "
-            "(did training diverge?)"
-        )
-
-    scores = maps[masks]
-    numbers = regions.labels[masks]
-    if regions.areas.sum() != len(scores) or not numbers.all():
-        raise InputError("regions were labelled for other masks than these: label them again")
-    normal = maps[~masks]
-    if not len(scores) or not len(normal):
-        return None
-    normal.sort()
-    order = np.argsort(scores)
-    scores = scores[order]
-    start = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
-    distinct = scores[start]
-    share = 1 / regions.areas[numbers[order] - 1]
-    return _Ranking(
-        defective=np.diff(np.append(start, len(scores)))[::-1],
-        overlap=np.add.reduceat(share, start)[::-1],
-        above=len(normal) - np.searchsorted(normal, distinct, side="right")[::-1],
-        reached=len(normal) - np.searchsorted(normal, distinct, side="left")[::-1],
-        normal=len(normal),
-    )
-
-
-def _auroc(ranking: _Ranking) -> float:
+def _auroc(ranking: Ranking) -> float:
     # Twice the number of (normal, defective) pairs in the wrong order, a tie counting one half: an
     # exact integer, as int64 holds it for up to four thousand million pixels.
     wrong = int(np.sum(ranking.defective * (ranking.above + ranking.reached)))
@@ -191,13 +143,13 @@ def _auroc(ranking: _Ranking) -> float:
     return (pairs - wrong) / pairs
 
 
-def _average_precision(ranking: _Ranking) -> float:
+def _average_precision(ranking: Ranking) -> float:
     found = np.cumsum(ranking.defective)
     precision = found / (found + ranking.reached)
     return float(np.sum(ranking.defective * precision) / found[-1])
 
 
-def _pro_curve(ranking: _Ranking) -> tuple[np.ndarray, np.ndarray]:
+def _pro_curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
     # At each distinct defective score the curve has moved right, level, past the normal pixels
     # above it, and then rises in one straight line over the group of equal scores.
     height = np.cumsum(ranking.overlap)

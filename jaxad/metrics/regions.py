@@ -24,8 +24,8 @@ class Regions(NamedTuple):
 def label_regions(masks: np.ndarray) -> Regions:
     """Number the connected components (8-connectivity) of every mask, image by image.
 
-    Regions depend on the masks only, so one call serves every detector and every epoch that is
-    scored on the same dataset. A region's area is its pixel count: holes do not belong to it.
+    Regions depend on the masks only, so one call serves every detector that is scored on the same
+    images. A region's area is its pixel count: holes do not belong to it.
 
     Args:
         masks: `(N, H, W)` bool, at the size of the score maps. A small region may vanish when a
@@ -35,11 +35,7 @@ def label_regions(masks: np.ndarray) -> Regions:
         InputError: the masks are not boolean or not of three axes. Grey levels are refused because
             each level would become a region of its own.
     """
-    if masks.dtype != bool or masks.ndim != 3:
-        raise InputError(
-            f"masks are {masks.dtype} of shape {masks.shape}: "
-            "they must be boolean (N, H, W); binarise them first, for example with mask > 0"
-        )
+    check_masks(masks)
     labels = np.zeros(masks.shape, np.int32)
     count = 0
     for image in np.flatnonzero(masks.any(axis=(1, 2))):
@@ -48,3 +44,12 @@ def label_regions(masks: np.ndarray) -> Regions:
         count += found
     areas = np.bincount(labels[masks], minlength=count + 1)[1:]
     return Regions(labels, areas.astype(np.int64))
+
+
+def check_masks(masks: np.ndarray) -> None:
+    """Refuse masks that are not boolean or not of three axes, as `label_regions` says."""
+    if masks.dtype != bool or masks.ndim != 3:
+        raise InputError(
+            f"masks are {masks.dtype} of shape {masks.shape}: "
+            "they must be boolean (N, H, W); binarise them first, for example with mask > 0"
+        )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxad.metrics.image import image_metrics
-from jaxad.metrics.pixel import aupro_name, pixel_metrics
-from jaxad.metrics.regions import Regions
 
 COUNTS = ("n_train", "n_test")
 """Keys of a category's block that are counts and not metrics."""
@@ -21,37 +19,25 @@ CategoryMetrics = dict[str, float | int | None]
 def category_metrics(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
-    masks: np.ndarray | None,
-    maps: np.ndarray | None,
+    pixel: Mapping[str, float | None],
     *,
     n_train: int,
-    limits: Sequence[float] = (0.3,),
-    regions: Regions | None = None,
 ) -> CategoryMetrics:
     """All metrics of one category, in the key order of results.json.
 
     Args:
         labels: `(N,)` 0 (good) or 1 (defective), of every test image.
         scores: `(N,)` image scores.
-        masks: `(M, H, W)` bool of the test images whose mask is known (a good image's is empty;
-            a defective image without a mask is left out by the caller, so M may be below N), or
-            None where the dataset has no masks.
-        maps: `(M, H, W)` float32 score maps of the same images as `masks`, or None.
+        pixel: `pixel_metrics` or `stream_metrics` of the test images whose mask is known (a good
+            image's is empty; a defective image without a mask is left out by the caller).
         n_train: training images of the category.
-        limits: see `pixel_metrics`.
-        regions: see `pixel_metrics`.
 
     Returns:
         Image metrics, pixel metrics, "n_train", "n_test"; None where a metric is undefined.
 
     Raises:
-        InputError: as `image_metrics` and `pixel_metrics`.
+        InputError: as `image_metrics`.
     """
-    pixel: dict[str, float | None]
-    if masks is None or maps is None:
-        pixel = dict.fromkeys(("pixel_auroc", "pixel_ap", *map(aupro_name, limits)))
-    else:
-        pixel = pixel_metrics(masks, maps, limits=limits, regions=regions)
     return {
         **image_metrics(labels, scores),
         **pixel,

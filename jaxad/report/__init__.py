@@ -2,14 +2,14 @@
 
 from jaxad.report.html import write_report
 from jaxad.report.table import format_table
-from jaxad.report.view import CategoryView, Example, Selection, select_examples, view_category
+from jaxad.report.view import CategoryView, Example, Selection, ViewStream, select_examples
 
 __all__ = [
     "CategoryView",
     "Example",
     "Selection",
+    "ViewStream",
     "format_table",
     "select_examples",
-    "view_category",
     "write_report",
 ]

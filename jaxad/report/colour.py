@@ -26,6 +26,21 @@ OUTLINE = np.array([0, 229, 255], np.uint8)
 _SAMPLES = 4_000_000  # pixels looked at for a percentile
 
 
+def colour_sample(maps: np.ndarray, *, images: int) -> np.ndarray:
+    """Draw from some of a category's score maps what `colour_range` looks at.
+
+    Args:
+        maps: `(B, H, W)` score maps.
+        images: photos of the category in all.
+
+    Returns:
+        `(B, S)`, of its own memory; about 4 million pixels from all photos together.
+    """
+    # An odd step walks through all columns of maps whose width is a power of two.
+    step = images * maps[:1].size // _SAMPLES | 1
+    return maps.reshape(len(maps), -1)[:, ::step].copy()
+
+
 def colour_range(maps: np.ndarray, labels: npt.ArrayLike) -> tuple[float, float]:
     """The scores at the two ends of a category's colours.
 
@@ -33,7 +48,7 @@ def colour_range(maps: np.ndarray, labels: npt.ArrayLike) -> tuple[float, float]
     every good photo would glow like a defect.
 
     Args:
-        maps: `(N, H, W)` float32 score maps of all test photos.
+        maps: `(N, H, W)` float32 score maps of all test photos, or their `colour_sample`, `(N, S)`.
         labels: `(N,)` 0 or 1.
 
     Returns:
@@ -47,7 +62,6 @@ def colour_range(maps: np.ndarray, labels: npt.ArrayLike) -> tuple[float, float]
 def _percentile(maps: np.ndarray, percent: float) -> float:
     if not maps.size:
         return 0.0
-    # An odd step walks through all columns of maps whose width is a power of two.
     step = maps.size // _SAMPLES | 1
     return float(np.percentile(maps.reshape(-1)[::step], percent))
 

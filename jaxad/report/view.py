@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxad.report.colour import colour_range
+from jaxad.report.colour import colour_range, colour_sample
 
 
 class Example(NamedTuple):
@@ -74,36 +74,69 @@ def select_examples(labels: npt.ArrayLike, scores: npt.ArrayLike, n: int = 6) ->
     return Selection(defective[:top], defective[len(defective) - bottom :][::-1], normal[:n])
 
 
-def view_category(
-    names: Sequence[str],
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    maps: np.ndarray,
-    *,
-    load: Callable[[int], np.ndarray],
-    masks: np.ndarray | None = None,
-    has_mask: npt.ArrayLike | None = None,
-    n: int = 6,
-) -> CategoryView:
-    """Gather what a report shows of one category; only the chosen photos are loaded.
+class ViewStream:
+    """Gathers what a report shows of one category while its photos are scored, batch by batch.
 
-    Args:
-        names: N file names as the page shows them.
-        labels: `(N,)` 0 or 1.
-        scores: `(N,)` image scores.
-        maps: `(N, h, w)` float32 score maps.
-        load: `load(i)` gives test photo i, `(H, W, 3)` uint8 RGB.
-        masks: `(N, h, w)` bool, or None where the dataset has none.
-        has_mask: `(N,)` bool, False where the mask is unknown; None: all are known.
-        n: the most photos in each of the three lists.
+    Of photos, maps and masks only those are kept that may still be shown, at most 3 n, and a sample
+    of the scores.
     """
-    truth, values = np.asarray(labels).astype(int), np.asarray(scores)
-    known = np.ones(len(truth), bool) if has_mask is None else np.asarray(has_mask, bool)
 
-    def example(i: int) -> Example:
-        mask = masks[i] if masks is not None and known[i] else None
-        return Example(names[i], int(truth[i]), load(i), maps[i], mask, float(values[i]))
+    def __init__(self, names: Sequence[str], labels: npt.ArrayLike, *, n: int = 6) -> None:
+        """Begin with what is known before any score.
 
-    chosen = select_examples(truth, values, n)
-    defects, missed, normal = ([example(int(i)) for i in indices] for indices in chosen)
-    return CategoryView(truth, values, defects, missed, normal, colour_range(maps, truth))
+        Args:
+            names: N file names as the page shows them.
+            labels: `(N,)` 0 or 1.
+            n: the most photos in each of the three lists.
+        """
+        self._names, self._labels, self._n = names, np.asarray(labels).astype(int), n
+        self._scores = np.empty(0)
+        self._kept: dict[int, Example] = {}
+        self._sample: list[np.ndarray] = []
+
+    def add(
+        self,
+        images: np.ndarray,
+        scores: npt.ArrayLike,
+        maps: np.ndarray,
+        masks: Sequence[np.ndarray | None] | np.ndarray,
+    ) -> None:
+        """Take the next photos, in the order of the names.
+
+        Args:
+            images: `(B, H, W, 3)` uint8 RGB.
+            scores: `(B,)` image scores.
+            maps: `(B, h, w)` float32 score maps.
+            masks: `(B, h, w)` bool, or a list with None where a mask is unknown.
+        """
+        done = len(self._scores)
+        self._scores = np.append(self._scores, np.asarray(scores, np.float64))
+        self._sample.append(colour_sample(maps, images=len(self._names)))
+
+        def example(i: int) -> Example:
+            mask = masks[i - done]
+            return Example(
+                self._names[i],
+                int(self._labels[i]),
+                images[i - done].copy(),  # a view would keep the whole batch
+                maps[i - done].copy(),
+                None if mask is None else mask.copy(),
+                float(self._scores[i]),
+            )
+
+        # Who is not among the extremes of those seen so far is not among those of all.
+        seen = np.array([*sorted(self._kept), *range(done, len(self._scores))], int)
+        chosen = select_examples(self._labels[seen], self._scores[seen], self._n)
+        self._kept = {
+            i: self._kept.get(i) or example(i) for i in seen[np.concatenate(chosen)].tolist()
+        }
+
+    def view(self) -> CategoryView:
+        """What the report shows, once all photos have come."""
+        labels, scores = self._labels[: len(self._scores)], self._scores
+        defects, missed, normal = (
+            [self._kept[i] for i in indices.tolist()]
+            for indices in select_examples(labels, scores, self._n)
+        )
+        sample = np.concatenate(self._sample or [np.empty((0, 1), np.float32)])
+        return CategoryView(labels, scores, defects, missed, normal, colour_range(sample, labels))

@@ -77,6 +77,7 @@ record = st.builds(
     text,
     st.just(""),  # what only layouts say
     st.just(False),
+    st.just(""),  # what no data set says
 )
 
 

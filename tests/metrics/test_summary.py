@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxad.metrics import category_metrics, mean_metrics
+from jaxad.metrics import PixelStream, category_metrics, mean_metrics, pixel_metrics, stream_metrics
 
 LABELS = [0, 1, 1]
 SCORES = np.array([0.1, 0.9, 0.5], np.float32)
@@ -20,13 +20,15 @@ KEYS = [
 def test_block_of_results_json() -> None:
     masks = np.zeros((3, 4, 4), bool)
     masks[1:, 0, 0] = True
-    found = category_metrics(LABELS, SCORES, masks, masks.astype(np.float32), n_train=7)
+    pixel = pixel_metrics(masks, masks.astype(np.float32))
+    found = category_metrics(LABELS, SCORES, pixel, n_train=7)
     assert list(found) == KEYS
     assert found == {**dict.fromkeys(KEYS[:6], 1.0), "n_train": 7, "n_test": 3}
 
 
 def test_without_masks_pixel_metrics_are_none() -> None:
-    found = category_metrics(LABELS, SCORES, None, None, n_train=1, limits=(0.3, 0.05))
+    pixel = stream_metrics(PixelStream(48), limits=(0.3, 0.05))
+    found = category_metrics(LABELS, SCORES, pixel, n_train=1)
     assert [*found] == [*KEYS[:6], "aupro_0.05", *KEYS[6:]]
     assert all(found[key] is None for key in ("pixel_auroc", "pixel_ap", "aupro_0.30"))
     assert found["image_auroc"] == 1.0
@@ -35,7 +37,8 @@ def test_without_masks_pixel_metrics_are_none() -> None:
 def test_images_without_a_known_mask_count_at_image_level_only() -> None:
     masks = np.zeros((2, 4, 4), bool)  # the third photo's mask is unknown
     masks[1, 0, 0] = True
-    found = category_metrics(LABELS, SCORES, masks, 1.0 - masks.astype(np.float32), n_train=1)
+    pixel = pixel_metrics(masks, 1 - masks.astype(np.float32))
+    found = category_metrics(LABELS, SCORES, pixel, n_train=1)
     assert found["n_test"] == 3
     assert found["pixel_auroc"] == 0.0
 

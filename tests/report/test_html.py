@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxad.metrics import category_metrics, mean_metrics
-from jaxad.report import CategoryView, Example, view_category, write_report
+from jaxad.metrics import category_metrics, mean_metrics, pixel_metrics
+from jaxad.report import CategoryView, Example, ViewStream, write_report
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline", "polygon"}
 
@@ -63,11 +63,11 @@ def category(
     maps = (rng.random(masks.shape) + masks).astype(np.float32)
     photos = rng.integers(0, 256, (count, *size, 3)).astype(np.uint8)
     scores = maps.max(axis=(1, 2))
-    known = masks if masked else None
-    metrics = category_metrics(labels, scores, known, maps if masked else None, n_train=5)
-    names = [f"photo {i}.png" for i in range(count)]
-    view = view_category(names, labels, scores, maps, load=photos.__getitem__, masks=known, n=n)
-    return metrics, view  # fmt: skip
+    known = slice(None if masked else 0)
+    pixel = pixel_metrics(masks[known], maps[known])
+    stream = ViewStream([f"photo {i}.png" for i in range(count)], labels, n=n)
+    stream.add(photos, scores, maps, masks if masked else [None] * count)
+    return category_metrics(labels, scores, pixel, n_train=5), stream.view()
 
 
 def results_of(categories: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,12 @@
+import tracemalloc
+
 import hypothesis
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
-from jaxad.report import select_examples, view_category
+from jaxad.report import ViewStream, select_examples
+from jaxad.report.colour import colour_range
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0, 8.0])), max_size=40
@@ -35,32 +39,73 @@ def test_equal_scores_keep_the_order_of_the_test_set() -> None:
     assert found.defects.tolist() == [3, 4]
 
 
-def test_only_the_chosen_photos_are_loaded() -> None:
+def photos(count: int, size: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, maps and masks that can be told apart."""
+    rng = np.random.default_rng(0)
+    images = np.broadcast_to(np.arange(count)[:, None, None, None], (count, size, size, 3))
+    maps = rng.normal(size=(count, size, size)).astype(np.float32)
+    return images.astype(np.uint8), maps, rng.random(maps.shape) < 0.1
+
+
+def test_a_view_shows_the_chosen_photos() -> None:
     labels, scores = [0, 1, 1, 1, 0], [0.5, 0.1, 0.9, 0.4, 0.2]
-    loaded: list[int] = []
-
-    def load(i: int) -> np.ndarray:
-        loaded.append(i)
-        return np.full((8, 8, 3), i, np.uint8)
-
-    maps = np.random.default_rng(0).normal(size=(5, 8, 8)).astype(np.float32)
-    masks = np.zeros((5, 8, 8), bool)
-    view = view_category(
-        list("abcde"),
-        labels,
-        scores,
-        maps,
-        load=load,
-        masks=masks,
-        has_mask=[True, False, True, True, True],
-        n=1,
-    )
-    assert sorted(loaded) == [0, 1, 2]
+    images, maps, masks = photos(5)
+    stream = ViewStream(list("abcde"), labels, n=1)
+    stream.add(images, scores, maps, [masks[0], None, *masks[2:]])
+    view = stream.view()
     assert [e.name for e in (*view.defects, *view.missed, *view.normal)] == ["c", "b", "a"]
     assert view.defects[0].score == 0.9
-    assert view.defects[0].image[0, 0, 0] == 2
+    assert view.defects[0].label == 1
+    assert view.normal[0].label == 0
+    np.testing.assert_array_equal(view.defects[0].image, images[2])
     np.testing.assert_array_equal(view.defects[0].map, maps[2])
-    assert view.defects[0].mask is not None
+    np.testing.assert_array_equal(view.defects[0].mask, masks[2])
     assert view.missed[0].mask is None  # known to be unknown
     assert view.labels.tolist() == labels
-    assert view.colours[0] < view.colours[1]
+    assert view.scores.tolist() == scores
+    assert view.colours == colour_range(maps, labels)
+
+
+@hypothesis.given(rows, st.integers(0, 4), st.integers(1, 7))
+@hypothesis.settings(max_examples=150, deadline=None)
+def test_batches_of_any_size_show_the_same(
+    rows: list[tuple[int, float]], n: int, size: int
+) -> None:
+    labels = np.array([label for label, _ in rows], int)
+    scores = np.array([score for _, score in rows], float)
+    names = [str(i) for i in range(len(rows))]
+    images, maps, masks = photos(len(rows), 4)
+    stream = ViewStream(names, labels, n=n)
+    for i in range(0, len(rows), size):
+        part = slice(i, i + size)
+        stream.add(images[part], scores[part], maps[part], masks[part])
+    view, chosen = stream.view(), select_examples(labels, scores, n)
+    for shown, indices in zip((view.defects, view.missed, view.normal), chosen):
+        assert [example.name for example in shown] == [names[i] for i in indices]
+        for example, i in zip(shown, indices):
+            assert (example.label, example.score) == (labels[i], scores[i])
+            np.testing.assert_array_equal(example.image, images[i])
+            np.testing.assert_array_equal(example.map, maps[i])
+            np.testing.assert_array_equal(example.mask, masks[i])
+    assert view.scores.tolist() == scores.tolist()
+    assert view.colours == colour_range(maps, labels)
+
+
+def test_what_is_not_shown_is_not_kept() -> None:
+    """The memory of a long test set: few photos of their own memory, a sample of the scores."""
+    images, maps, masks = photos(1, 512)
+    count, batch = 600, 20
+    labels = np.arange(count) % 2
+    rng = np.random.default_rng(1)
+    stream = ViewStream([""] * count, labels, n=2)
+    tracemalloc.start()
+    for _ in range(0, count, batch):
+        every = [np.broadcast_to(x, (batch, *x.shape[1:])) for x in (images, maps, masks)]
+        stream.add(every[0], rng.random(batch), *every[1:])
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    shown = 6 * 512 * 512 * (3 + 4 + 1)
+    assert held < shown + 4 * 4_200_000 + 1e6  # 600 maps would be 630 MB
+    view = stream.view()
+    assert len(view.defects) == len(view.missed) == len(view.normal) == 2
+    assert view.colours == pytest.approx(colour_range(maps, [0]), rel=0.1)

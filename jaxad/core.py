@@ -93,8 +93,10 @@ class Backbone:
 
     def features(self, variables: Variables, images: Array) -> Features:
         """Map `(B, H, W, 3)` uint8 RGB images to their feature maps, preprocessing included."""
-        features: Features = self.module.apply(variables, self.preprocess(images))
-        return features
+        x = self.preprocess(images)
+        dtype = jax.tree.leaves(variables["params"])[0].dtype
+        features: Features = self.module.apply(variables, x.astype(dtype))
+        return {name: value.astype(jnp.float32) for name, value in features.items()}
 
 
 class Aux(NamedTuple):
@@ -119,3 +121,6 @@ class Method(NamedTuple):
     finalize: Callable[[Variables, Iterable[Any]], Variables] | None = None
     """`finalize(variables, batches)`: statistics from a pass over the training images, in pairs
     `(features, batch)` as `loss` takes them."""
+    prepare: Callable[[Variables], Variables] | None = None
+    """`prepare(variables)`: a form of them that gives equal scores faster, and serves `score` alone
+    (BatchNorm folded, linear layers merged)."""

@@ -18,10 +18,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.backbones.architectures import ARCHITECTURES, Architecture, Variant, architecture
-from jaxad.backbones.fold import fold_batch_norm
 from jaxad.backbones.layers import he_fan_out_std
 from jaxad.backbones.weight_file import SUFFIX, Metadata, check_values, few, read, sha256, write
 from jaxad.core import Array, Backbone, InputError, Preprocess, Variables
+from jaxad.ops.fold import fold_batch_norm
 
 __all__ = [
     "Metadata",

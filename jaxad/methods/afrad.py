@@ -62,7 +62,8 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map `(..., d)` to `(..., d)`."""
         d = x.shape[-1]
-        y = nn.Dense(self.ratio * d, name="expand")(nn.LayerNorm(epsilon=1e-6, name="norm")(x))
+        norm = nn.LayerNorm(epsilon=1e-6, name="norm")  # in float32, as are its parameters
+        y = nn.Dense(self.ratio * d, name="expand")(norm(x.astype(jnp.float32)).astype(x.dtype))
         return x + nn.Dense(d, name="project")(nn.gelu(y, approximate=True))
 
 
@@ -355,7 +356,9 @@ def afrad(
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         S = inputs(features)
         F_ori, grid_size = original(S)
-        F_rec = network(F_ori.shape[-1]).apply(variables, S, grid_size)
+        dtype = variables["params"]["output"]["kernel"].dtype
+        given = [x.astype(dtype) for x in S]
+        F_rec = network(F_ori.shape[-1]).apply(variables, given, grid_size).astype(F_ori.dtype)
         M = jnp.sqrt(jnp.sum(jnp.square(F_rec - F_ori), axis=-1))  # Eq. 14
         M = resize_map(M, size=size, align_corners=True)
         if not pooling:

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
+from jaxad.ops.chunk import by_position
+from jaxad.ops.fold import fold_batch_norm
 from jaxad.ops.layers import BatchNorm, Linear
 from jaxad.ops.normalise import l2_normalise
 from jaxad.ops.pool import top_share_mean
@@ -167,21 +169,21 @@ def pfm(
         )
 
     def of_level(variables: Variables, level: PairLevel) -> Variables:
-        return {name: variables[name][level.name] for name in ("params", "batch_stats")}
+        return {name: tree[level.name] for name, tree in variables.items() if level.name in tree}
 
     def squared_errors(
-        level: PairLevel, variables: Variables, features: Features, *, train: bool
+        level: PairLevel, variables: Variables, source: Array, target: Array, *, train: bool
     ) -> tuple[list[Array], Variables]:
         """Squared error of each direction, `(..., c_T)` and `(..., c_S)`, and new statistics."""
-        _check_pair(level, features)
-        F_S, F_T = l2_normalise(features[level.source]), l2_normalise(features[level.target])
-        (F_MS, F_MT), updates = networks(level, features).apply(
+        F_S, F_T = l2_normalise(source), l2_normalise(target)
+        nets = networks(level, {level.source: source, level.target: target})
+        (F_MS, F_MT), updates = nets.apply(
             of_level(variables, level), F_S, F_T, train=train, mutable=["batch_stats"]
         )
         pairs = [(F_MS, F_T)] + ([(F_MT, F_S)] if F_MT is not None else [])
         if normalise_output:
-            pairs = [(l2_normalise(mapped), true) for mapped, true in pairs]
-        return [jnp.square(mapped - true) for mapped, true in pairs], updates
+            pairs = [(l2_normalise(mapped.astype(true.dtype)), true) for mapped, true in pairs]
+        return [jnp.square(mapped.astype(true.dtype) - true) for mapped, true in pairs], updates
 
     def init(rng: Array, features: Features) -> Variables:
         variables: Variables = {"params": {}, "batch_stats": {}}
@@ -207,7 +209,9 @@ def pfm(
         losses: dict[str, Array] = {}
         statistics = {}
         for level in levels:
-            errors, updates = squared_errors(level, variables, features, train=True)
+            _check_pair(level, features)
+            maps = features[level.source], features[level.target]
+            errors, updates = squared_errors(level, variables, *maps, train=True)
             losses[level.name] = jnp.sum(jnp.stack([jnp.mean(error) for error in errors]))
             statistics[level.name] = updates["batch_stats"]
         one = jnp.ones(())
@@ -217,9 +221,14 @@ def pfm(
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         resized = []
         for level in levels:
-            errors, _ = squared_errors(level, variables, features, train=False)
+            _check_pair(level, features)
+
+            def anomaly(source: Array, target: Array, level: PairLevel = level) -> Array:
+                errors, _ = squared_errors(level, variables, source, target, train=False)
+                return jnp.mean(jnp.stack([jnp.sum(e, axis=-1) for e in errors]), axis=0)
+
             # AS^k, (B, h, w): Eq. 8 one-way, Eq. 13 and 14 both ways
-            AS = jnp.mean(jnp.stack([jnp.sum(e, axis=-1) for e in errors]), axis=0)
+            AS = by_position(anomaly, features[level.source], features[level.target])
             resized.append(resize_map(AS, size=size, sigma=smoothing))
         final = jnp.mean(jnp.stack(resized), axis=0)  # Eq. 15
         return Scores(final, top_share_mean(final, top_share))
@@ -239,4 +248,7 @@ def pfm(
 
         return optax.multi_transform({level.name: chain(level) for level in levels}, labels)
 
-    return Method(init, loss, score, optimizer)
+    def prepare(variables: Variables) -> Variables:
+        return fold_batch_norm(variables, BatchNorm.epsilon)
+
+    return Method(init, loss, score, optimizer, prepare=prepare)

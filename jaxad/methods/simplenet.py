@@ -93,7 +93,7 @@ def patch_features(features: Features, names: Sequence[str], *, width: int) -> A
     parts = []
     for x in maps:
         kernel, groups = aggregation_kernel(x.shape[-1], width=width, levels=len(names))
-        y = convolve(x, jnp.asarray(kernel), stride=1, padding="SAME", groups=groups)
+        y = convolve(x, jnp.asarray(kernel, x.dtype), stride=1, padding="SAME", groups=groups)
         parts.append(resize(y, size=(h, w)))
     return jnp.concatenate(parts, axis=-1)
 
@@ -112,13 +112,31 @@ class Expert(nn.Module):
         pass BatchNorm as one batch, as in the reference.
         """
         train, count = noise is not None, len(x)
-        x = Linear(x.shape[-1], xavier=True, name="adaptor")(x)
+        if self.is_initializing() or self.has_variable("params", "adaptor"):  # not merged
+            x = Linear(x.shape[-1], xavier=True, name="adaptor")(x)
         if noise is not None:
             x = jnp.concatenate([x, x + noise])
         x = Linear(self.hidden, xavier=True, name="enter")(x)
         x = BatchNorm(axis_name=self.axis_name, name="norm")(x, train=train)
         x = Linear(1, xavier=True, use_bias=False, name="leave")(nn.leaky_relu(x, 0.2))[..., 0]
         return x[:count], x[count:] if train else None
+
+
+def merge(variables: Variables) -> Variables:
+    """Merge an expert's adaptor, first layer and BatchNorm, which are all linear, into that layer.
+
+    Takes the variables of one `Expert`, or of several on a leading axis, and returns them in a form
+    that scores alike, with two fifths of the work. Computed on the host in float64.
+    """
+    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(variables))
+    adaptor, enter, norm = (exact["params"][name] for name in ("adaptor", "enter", "norm"))
+    stats = exact["batch_stats"]["norm"]
+    gain = norm["scale"] / np.sqrt(stats["var"] + BatchNorm.epsilon)
+    kernel = adaptor["kernel"] @ enter["kernel"] * gain[..., None, :]
+    bias = (adaptor["bias"][..., None, :] @ enter["kernel"])[..., 0, :] + enter["bias"]
+    bias = (bias - stats["mean"]) * gain + norm["bias"]
+    enter = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    return {"params": {"enter": enter, "leave": variables["params"]["leave"]}}
 
 
 def margin_loss(true: Array, fake: Array, *, margin: float) -> tuple[Array, Array]:
@@ -195,7 +213,7 @@ def simplenet(
         return losses[0] + losses[1], Aux(dict(updates), metrics)
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        grid = -expert.apply(variables, patches(features))[0]
+        grid = -expert.apply(variables, patches(features))[0].astype(jnp.float32)
         return Scores(resize_map(grid, size=size, sigma=smoothing), jnp.max(grid, axis=(1, 2)))
 
     def optimizer(steps: int) -> optax.GradientTransformation:
@@ -204,4 +222,4 @@ def simplenet(
             *learning_rates, adaptor_decay=weight_decays[0], discriminator_decay=weight_decays[1]
         )
 
-    return Method(init, loss, score, optimizer)
+    return Method(init, loss, score, optimizer, prepare=merge)

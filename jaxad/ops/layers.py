@@ -13,7 +13,8 @@ class BatchNorm(nn.Module):
     """BatchNorm over all axes but the last, as torch's `BatchNorm1d` / `BatchNorm2d`.
 
     It normalises by the biased variance and, unlike linen's, keeps the unbiased one as running
-    statistic. With `axis_name` the statistics span all devices of that mapped axis.
+    statistic. With `axis_name` the statistics span all devices of that mapped axis. Without
+    variables (`jaxad.ops.fold` took them into the layer before) it does nothing.
     """
 
     momentum: float = 0.1
@@ -25,6 +26,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Normalise `(..., C)`."""
         channels = x.shape[-1]
+        if not (train or self.is_initializing() or self.has_variable("params", "scale")):
+            return x
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -75,7 +78,8 @@ class Linear(nn.Module):
             return jax.random.uniform(rng, shape, minval=-bound, maxval=bound)
 
         draw = nn.initializers.xavier_normal() if self.xavier else uniform
-        y = jnp.dot(x, self.param("kernel", draw, (x.shape[-1], self.features)))
+        kernel = self.param("kernel", draw, (x.shape[-1], self.features))
+        y = jnp.dot(x.astype(kernel.dtype), kernel)
         if not self.use_bias:
             return y
         bias = self.param("bias", uniform, (self.features,))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxad.backbones.fold import fold_batch_norm
 from jaxad.backbones.layers import ConvNorm
+from jaxad.ops.fold import fold_batch_norm
 
 
 def random_norm(random, channels, *, bias):

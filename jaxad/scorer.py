@@ -1,0 +1,82 @@
+"""Scoring at full speed: variables prepared once, one program compiled ahead of time.
+
+The program is `Detector.score` itself. What makes it fast stands where it belongs: how operations
+are put to XLA in `jaxad.ops` (`convolve`, `chunk`), what can be computed before the first image in
+`Detector.prepare`, how XLA compiles here. benchmarks/NOTES.md says what was tried and what it gave.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxad.core import Scores, Variables
+from jaxad.detector import Detector
+
+_FUSE = "LIBRARY_FUSION_TYPE_"
+CPU_OPTIONS: dict[str, str | bool] = {
+    "xla_cpu_experimental_ynn_fusion_type": ",".join(
+        _FUSE + kind for kind in ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "ELTWISE")
+    )
+}
+"""XLA's defaults and bias, ReLU and sums in one pass with the products before them."""
+
+
+class Scorer(NamedTuple):
+    """A detector compiled for batches of one shape on one device."""
+
+    score: Callable[[Any], Scores]
+    """Maps `(B, H, W, 3)` uint8, on the host or on the device, to scores; does not wait."""
+    gflop: float | None
+    """Floating-point operations of one image, 1e9, of the plain program (`Detector.cost`)."""
+    compile_seconds: float
+
+
+def make_scorer(
+    detector: Detector,
+    variables: Variables,
+    *,
+    batch_size: int,
+    size: tuple[int, int],
+    dtype: str = "float32",
+) -> Scorer:
+    """Compile `detector.score` for `batch_size` images of `size = (H, W)`.
+
+    Args:
+        detector: What scores.
+        variables: Its variables, as trained.
+        batch_size: B.
+        size: (H, W).
+        dtype: Of weights and features, "float32" or "bfloat16"; score maths are float32.
+    """
+    start = time.monotonic()
+    cpu = jax.default_backend() == "cpu"
+    images = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
+    prepared = detector.prepare(variables, dtype=dtype)
+    compiled = (
+        jax.jit(detector.score)
+        .lower(prepared, images)
+        .compile(compiler_options=dict(CPU_OPTIONS) if cpu else None)
+    )
+    seconds = time.monotonic() - start
+    gflop = detector.cost(variables["backbones"], size=size).gflop
+    return Scorer(lambda images: compiled(prepared, jnp.asarray(images)), gflop, seconds)
+
+
+def stream(scorer: Scorer, batches: Iterable[Any]) -> Iterator[Scores]:
+    """Score batches of images from the host; yields scores on the host.
+
+    The next batch is copied and started before the last one is waited for.
+    """
+    waiting: Scores | None = None
+    for images in batches:
+        started = scorer.score(jax.device_put(images))
+        if waiting is not None:
+            yield jax.device_get(waiting)
+        waiting = started
+    if waiting is not None:
+        yield jax.device_get(waiting)

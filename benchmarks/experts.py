@@ -11,9 +11,7 @@ expert on every image and then picks. Training: `stacked` is one batched matmul 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.measure import machine
 from jaxad.methods.adapted_moe import experts
 from jaxad.methods.simplenet import Expert, simplenet
 
@@ -85,6 +84,11 @@ def medians(forms: dict[str, Form], *args: Any, pairs: int) -> dict[str, float]:
     return {name: round(1e3 * statistics.median(each), 2) for name, each in seconds.items()}
 
 
+def in_ms(found: dict[str, float]) -> dict[str, float]:
+    """Name the unit in the keys of a row."""
+    return {f"{name}_ms": each for name, each in found.items()}
+
+
 def main() -> None:
     """Time all forms at two widths."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -101,17 +105,17 @@ def main() -> None:
             x = jax.random.normal(rng, (batch, 32, 32, width))
             index = jnp.arange(batch) % count
             found = medians(scoring(expert, count), alone, x, index, pairs=args.pairs)
-            rows.append({"what": "score", "width": width, "n": count, "batch": batch, **found})
+            rows.append(
+                {"what": "score", "width": width, "n": count, "batch": batch, **in_ms(found)}
+            )
         x = jax.random.normal(rng, (512 * count, width))
         found = medians(training(expert, count), variables, x, rng, pairs=args.pairs)
-        rows.append({"what": "train", "width": width, "n": count, "batch": len(x), **found})
+        rows.append({"what": "train", "width": width, "n": count, "batch": len(x), **in_ms(found)})
     for row in rows:
         print(row)
     if args.json:
-        device = jax.local_devices()[0].device_kind
-        about = {"date": datetime.date.today().isoformat(), "device": device}
-        about |= {"jax": jax.__version__, "cores": os.cpu_count()}
-        args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        results = {"benchmark": "experts", "machine": machine(), "rows": rows}
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,190 @@
+"""Draw what `benchmarks.fps` measured: frames per second over batch, and the roofline.
+
+    python -m benchmarks.plots FILE --out PNG
+
+FILE is the JSON of `fps` or of `run_all`. Left: images on the device, one line for each detector.
+Right: arithmetic done per second over operations per byte moved, below what the machine was
+measured to do: a sloping roof where memory limits, a level one where arithmetic does. The bytes are
+those that convolutions and matrix products read and write (`benchmarks.work`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.compare import read
+from jaxad.errors import InputError
+
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#444444", "#e69f00"),
+    "#7b3fb5",
+)
+"""Okabe and Ito's, which most colour-blind people can tell apart, and three more."""
+FINE = 3
+"""Drawn so many times larger, then reduced: PIL's lines have hard edges."""
+WIDTH, HEIGHT, PANEL = 1240, 500, 430
+LEFT, TOP, BOTTOM = 75, 45, 440
+DTYPE_WIDTHS = {"float32": 2, "bfloat16": 5}
+Point = tuple[float, float]
+
+
+class Axes(NamedTuple):
+    """A panel with logarithmic axes: `left` in pixels, ranges in units of what is drawn."""
+
+    draw: ImageDraw.ImageDraw
+    left: int
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def place(self, point: Point) -> Point:
+        """Pixels of a point."""
+
+        def share(value: float, ends: tuple[float, float]) -> float:
+            return math.log(value / ends[0]) / math.log(ends[1] / ends[0])
+
+        x, y = share(point[0], self.x), share(point[1], self.y)
+        return FINE * (self.left + x * PANEL), FINE * (BOTTOM - y * (BOTTOM - TOP))
+
+    def line(self, points: Sequence[Point], colour: str, width: int) -> None:
+        """Connect points."""
+        placed = [self.place(p) for p in points]
+        self.draw.line(placed, fill=colour, width=FINE * width // 2, joint="curve")
+
+    def dot(self, point: Point, colour: str, size: float) -> None:
+        """Mark a point."""
+        x, y = self.place(point)
+        self.draw.ellipse(
+            [x - FINE * size, y - FINE * size, x + FINE * size, y + FINE * size], colour
+        )
+
+    def text(self, x: float, y: float, text: str, anchor: str = "lm", colour: str = "#222") -> None:
+        """Write at pixels."""
+        font = ImageFont.load_default(FINE * 12)
+        self.draw.text((FINE * x, FINE * y), text, fill=colour, font=font, anchor=anchor)
+
+    def frame(self, title: str, x: str, y: str, ticks: Sequence[float]) -> None:
+        """Draw axes, powers of ten and the given ticks, and what they mean."""
+        for value in ticks:
+            px, _ = self.place((value, self.y[0]))
+            self.line([(value, self.y[0]), (value, self.y[1])], "#ddd", 2)
+            self.text(px / FINE, BOTTOM + 12, f"{value:g}", "mm")
+        for value in powers(self.y, 10):
+            _, py = self.place((self.x[0], value))
+            self.line([(self.x[0], value), (self.x[1], value)], "#ddd", 2)
+            self.text(self.left - 8, py / FINE, f"{value:,.10g}", "rm")
+        self.text(self.left, TOP - 25, f"{title}   ({y})")
+        self.text(self.left + PANEL / 2, BOTTOM + 35, x, "mm")
+
+
+def powers(ends: tuple[float, float], base: int) -> list[float]:
+    """The powers of `base` within a range, and its ends' included."""
+    low, high = (math.log(end, base) for end in ends)
+    return [float(base) ** n for n in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
+
+
+def around(values: Sequence[float], base: int) -> tuple[float, float]:
+    """The smallest range between powers of `base` that holds all values and is not empty."""
+    low, high = (math.log(v, base) for v in (min(values), max(values)))
+    first = math.floor(low)
+    return float(base) ** first, float(base) ** max(math.ceil(high), first + 1)
+
+
+def draw(rows: Sequence[dict[str, Any]], peaks: dict[str, Any], title: str) -> Image.Image:
+    """Both panels.
+
+    Args:
+        rows: Of `fps`; those without a rate are left out.
+        peaks: Of `fps`: by dtype `gflops` and `gbyte_per_second`.
+        title: What was measured on.
+
+    Raises:
+        InputError: Nothing was measured.
+    """
+    rows = [row for row in rows if row.get("fps")]
+    if not rows:
+        raise InputError("no row has a rate: there is nothing to draw")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    image = Image.new("RGB", (FINE * WIDTH, FINE * HEIGHT), "white")
+    canvas = ImageDraw.Draw(image)
+
+    batches = around([row["batch"] for row in rows], 2)
+    fps = Axes(canvas, LEFT, batches, around([row["fps"] for row in rows], 10))
+    fps.frame(title, "batch", "images / s", powers(batches, 2))
+    for name in names:
+        for dtype, width in DTYPE_WIDTHS.items():
+            mine = sorted(
+                (r["batch"], r["fps"]) for r in rows if (r["name"], r["dtype"]) == (name, dtype)
+            )
+            if len(mine) > 1:
+                fps.line(mine, colours[name], width)
+            for point in mine:
+                fps.dot(point, colours[name], 1.5 + width / 2)
+        y = TOP + 20 * names.index(name)
+        canvas.rectangle(
+            [FINE * v for v in (WIDTH - 150, y - 4, WIDTH - 138, y + 4)], colours[name]
+        )
+        fps.text(WIDTH - 130, y, name)
+    for number, (dtype, width) in enumerate(DTYPE_WIDTHS.items()):
+        y = TOP + 20 * (len(names) + 1 + number)
+        canvas.line([FINE * v for v in (WIDTH - 150, y, WIDTH - 136, y)], "#222", FINE * width // 2)
+        fps.text(WIDTH - 130, y, dtype)
+
+    points = [
+        (r, roof_point(r)) for r in rows if r.get("gflop_per_image") and r.get("gbyte_per_image")
+    ]
+    roofs = {dtype: (p["gflops"], p["gbyte_per_second"]) for dtype, p in peaks.items()}
+    if not points or not roofs:
+        return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+    ridges = [flops / bytes_ for flops, bytes_ in roofs.values()]
+    x = around([*(p[0] for _, p in points), *(r / 2 for r in ridges), *(r * 2 for r in ridges)], 10)
+    y_range = around([*(p[1] for _, p in points), *(flops for flops, _ in roofs.values())], 10)
+    roof = Axes(canvas, LEFT + PANEL + 100, x, y_range)
+    roof.frame("Roofline", "operations per byte moved", "GFLOP / s", powers(x, 10))
+    for dtype, (flops, bytes_) in roofs.items():
+        start = max(x[0], y_range[0] / bytes_)
+        line = [(start, bytes_ * start), (flops / bytes_, flops), (x[1], flops)]
+        roof.line(line, "#222", DTYPE_WIDTHS[dtype])
+    for row, point in points:
+        roof.dot(point, colours[row["name"]], 1.5 + DTYPE_WIDTHS[row["dtype"]] / 2)
+    return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+
+
+def roof_point(row: dict[str, Any]) -> Point:
+    """Operations per byte, and 1e9 operations per second."""
+    work = row["gflop_per_image"]
+    return work / row["gbyte_per_image"], work * row["fps"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, draw, write; 2 for a file that can not be drawn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="PNG")
+    args = parser.parse_args(argv)
+    try:
+        tree = read(args.file)
+        found = tree.get("benchmarks", {}).get("fps")
+        if not isinstance(found, dict) or "rows" not in found:
+            raise InputError(f"{args.file}: it has no rows of fps: run benchmarks.fps --json")
+        head = found.get("machine") or tree.get("machine") or {}
+        title = f"{head.get('device', '')}, {head.get('date', '')}"
+        draw(found["rows"], found.get("peaks", {}), title).save(args.out, "PNG", optimize=True)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{args.out}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

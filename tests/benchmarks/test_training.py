@@ -1,0 +1,157 @@
+"""Time to the bar: the arithmetic of the estimate, and that both sides train alike."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.detectors import build, configure
+from benchmarks.training import (
+    BAR,
+    Cost,
+    Runs,
+    costs,
+    main,
+    our_command,
+    reached,
+    recipe_seconds,
+    row_of,
+    table,
+)
+from jaxad.core import InputError
+from jaxad.state import init_state
+from jaxad.steps import make_train_step
+
+NO_TORCH = "PyTorch is the benchmarks' peer only: pip install -e .[peer]"
+
+
+def test_uncached_pays_features_in_every_epoch_and_cached_once() -> None:
+    cost = Cost(step=2.0, features=3.0)
+    uncached = recipe_seconds(cost, images=20, batch=8, epochs=10, cached=False)
+    assert uncached == {
+        "once_seconds": 0.0,
+        "per_epoch_seconds": 2.5 * 5,
+        "seconds": 10 * 2.5 * 5,
+    }
+    cached = recipe_seconds(cost, images=20, batch=8, epochs=10, cached=True)
+    assert cached == {"once_seconds": 7.5, "per_epoch_seconds": 5.0, "seconds": 7.5 + 50.0}
+    one = {"images": 20, "batch": 8, "epochs": 1}
+    assert recipe_seconds(cost, **one, cached=True)["seconds"] == pytest.approx(
+        recipe_seconds(cost, **one, cached=False)["seconds"]
+    )
+    with pytest.raises(InputError, match="20, 0, 10: use 1 or more"):
+        recipe_seconds(cost, images=20, batch=0, epochs=10, cached=True)
+
+
+def test_the_bar_is_reached_by_every_metric_or_not() -> None:
+    assert reached(dict(BAR), BAR)
+    for name in BAR:
+        assert not reached({**BAR, name: BAR[name] - 1e-4}, BAR)
+        assert not reached({**BAR, name: None}, BAR)
+        assert not reached({key: value for key, value in BAR.items() if key != name}, BAR)
+
+
+def test_the_command_is_the_users_own() -> None:
+    command = our_command(Path("data"), Path("run"), fake=False)
+    assert command[1:5] == ["-m", "jaxad", "train", "--config"]
+    assert "--config.data.categories=bottle" in command
+    assert not any("random" in word or "steps" in word for word in command)
+    assert any("random_weights=True" in w for w in our_command(Path("a"), Path("b"), fake=True))
+
+
+def test_a_row_and_its_table() -> None:
+    row = row_of("pytorch", "contiguous", Cost(0.5, 0.25), epochs=200, cached=False)
+    assert row["seconds"] == pytest.approx(209 / 8 * 0.75 * 200)
+    lines = table(
+        [
+            {"library": "jaxad", "name": "fast", "seconds": 100.0, "ratio": 1.0},
+            {**row, "ratio": 39.2},
+        ]
+    )
+    head, _, first, second = lines.splitlines()
+    assert head.count("|") == first.count("|") == second.count("|")
+    assert "fast" in first
+    assert [cell.strip() for cell in second.split("|")][-3:-1] == ["3918.8", "39.2"]
+
+
+def test_costs_are_medians_by_recipe() -> None:
+    calls: list[str] = []
+    found = costs(
+        {"a b": Runs(lambda: time.sleep(0.02), lambda: calls.append("features"))}, pairs=3
+    )
+    assert list(found) == ["a b"]
+    assert found["a b"].step > 0.015 > found["a b"].features
+    assert len(calls) > 3  # and before that, to warm up
+
+
+def test_without_data_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "--data --fake" in capsys.readouterr().err
+
+
+def small() -> Any:
+    config = configure("mb_pfm", image_size=(64, 64))
+    config.method.update({"source": "resnet18", "target": "resnet18", "latent": (20, 30, 40)})
+    return config
+
+
+def test_the_peer_trains_as_ours() -> None:
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
+    from benchmarks.torch_training import Trainer
+
+    torch.set_num_threads(1)
+    config = small()
+    detector, variables = build(config)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    method = detector.method
+    optimizer = method.optimizer(100)
+    step = jax.jit(make_train_step(lambda v, f, rng: method.loss(v, dict(f), {}, rng), optimizer))
+    found = jax.jit(detector.features)(variables, images)
+    state = init_state(variables["method"], optimizer)
+    ours = []
+    for _ in range(4):
+        state, metrics = step(state, found, jax.random.key(0))
+        ours.append(float(metrics["loss"][0]))
+    for channels_last in (False, True):
+        trainer = Trainer(config, detector, variables, channels_last=channels_last)
+        features = trainer.features(images)
+        np.testing.assert_allclose([trainer.step(features) for _ in ours], ours, rtol=1e-3)
+    assert ours[-1] < ours[0]
+    level = trainer.model.pairs[0][0]
+    moved = trainer.model.mappings[level].blocks["forward_layer1"][1].running_var
+    stats = state.variables["batch_stats"][level]["forward_layer1"]["bn"]["var"]
+    np.testing.assert_allclose(moved.numpy(), stats, rtol=1e-3)
+
+
+def test_all_of_it_runs_on_drawn_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
+    import benchmarks.training as training
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(training, "configure", lambda name, **_: small())
+    file = tmp_path / "training.json"
+    assert main(["--fake", "--pairs", "1", "--epochs_to_bar", "3", "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    rows = {f"{row['library']} {row['name']}": row for row in written["rows"]}
+    assert list(rows) == [
+        "jaxad fast",
+        *("pytorch reference, uncached", "pytorch reference, cached"),
+        *("jaxad reference, uncached", "jaxad reference, cached"),
+    ]
+    assert written["machine"]["fake"]
+    assert rows["jaxad fast"]["ratio"] == 1
+    assert "reached" not in rows["jaxad fast"]
+    for row in list(rows.values())[1:]:
+        assert row["epochs"] == 3
+        assert row["ratio"] == pytest.approx(row["seconds"] / rows["jaxad fast"]["seconds"])
+    assert "reference, uncached" in capsys.readouterr().out

@@ -340,8 +340,9 @@ def test_the_python_of_readme_runs(
     config.method.random_weights = False
     train(config, Path("runs/parts"))
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    names: dict[str, Any] = {"images_u8": np.zeros((2, 32, 48, 3), np.uint8)}
+    assert len(blocks) == 3
+    images = np.zeros((2, 32, 48, 3), np.uint8)
+    names: dict[str, Any] = {"images_u8": images, "batches_u8": [images, images]}
     exec("\n".join(blocks), names)  # our own text
     assert names["scores"].map.shape == (2, 32, 48)
     assert int(names["state"].step) == 1

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.measure import machine
+from benchmarks.measure import interleave, machine
 from jaxad.methods.adapted_moe import experts
 from jaxad.methods.simplenet import Expert, simplenet
 
@@ -73,14 +72,13 @@ def training(expert: Expert, count: int, *, noise: float = 0.015) -> dict[str, F
 
 def medians(forms: dict[str, Form], *args: Any, pairs: int) -> dict[str, float]:
     """Median milliseconds of each form, run in turn."""
-    compiled = {name: jax.jit(form) for name, form in forms.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(pairs + 1):
-        for name, run in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(*args))
-            if turn:  # the first one compiles
-                seconds[name].append(time.perf_counter() - start)
+
+    def waiting(form: Form) -> Callable[[], Any]:
+        compiled = jax.jit(form)
+        return lambda: jax.block_until_ready(compiled(*args))
+
+    runs = {name: waiting(form) for name, form in forms.items()}
+    seconds = interleave(runs, pairs=pairs, warmup=1)
     return {name: round(1e3 * statistics.median(each), 2) for name, each in seconds.items()}
 
 

@@ -191,18 +191,7 @@ class EfficientNet(nn.Module):
         self.levels = tuple(module.levels)
         relu6 = module.activation is flax.linen.relu6
         self.activation: Callable[..., Tensor] = F.relu6 if relu6 else F.silu
-        size = module.padding
-
-        def padding(kernel_size: int, stride: int) -> Padding:
-            nonlocal size
-            if size == "symmetric":
-                return symmetric_padding(kernel_size // 2)
-            if isinstance(size, str):
-                return "SAME"
-            pads = same_padding(size, kernel_size=kernel_size, stride=stride)
-            size = -(-size // stride)
-            return (pads, pads)
-
+        padding = efficientnet.paddings(module.padding)
         self.stem = Conv(params["conv_stem"]["conv"], stride=2, padding=padding(3, 2))
         self.stages = nn.ModuleList()
         number = 0

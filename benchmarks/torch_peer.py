@@ -72,8 +72,8 @@ def allow_tf32(allow: bool) -> None:
 def trained_like(detector: Detector, variables: Variables, *, seed: int) -> Variables:
     """Give a method's BatchNorm the statistics of a batch, and scales and biases of its own.
 
-    As drawn they are 0 and 1, and a peer that forgets them would still agree. Methods without
-    BatchNorm come back as they are.
+    Those that `detectors.build` draws fit no features, which would then hardly tell in the maps.
+    Methods without BatchNorm come back as they are.
     """
     method = variables["method"]
     if not jax.tree.leaves(method.get("batch_stats", {})):

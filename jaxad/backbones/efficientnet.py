@@ -79,6 +79,26 @@ def levels_of(stages: tuple[Stage, ...]) -> dict[str, Level]:
     return levels
 
 
+def paddings(size: int | str) -> Callable[[int, int], Padding]:
+    """Make `f(kernel_size, stride)`: the padding of the next convolution, in the network's order.
+
+    `size` is that of `EfficientNet.padding`; where it is a number of pixels, it moves on from each
+    convolution's input to its output.
+    """
+
+    def pad_and_shrink(kernel_size: int, stride: int) -> Padding:
+        nonlocal size
+        if size == "symmetric":
+            return symmetric_padding(kernel_size // 2)
+        if isinstance(size, str):
+            return "SAME"
+        pads = same_padding(size, kernel_size=kernel_size, stride=stride)
+        size = -(-size // stride)
+        return (pads, pads)
+
+    return pad_and_shrink
+
+
 class SqueezeExcite(nn.Module):
     """A gate per channel, computed from the mean over positions (Hu et al. 2018)."""
 
@@ -147,19 +167,7 @@ class EfficientNet(nn.Module):
     def __call__(self, x: Array) -> Features:
         """Map network input `(B, H, W, 3)` to `{level: (B, h, w, C)}`."""
         norm = {"epsilon": self.epsilon, "folded": self.folded}
-        size = self.padding
-
-        def pad_and_shrink(kernel_size: int, stride: int) -> Padding:
-            """Padding of the next convolution of this kind; `size` moves on to its output."""
-            nonlocal size
-            if size == "symmetric":
-                return symmetric_padding(kernel_size // 2)
-            if isinstance(size, str):
-                return "SAME"
-            pads = same_padding(size, kernel_size=kernel_size, stride=stride)
-            size = -(-size // stride)
-            return (pads, pads)
-
+        pad_and_shrink = paddings(self.padding)
         stem = ConvNorm(self.stem_channels, 3, 2, pad_and_shrink(3, 2), **norm, name="conv_stem")
         x = self.activation(stem(x))
         features: Features = {}

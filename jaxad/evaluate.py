@@ -147,7 +147,7 @@ def evaluate_job(
     parallel: DataParallel,
 ) -> Outcome:
     """Score every category of a job with `Detector.score`."""
-    compiled = parallel.map(detector.score)
+    compiled, prepared = parallel.map(detector.score), detector.prepare(variables)
     metrics, views = {}, {}
     total, images, steady = 0.0, 0, 0.0
     for name, records in job.test.items():
@@ -158,7 +158,8 @@ def evaluate_job(
             records,
             root,
             config,
-            lambda images: compiled(variables, parallel.shard(images)),
+            lambda images: compiled(prepared, parallel.shard(images)),
+            parallel.gather,
             n_train=sum(record.category == records[0].category for record in job.train),
         )
         metrics[name], views[name] = scored.metrics, scored.view

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxad import features, grouping
 from jaxad.build import build_method, learns_subclasses
-from jaxad.core import Array, Aux, InputError, Variables
+from jaxad.core import Variables
 from jaxad.data.manifest import Manifest
 from jaxad.detector import Detector
 from jaxad.evaluate import Job
 from jaxad.parallel import DataParallel, free_memory
-from jaxad.plan import Backbones, Phase
-from jaxad.progress import Progress, track
+from jaxad.phases import holdout, run_phase, run_phase_on_devices
+from jaxad.plan import Backbones
+from jaxad.progress import track
 from jaxad.sampling import image_batches, split, steps_of, training_stream
-from jaxad.state import TrainState, init_state
-from jaxad.steps import make_train_step
+from jaxad.state import init_state
 
 CACHE_SHARE = 0.6
 """A feature cache may take this share of the memory that is free."""
@@ -73,7 +71,7 @@ def fit_detector(
         manifest = Manifest(root, job.train)
         cache = extract_features(manifest, job.name, shapes, extract, config)
         if place == "device":
-            cache = jax.device_put(cache)
+            cache = parallel.replicate(cache)
     seconds["features"] = time.monotonic() - start
 
     def normal_batches(index: np.ndarray[Any, Any]) -> Iterator[Any]:
@@ -123,10 +121,13 @@ def fit_detector(
         state = parallel.replicate(
             init_state(part, phase.method.optimizer(steps_of(phase, groups, config)))
         )
-        stream = training_stream(
-            phase, job, root, cache, groups, config, devices=parallel.device_count
-        )
-        state = run_phase(phase, state, stream, detector, groups, config, parallel, log)
+        if cache is not None and isinstance(cache[phase.features[0]], jax.Array):
+            state = run_phase_on_devices(phase, state, cache, groups, config, parallel, log)
+        else:
+            stream = training_stream(
+                phase, job, root, cache, groups, config, devices=parallel.device_count
+            )
+            state = run_phase(phase, state, stream, detector, groups, config, parallel, log)
         # The state's buffers are donated from step to step, the backbones' among them.
         frozen = state.variables.pop("backbones", frozen)
         for collection, levels in state.variables.items():
@@ -164,7 +165,7 @@ def cache_place(wish: str, need: int) -> str:
 def feature_extractor(detector: Detector, parallel: DataParallel) -> Callable[..., Any]:
     """Compile the frozen networks: `f(backbones, images)` yields features on the host."""
     extract = parallel.map(lambda v, images: detector.features({"backbones": v}, images))
-    return lambda backbones, images: extract(backbones, parallel.shard(images))
+    return lambda backbones, images: parallel.gather(extract(backbones, parallel.shard(images)))
 
 
 def extract_features(
@@ -198,89 +199,3 @@ def extract_features(
         if seen is not None:
             seen(batch)
     return cache
-
-
-def run_phase(
-    phase: Phase,
-    state: TrainState,
-    stream: Iterator[Any],
-    detector: Detector,
-    groups: Sequence[np.ndarray[Any, Any]],
-    config: Any,
-    parallel: DataParallel,
-    log: Callable[..., None],
-) -> TrainState:
-    """Take the phase's steps, at most two in flight, and log its losses.
-
-    Raises:
-        InputError: The loss is not finite.
-    """
-    steps, n = steps_of(phase, groups, config), len(groups)
-    share = -(-phase.positions // (n * parallel.device_count)) * n
-
-    def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
-        own = {name: tree for name, tree in variables.items() if name != "backbones"}
-        label, cached = batch["subclass"], "image" not in batch
-        every = batch if cached else detector.features(variables, batch["image"])
-        found = features.as_float32({name: every[name] for name in phase.features})
-        if share and not cached:
-            found = features.draw_positions(rng, found, count=share, groups=n)
-            label = jnp.arange(share, dtype=jnp.int32) % n
-        return phase.method.loss(own, found, {"subclass": label}, rng)
-
-    step = parallel.train_step(
-        make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
-    )
-    rng = parallel.replicate(jax.random.key(config.train.seed))
-    progress = Progress(f"train {phase.name}", steps, "steps")
-    previous: Any = None
-    for number in range(1, steps + 1):
-        state, metrics = step(state, parallel.shard(next(stream)), rng)
-        # Reading the step before last keeps two in flight: the device never waits, nor piles up.
-        previous, metrics = metrics, previous
-        if metrics is not None:
-            report(metrics, number - 1, steps, phase, config, progress, log)
-    report(previous, steps, steps, phase, config, progress, log)
-    return state
-
-
-def report(
-    metrics: Any,
-    number: int,
-    steps: int,
-    phase: Phase,
-    config: Any,
-    progress: Progress,
-    log: Callable[..., None],
-) -> None:
-    """Check and show the metrics of a finished step."""
-    values = {name: float(total) / float(count) for name, (total, count) in metrics.items()}
-    if not math.isfinite(values["loss"]):
-        raise InputError(
-            f"training diverged: the loss of phase {phase.name!r} is {values['loss']} at step "
-            f"{number}; lower method.learning_rate, or check the images and weights"
-        )
-    if number % config.train.log_every == 0 or number in (1, steps):
-        log(phase=phase.name, step=number, **values)
-    progress.advance(note=f"loss {values['loss']:.3g}")
-
-
-def holdout(phase: Phase, variables: Variables, stream: Iterator[Any]) -> dict[str, float]:
-    """Mean of the phase's score map over held-out normal images, and what it checks of them."""
-
-    @jax.jit
-    def measure(variables: Variables, found: Any, batch: Any) -> dict[str, Array]:
-        mean = phase.method.score(variables, found, size=(64, 64)).map.mean()
-        more = phase.check(variables, found, batch) if phase.check else {}
-        return {
-            "holdout": mean,
-            **{f"holdout_{name}": total / count for name, (total, count) in more.items()},
-        }
-
-    count, sums = 0, dict[str, float]()
-    for found, batch in stream:
-        size = len(next(iter(found.values())))
-        count += size
-        for name, value in measure(variables, found, batch).items():
-            sums[name] = sums.get(name, 0.0) + float(value) * size
-    return {name: value / count for name, value in sums.items()}

@@ -32,8 +32,10 @@ class DataParallel(NamedTuple):
     map: Callable[[Callable[..., Any]], Callable[..., Any]]
     """Compile `f(variables, batch) -> outputs` (leading axis = batch) for sharded batches.
 
-    The outputs are host arrays in the order of the batch.
+    A call does not wait: `gather` brings its outputs to the host.
     """
+    gather: Callable[[Any], Any]
+    """Wait for outputs of `map`; host arrays in the order of the batch."""
     replicate: Callable[[Any], Any]
     shard: Callable[[Any], Any]
     device_count: int
@@ -79,10 +81,11 @@ def data_parallel(
             return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
         def map_(function: Callable[..., Any]) -> Callable[..., Any]:
-            compiled = jax.jit(function, out_shardings=split)
-            return lambda variables, batch: jax.tree.map(np.asarray, compiled(variables, batch))
+            return jax.jit(function, out_shardings=split)
 
-        return DataParallel(None, lambda tree: tree, train_step, map_, replicate, shard, n)
+        return DataParallel(
+            None, lambda tree: tree, train_step, map_, jax.device_get, replicate, shard, n
+        )
 
     def shard_leading(tree: Any) -> Any:
         check(tree)
@@ -104,16 +107,12 @@ def data_parallel(
         )
 
     def pmap_map(function: Callable[..., Any]) -> Callable[..., Any]:
-        compiled = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+        return jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
-        def run(variables: Any, batch: Any) -> Any:
-            return jax.tree.map(
-                lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), compiled(variables, batch)
-            )
+    def gather(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
-        return run
-
-    return DataParallel(AXIS, mean, pmap_train_step, pmap_map, replicate, shard_leading, n)
+    return DataParallel(AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, n)
 
 
 def free_memory() -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +87,9 @@ def training_stream(
     A batch goes through the `groups` in turn, on every device: element j is of group j mod n, as
     its `subclass` says. Its size is the configured one, rounded up to what n and devices share.
     """
-    n, seed = len(groups), config.train.seed
-
-    def share(size: int) -> int:
-        return -(-size // (n * devices)) * devices
-
-    each = share(config.train.batch_size)
     if cache is None:
+        n, seed = len(groups), config.train.seed
+        each = share(config.train.batch_size, n, devices)
         chosen = [Manifest(root, tuple(job.train[i] for i in kept)) for kept in groups]
         streams = [
             image_batches(own, config, each, shuffle_seed=seed, repeat=True) for own in chosen
@@ -102,31 +98,57 @@ def training_stream(
         for found in zip(*streams):
             yield {"image": in_turn([batch["image"] for batch in found]), "subclass": label}
         return
-    used = {name: cache[name] for name in phase.features}
-    draw = np.random.default_rng([seed, *phase.name.encode()])
+    pick, n = taker(phase), len(groups)
+    for index in index_stream(phase, cache, groups, config, devices=devices):
+        label = np.arange(len(index), dtype=np.int32) % n
+        yield {**pick(cache, index), "subclass": label}
+
+
+def taker(phase: Phase) -> Callable[[Any, Any], Any]:
+    """What makes a phase's batch of a cache and an index: `f(cache, index)`."""
+    take = features.take_positions if phase.positions else features.take_images
+    return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
+
+
+def index_stream(
+    phase: Phase,
+    cache: Any,
+    groups: Sequence[np.ndarray[Any, Any]],
+    config: Any,
+    *,
+    devices: int = 1,
+) -> Iterator[np.ndarray[Any, Any]]:
+    """Endless, seeded indices of one phase's batches into a cache: of images, or of positions.
+
+    As in `training_stream`, element j is of group j mod n.
+    """
+    n = len(groups)
+    draw = np.random.default_rng([config.train.seed, *phase.name.encode()])
     if phase.positions:
-        each = share(phase.positions)
-        label = np.tile(np.arange(n, dtype=np.int32), each)
-        _, height, width, _ = next(iter(used.values())).shape
+        each = share(phase.positions, n, devices)
+        _, height, width, _ = cache[phase.features[0]].shape
         per_image = height * width
         while True:
             drawn = [draw.integers(0, len(kept) * per_image, size=each) for kept in groups]
-            index = in_turn(
+            yield in_turn(
                 [
                     kept[at // per_image] * per_image + at % per_image
                     for kept, at in zip(groups, drawn)
                 ]
             )
-            yield {**features.take_positions(used, index), "subclass": label}
-    label = np.tile(np.arange(n, dtype=np.int32), each)
+    each = share(config.train.batch_size, n, devices)
     waiting: list[list[int]] = [[] for _ in groups]
     while True:  # epochs follow each other without a gap, so that every batch is full
         for queue, kept in zip(waiting, groups):
             while len(queue) < each:
                 queue += kept[draw.permutation(len(kept))].tolist()
-        index = in_turn([np.asarray(queue[:each]) for queue in waiting])
-        yield {**features.take_images(used, index), "subclass": label}
+        yield in_turn([np.asarray(queue[:each]) for queue in waiting])
         waiting = [queue[each:] for queue in waiting]
+
+
+def share(size: int, groups: int, devices: int) -> int:
+    """Elements of each group in a batch of `size`, rounded up to what groups and devices share."""
+    return -(-size // (groups * devices)) * devices
 
 
 def in_turn(values: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

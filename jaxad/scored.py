@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,14 +35,17 @@ def score_category(
     records: Sequence[Record],
     root: Path,
     config: Any,
-    score: Callable[[Any], Scores],
+    score: Callable[[Any], Any],
+    gather: Callable[[Any], Scores],
     *,
     n_train: int,
 ) -> Scored:
     """Score the test images of one category in their order, and measure; no map is kept.
 
-    Images whose mask is unknown count for image metrics only. `score` maps `(B, H, W, 3)` images to
-    scores on the host; `n_train` is the number of the category's training images.
+    Images whose mask is unknown count for image metrics only. `score` starts to
+    score `(B, H, W, 3)` images, `gather` waits for it and brings the scores to the host: the next
+    batch is decoded and computed while one is measured. `n_train` is the number of the category's
+    training images.
     """
     height, width = config.data.image_size
     count, size = len(records), config.score.batch_size
@@ -59,10 +62,10 @@ def score_category(
     )
     start = warm = time.monotonic()
     done = first = 0
-    for batch in track(stream, f"{name} score", count, "images", size):
+    for batch, started in track(ahead(stream, score), f"{name} score", count, "images", size):
         valid = batch["_mask"]
         rows = slice(done, done + int(valid.sum()))
-        found = score(batch["image"])
+        found = gather(started)
         maps, scores[rows] = np.asarray(found.map)[valid], found.image[valid]
         finite = np.isfinite(scores[rows]) & np.isfinite(maps).all(axis=(1, 2))
         if not finite.all():
@@ -88,3 +91,15 @@ def score_category(
     steady = (done - first, end - warm) if done > first else (done, end - start)
     metrics = category_metrics(labels, scores, stream_metrics(pixels), n_train=n_train)
     return Scored(metrics, view.view(), end - start, steady)
+
+
+def ahead(stream: Iterable[Any], score: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each batch with what `score` started on its images, after starting the next."""
+    waiting: tuple[Any, Any] | None = None
+    for batch in stream:
+        started = batch, score(batch["image"])
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting

@@ -54,3 +54,22 @@ def make_train_step(
         return TrainState(state.step + 1, variables, opt_state), metrics
 
     return step
+
+
+def make_steps(step: Step, pick: Callable[[Any, Array], Mapping[str, Any]]) -> Callable[..., Any]:
+    """Make `steps(state, indices, (rng, data))`: several steps in one program, on data at hand.
+
+    Args:
+        step: See `make_train_step`.
+        pick: `pick(data, index) -> batch` of one step.
+
+    Returns:
+        A pure function of a state, `(n, K)` indices of K steps and what they point into; it returns
+        the state after the last step and the metrics of all, `(K,)` each.
+    """
+
+    def steps(state: TrainState, indices: Array, shared: tuple[Array, Any]) -> Any:
+        rng, data = shared
+        return jax.lax.scan(lambda s, index: step(s, pick(data, index), rng), state, indices.T)
+
+    return steps

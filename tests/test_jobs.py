@@ -257,15 +257,29 @@ def test_every_cache_and_kind_of_batch_trains(
     assert lines[-1]["step"] == (2 if steps else 3)  # ten images in batches of four
 
 
-def test_host_and_device_cache_are_the_same_training(dataset: Path, tmp_path: Path) -> None:
-    logs = []
+@pytest.mark.parametrize(("parallel", "positions"), [("pmap", (64, 32, 16)), ("jit", ())])
+def test_host_and_device_cache_are_the_same_training(
+    parallel: str,
+    positions: tuple[int, ...],
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jaxad.phases.BLOCK", 2)  # the third step is a block of its own
+    losses, scores = [], []
     for place in ("host", "device"):
         config = fast(dataset)
-        config.method.levels = (2, 3)
+        config.method.levels = (3,)
+        config.train.parallel, config.train.log_every = parallel, 1
+        config.train.steps, config.train.positions = (3, 3, 3), positions
         config.train.feature_cache = place
-        train(config, tmp_path / place)
-        logs.append((tmp_path / place / "train.jsonl").read_text())
-    assert logs[0] == logs[1]
+        results = train(config, tmp_path / place)
+        scores.append(results["mean"])
+        lines = (tmp_path / place / "train.jsonl").read_text().splitlines()
+        losses.append([json.loads(line).get("loss") for line in lines[1:]])
+    assert len(losses[0]) == 3 * len(results["categories"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
 
 
 def test_a_cache_of_half_the_memory_trains_nearly_the_same(dataset: Path, tmp_path: Path) -> None:

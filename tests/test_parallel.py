@@ -66,7 +66,7 @@ def test_map_keeps_the_order_of_the_batch(backend: str) -> None:
     parallel = data_parallel(backend)
     double = parallel.map(lambda v, x: {"y": x * v, "sum": x.sum(axis=1)})
     x = np.arange(24, dtype=np.float32).reshape(8, 3)
-    out = double(parallel.replicate(jnp.float32(2)), parallel.shard(x))
+    out = parallel.gather(double(parallel.replicate(jnp.float32(2)), parallel.shard(x)))
     np.testing.assert_array_equal(out["y"], 2 * x)
     np.testing.assert_array_equal(out["sum"], x.sum(axis=1))
 

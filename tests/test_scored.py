@@ -16,7 +16,7 @@ from jaxad.data.manifest import Manifest
 from jaxad.data.synthetic import write_dataset
 from jaxad.metrics import category_metrics, pixel_metrics
 from jaxad.report import select_examples
-from jaxad.scored import Scored, score_category
+from jaxad.scored import Scored, ahead, score_category
 
 SIZE = (40, 48)
 CONFIG = Path(__file__).parents[1] / "configs" / "mb_pfm_fast.py"
@@ -41,7 +41,7 @@ def scored(data: Manifest, score: Any = brightness, *, batch_size: int = 4) -> S
     config.data.image_size = SIZE
     config.score.batch_size = batch_size
     config.report.examples = 2
-    return score_category("disc", data.records, data.root, config, score, n_train=7)
+    return score_category("disc", data.records, data.root, config, score, lambda x: x, n_train=7)
 
 
 def arrays(data: Manifest) -> tuple[np.ndarray, np.ndarray]:
@@ -103,3 +103,14 @@ def test_a_score_that_is_not_finite_names_the_photo(test_set: Manifest) -> None:
 
     with pytest.raises(InputError, match=f"score of {test_set.records[1].path} is not finite"):
         scored(test_set, broken)
+
+
+def test_the_next_batch_is_started_before_one_is_waited_for() -> None:
+    started: list[int] = []
+    batches = ({"image": number} for number in range(3))
+    seen = [
+        (batch["image"], x, len(started))
+        for batch, x in ahead(batches, lambda n: started.append(n) or 10 * n)
+    ]
+    assert seen == [(0, 0, 2), (1, 10, 3), (2, 20, 3)]
+    assert list(ahead([], lambda _: 0)) == []

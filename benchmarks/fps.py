@@ -94,7 +94,7 @@ def measure(
         found |= latency(scorer, images, calls=min(max(math.ceil(1 / once), 20), 200))
     return {
         **found,
-        "gflop_per_image": scorer.gflop,
+        "gflop_per_image": detector.cost(variables["backbones"], size=size).gflop,
         "compile_seconds": scorer.compile_seconds,
     }
 

@@ -1,11 +1,12 @@
-"""Draw what `benchmarks.fps` measured: frames per second over batch, and the roofline.
+"""Draw what `benchmarks.fps` or `benchmarks.pareto` measured.
 
     python -m benchmarks.plots FILE --out PNG
 
-FILE is the JSON of `fps` or of `run_all`. Left: images on the device, one line for each detector.
-Right: arithmetic done per second over operations per byte moved, below what the machine was
-measured to do: a sloping roof where memory limits, a level one where arithmetic does. The bytes are
-those that convolutions and matrix products read and write (`benchmarks.work`).
+FILE is the JSON of `fps`, of `run_all` or of `pareto`. `fps`: left, images on the device, one line
+for each detector; right, arithmetic done per second over operations per byte moved, below what the
+machine was measured to do: a sloping roof where memory limits, a level one where arithmetic does.
+The bytes are those that convolutions and matrix products read and write (`benchmarks.work`).
+`pareto`: each metric over frames per second.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ Point = tuple[float, float]
 
 
 class Axes(NamedTuple):
-    """A panel with logarithmic axes: `left` in pixels, ranges in units of what is drawn."""
+    """A panel: `left` in pixels, ranges in units of what is drawn; logarithmic, or y linear."""
 
     draw: ImageDraw.ImageDraw
     left: int
     x: tuple[float, float]
     y: tuple[float, float]
+    linear: bool = False
+    width: int = PANEL
 
     def place(self, point: Point) -> Point:
         """Pixels of a point."""
@@ -49,8 +52,10 @@ class Axes(NamedTuple):
         def share(value: float, ends: tuple[float, float]) -> float:
             return math.log(value / ends[0]) / math.log(ends[1] / ends[0])
 
-        x, y = share(point[0], self.x), share(point[1], self.y)
-        return FINE * (self.left + x * PANEL), FINE * (BOTTOM - y * (BOTTOM - TOP))
+        low, high = self.y
+        x = share(point[0], self.x)
+        y = (point[1] - low) / (high - low) if self.linear else share(point[1], self.y)
+        return FINE * (self.left + x * self.width), FINE * (BOTTOM - y * (BOTTOM - TOP))
 
     def line(self, points: Sequence[Point], colour: str, width: int) -> None:
         """Connect points."""
@@ -70,17 +75,19 @@ class Axes(NamedTuple):
         self.draw.text((FINE * x, FINE * y), text, fill=colour, font=font, anchor=anchor)
 
     def frame(self, title: str, x: str, y: str, ticks: Sequence[float]) -> None:
-        """Draw axes, powers of ten and the given ticks, and what they mean."""
+        """Draw axes, powers of ten (or tenths, if linear) and the given ticks, and their names."""
         for value in ticks:
             px, _ = self.place((value, self.y[0]))
             self.line([(value, self.y[0]), (value, self.y[1])], "#ddd", 2)
             self.text(px / FINE, BOTTOM + 12, f"{value:g}", "mm")
-        for value in powers(self.y, 10):
+        tenths = [self.y[0] + i / 10 * (self.y[1] - self.y[0]) for i in range(11)]
+        form = ".3f" if self.linear else ",.10g"
+        for value in tenths if self.linear else powers(self.y, 10):
             _, py = self.place((self.x[0], value))
             self.line([(self.x[0], value), (self.x[1], value)], "#ddd", 2)
-            self.text(self.left - 8, py / FINE, f"{value:,.10g}", "rm")
+            self.text(self.left - 8, py / FINE, f"{value:{form}}", "rm")
         self.text(self.left, TOP - 25, f"{title}   ({y})")
-        self.text(self.left + PANEL / 2, BOTTOM + 35, x, "mm")
+        self.text(self.left + self.width / 2, BOTTOM + 35, x, "mm")
 
 
 def powers(ends: tuple[float, float], base: int) -> list[float]:
@@ -157,6 +164,44 @@ def draw(rows: Sequence[dict[str, Any]], peaks: dict[str, Any], title: str) -> I
     return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
 
 
+def draw_pareto(rows: Sequence[dict[str, Any]], title: str) -> Image.Image:
+    """Accuracy over speed, a panel for each metric (mean of the data sets); open: others beat it.
+
+    Args:
+        rows: Of `pareto`.
+        title: What was measured on.
+
+    Raises:
+        InputError: Nothing was timed.
+    """
+    rows = [row for row in rows if row.get("fps")]
+    if not rows:
+        raise InputError("no point has a rate: there is nothing to draw")
+    sets = list(rows[0]["metrics"])
+    metrics = list(rows[0]["metrics"][sets[0]])
+    width, gap = 300, 90
+    whole = (FINE * (LEFT + len(metrics) * (width + gap)), FINE * HEIGHT)
+    image = Image.new("RGB", whole, "white")
+    canvas = ImageDraw.Draw(image)
+    for number, metric in enumerate(metrics):
+        points = [
+            (row["fps"], sum(row["metrics"][name][metric] for name in sets) / len(sets), row)
+            for row in rows
+        ]
+        x = around([fps for fps, _, _ in points], 2)
+        y = [value for _, value, _ in points]
+        ends = (math.floor(100 * min(y)) / 100, math.ceil(100 * max(y) + 1e-9) / 100)
+        axes = Axes(canvas, LEFT + number * (width + gap), x, ends, linear=True, width=width)
+        axes.frame(title if not number else "", "images / s", metric, powers(x, 2))
+        for fps, value, row in points:
+            axes.dot((fps, value), COLOURS[0], 5)
+            if row["beaten"]:
+                axes.dot((fps, value), "white", 3)
+            px, py = axes.place((fps, value))
+            axes.text(px / FINE + 8, py / FINE - 8, row["name"])
+    return image.resize((whole[0] // FINE, HEIGHT), Image.Resampling.BOX)
+
+
 def roof_point(row: dict[str, Any]) -> Point:
     """Operations per byte, and 1e9 operations per second."""
     work = row["gflop_per_image"]
@@ -171,12 +216,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         tree = read(args.file)
-        found = tree.get("benchmarks", {}).get("fps")
+        every = tree.get("benchmarks", {})
+        found = every.get("fps") or every.get("pareto")
         if not isinstance(found, dict) or "rows" not in found:
-            raise InputError(f"{args.file}: it has no rows of fps: run benchmarks.fps --json")
+            raise InputError(
+                f"{args.file}: it has no rows of fps or pareto: run one of them with --json"
+            )
         head = found.get("machine") or tree.get("machine") or {}
         title = f"{head.get('device', '')}, {head.get('date', '')}"
-        draw(found["rows"], found.get("peaks", {}), title).save(args.out, "PNG", optimize=True)
+        if "fps" in every:
+            image = draw(found["rows"], found.get("peaks", {}), title)
+        else:
+            image = draw_pareto(found["rows"], title)
+        image.save(args.out, "PNG", optimize=True)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

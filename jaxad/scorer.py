@@ -32,8 +32,6 @@ class Scorer(NamedTuple):
 
     score: Callable[[Any], Scores]
     """Maps `(B, H, W, 3)` uint8, on the host or on the device, to scores; does not wait."""
-    gflop: float | None
-    """Floating-point operations of one image, 1e9, of the plain program (`Detector.cost`)."""
     compile_seconds: float
 
 
@@ -64,8 +62,7 @@ def make_scorer(
         .compile(compiler_options=dict(CPU_OPTIONS) if fuse else None)
     )
     seconds = time.monotonic() - start
-    gflop = detector.cost(variables["backbones"], size=size).gflop
-    return Scorer(lambda images: compiled(prepared, jnp.asarray(images)), gflop, seconds)
+    return Scorer(lambda images: compiled(prepared, jnp.asarray(images)), seconds)
 
 
 def stream(scorer: Scorer, batches: Iterable[Any]) -> Iterator[Scores]:

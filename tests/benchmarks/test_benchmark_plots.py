@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from benchmarks.plots import COLOURS, around, draw, main, powers
+from benchmarks.plots import COLOURS, around, draw, draw_pareto, main, powers
 from jaxad.errors import InputError
 
 PEAKS = {"float32": {"gflops": 1000.0, "gbyte_per_second": 20.0}}
@@ -68,6 +68,33 @@ def test_ranges() -> None:
     assert powers((1.0, 1000.0), 10) == [1.0, 10.0, 100.0, 1000.0]
 
 
+def points(*each: tuple[float, float, bool]) -> list[dict[str, Any]]:
+    """Rows of `pareto`: (fps, metric of both data sets, whether another beats it)."""
+    return [
+        {
+            **{"name": "", "fps": fps, "beaten": beaten},
+            "metrics": {"bottle": {"auroc": value + 0.01}, "tile": {"auroc": value - 0.01}},
+        }
+        for fps, value, beaten in each
+    ]
+
+
+def test_a_faster_point_is_to_the_right_a_better_one_higher_a_beaten_one_open() -> None:
+    def centre(*point: Any) -> tuple[np.ndarray[Any, Any], int]:
+        others = points((4.0, 0.8, True), (16.0, 0.9, True))
+        found = pixels(draw_pareto([*points(point), *others], "here"), COLOURS[0])
+        other = pixels(draw_pareto(others, "here"), COLOURS[0])
+        new = np.array([x for x in found.tolist() if x not in other.tolist()])
+        return new.mean(axis=0), len(new)
+
+    slow, fast, good = centre(5, 0.85, False), centre(9, 0.85, False), centre(5, 0.88, False)
+    assert fast[0][1] > slow[0][1] + 20
+    assert good[0][0] < slow[0][0] - 20
+    assert centre(5, 0.85, True)[1] < slow[1]
+    with pytest.raises(InputError, match="nothing to draw"):
+        draw_pareto([{"name": "a", "metrics": {}}], "here")
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_program_writes_a_png(tmp_path: Path, alone: bool) -> None:
     fps = {"benchmark": "fps", "machine": {"device": "cpu"}, "peaks": PEAKS, "rows": MEASURED}
@@ -78,6 +105,14 @@ def test_the_program_writes_a_png(tmp_path: Path, alone: bool) -> None:
     with Image.open(out) as image:
         assert image.format == "PNG"
         assert image.size == (1240, 500)
+
+
+def test_the_program_draws_pareto_too(tmp_path: Path) -> None:
+    tree = {"benchmark": "pareto", "machine": {}, "rows": points((4.0, 0.8, False))}
+    (tmp_path / "pareto.json").write_text(json.dumps(tree))
+    assert main([str(tmp_path / "pareto.json"), "--out", str(tmp_path / "pareto.png")]) == 0
+    with Image.open(tmp_path / "pareto.png") as image:
+        assert image.format == "PNG"
 
 
 @pytest.mark.parametrize("tree", [{"benchmarks": {}}, {"benchmark": "fps", "rows": [SKIPPED]}])

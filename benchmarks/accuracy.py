@@ -33,6 +33,14 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
         "configs/mb_pfm_fast.py",
         {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"},
     ),
+    "bottle_lite": (
+        "configs/mb_pfm_lite.py",
+        {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"},
+    ),
+    "magnetic_tile_lite": (
+        "configs/mb_pfm_lite.py",
+        {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"},
+    ),
     "elpv": ("configs/demo.py", {}),
     "simplenet": (
         "configs/simplenet_fast.py",

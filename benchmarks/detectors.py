@@ -36,6 +36,7 @@ SUBJECTS = {
     "b_pfm": Subject(PFM, ("method.levels=(2,)",), 23.3, "GTX 1660"),
     "mb_pfm": Subject(PFM, (), 14.5, "GTX 1660"),
     "mb_pfm_fast": Subject("configs/mb_pfm_fast.py"),
+    "mb_pfm_lite": Subject("configs/mb_pfm_lite.py"),
     "afrad": Subject("configs/afrad.py:mvtec", (), 40.8, "RTX 4090"),
     "afrad_fast": Subject("configs/afrad_fast.py"),
     "simplenet": Subject("configs/simplenet.py", (), 77.0, "RTX 3080 Ti"),

@@ -89,7 +89,21 @@ class Point(NamedTuple):
         return self.source, self.target, self.size
 
 
-POINTS = {"fast": Point()}
+NARROW = Point(latent=(64, 128, 200))
+POINTS = {
+    "fast": Point(),
+    "lite": Point(
+        size=224, latent=(16, 200, 200), steps=(150, 900, 2400), smoothing=2.0, top_share=0.025
+    ),
+    "narrow": NARROW,
+    "narrow_224": NARROW._replace(size=224),
+    "narrow_224_long": NARROW._replace(size=224, steps=(200, 900, 2400)),
+    "levels_13": NARROW._replace(latent=(64, 0, 200)),
+    "levels_23": NARROW._replace(latent=(0, 128, 200)),
+    "levels_12": NARROW._replace(latent=(64, 128, 0)),
+    "small_target": NARROW._replace(target="efficientnet_lite2"),
+}
+"""By name; `fast` and `lite` are configs/mb_pfm_fast.py and configs/mb_pfm_lite.py."""
 
 
 def configure(point: Point, changes: Sequence[str] = ()) -> Any:

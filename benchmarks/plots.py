@@ -25,7 +25,7 @@ from jaxad.errors import InputError
 
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#444444", "#e69f00"),
-    "#7b3fb5",
+    *("#7b3fb5", "#a0522d"),
 )
 """Okabe and Ito's, which most colour-blind people can tell apart, and three more."""
 FINE = 3

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import pareto
 from benchmarks.pareto import Point, beaten, configure, known, main, scores
+from jaxad.config import load_file
 from jaxad.core import InputError
 
 
@@ -43,6 +44,13 @@ def test_a_point_names_the_configuration() -> None:
     assert tuple(config.method.levels) == (1, 3)
     assert (config.method.latent[0], config.method.latent[2]) == (64, 200)
     assert (config.method.smoothing, config.train.seed) == (2.0, 3)
+
+
+@pytest.mark.parametrize("name", ["fast", "lite"])
+def test_named_points_are_the_configurations_that_are_shipped(name: str) -> None:
+    shipped = load_file(str(Path(pareto.__file__).parents[1] / "configs" / f"mb_pfm_{name}.py"))
+    shipped.train.cache_dtype = "float16"
+    assert configure(pareto.POINTS[name]).to_dict() == shipped.to_dict()
 
 
 def test_scores_are_the_mean_of_the_levels() -> None:

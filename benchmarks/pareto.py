@@ -8,8 +8,8 @@ bottle and of magnetic tiles (FOLDER holds `mvtec_ad_256/` and `magnetic_tile/`)
 `jaxad.scorer` on this machine, all points in turn, and their ratio to the first point's. Levels
 are trained each by itself, so points share them: features are computed once for a pair of networks
 and a size (and kept as float16), each level is trained once for a width. FILE is written after
-every pair and size; the accuracy that it holds already is not measured again. The front are the
-points that no other beats in speed without losing more than .001 in one of the metrics.
+every pair and size; the accuracy that it holds already is not measured again. A point is beaten by
+one that is faster and loses no more than .001 in any metric: `python -m benchmarks.plots FILE`.
 `--fake` takes drawn pictures, random weights and few steps: it proves that all runs.
 """
 
@@ -218,11 +218,11 @@ def beaten(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     )
 
 
-HEAD = ("point", "networks", "px", "c", *DATA, "GFLOP", "fps", "ratio", "front")
+HEAD = ("point", "networks", "px", "c", *DATA, "GFLOP", "fps", "ratio", "largest loss")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown; metrics are image AUROC / pixel AUROC / AUPRO@0.3."""
+    """Markdown; metrics are image AUROC / pixel AUROC / AUPRO@0.3, losses against the first row."""
 
     def metrics(row: Mapping[str, Any], data: str) -> str:
         found = row["metrics"][data].values()
@@ -233,10 +233,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         point = Point(**row["point"])
         how = "" if point.bidirectional else ", one way"
         how += f", smoothed by {point.smoothing:g}" if point.smoothing else ""
-        if point.steps != Point().steps:
+        if tuple(point.steps) != Point().steps:
             how += f", {'/'.join(map(str, point.steps))} steps"
         if point.top_share != Point().top_share:
-            how += f", highest {point.top_share:.0%}"
+            how += f", highest {point.top_share:.1%}"
         lines.append(
             (
                 row["name"],
@@ -247,7 +247,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "–" if row["gflop_per_image"] is None else f"{row['gflop_per_image']:.1f}",
                 f"{row['fps']:.2f}",
                 f"{row['ratio']['median']:.2f}",
-                "" if row["beaten"] else "×",
+                f"{max(a - b for a, b in zip(values(rows[0]), values(row))):.4f}",
             )
         )
     return markdown(HEAD, lines)

@@ -180,7 +180,8 @@ def draw_pareto(rows: Sequence[dict[str, Any]], title: str) -> Image.Image:
     sets = list(rows[0]["metrics"])
     metrics = list(rows[0]["metrics"][sets[0]])
     width, gap = 300, 90
-    whole = (FINE * (LEFT + len(metrics) * (width + gap)), FINE * HEIGHT)
+    legend = LEFT + len(metrics) * (width + gap) - gap // 2
+    whole = (FINE * (legend + 150), FINE * HEIGHT)
     image = Image.new("RGB", whole, "white")
     canvas = ImageDraw.Draw(image)
     for number, metric in enumerate(metrics):
@@ -193,12 +194,15 @@ def draw_pareto(rows: Sequence[dict[str, Any]], title: str) -> Image.Image:
         ends = (math.floor(100 * min(y)) / 100, math.ceil(100 * max(y) + 1e-9) / 100)
         axes = Axes(canvas, LEFT + number * (width + gap), x, ends, linear=True, width=width)
         axes.frame(title if not number else "", "images / s", metric, powers(x, 2))
-        for fps, value, row in points:
-            axes.dot((fps, value), COLOURS[0], 5)
+        for i, (fps, value, row) in enumerate(points):
+            axes.dot((fps, value), COLOURS[i % len(COLOURS)], 5)
             if row["beaten"]:
                 axes.dot((fps, value), "white", 3)
-            px, py = axes.place((fps, value))
-            axes.text(px / FINE + 8, py / FINE - 8, row["name"])
+            if not number:
+                at = TOP + 20 * i
+                box = [FINE * v for v in (legend, at - 4, legend + 12, at + 4)]
+                canvas.rectangle(box, COLOURS[i % len(COLOURS)])
+                axes.text(legend + 20, at, row["name"])
     return image.resize((whole[0] // FINE, HEIGHT), Image.Resampling.BOX)
 
 

@@ -24,28 +24,16 @@ from jaxad.train import train
 JOIN = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
 """Four categories of three data sets, for one model."""
 
+BOTTLE = {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"}
+TILES = {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"}
+
 SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
-    "bottle": (
-        "configs/mb_pfm_fast.py",
-        {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"},
-    ),
-    "magnetic_tile": (
-        "configs/mb_pfm_fast.py",
-        {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"},
-    ),
-    "bottle_lite": (
-        "configs/mb_pfm_lite.py",
-        {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"},
-    ),
-    "magnetic_tile_lite": (
-        "configs/mb_pfm_lite.py",
-        {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"},
-    ),
+    "bottle": ("configs/mb_pfm_fast.py", BOTTLE),
+    "magnetic_tile": ("configs/mb_pfm_fast.py", TILES),
+    "bottle_lite": ("configs/mb_pfm_lite.py", BOTTLE),
+    "magnetic_tile_lite": ("configs/mb_pfm_lite.py", TILES),
     "elpv": ("configs/demo.py", {}),
-    "simplenet": (
-        "configs/simplenet_fast.py",
-        {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"},
-    ),
+    "simplenet": ("configs/simplenet_fast.py", BOTTLE),
     "afrad": (
         "configs/afrad_fast.py",
         {"data.root": "{data}", "data.layout": "join", "data.join": repr(JOIN)},

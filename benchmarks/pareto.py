@@ -75,14 +75,12 @@ class Point(NamedTuple):
         def only(values: tuple[int, ...], level: int, other: int) -> tuple[int, ...]:
             return tuple(v if i == level else other for i, v in enumerate(values))
 
-        each = [
-            self._replace(latent=only(self.latent, i, 0), steps=only(self.steps, i, 1))
+        alike = self._replace(smoothing=Point().smoothing, top_share=Point().top_share)
+        return [
+            alike._replace(latent=only(self.latent, i, 0), steps=only(self.steps, i, 1))
             for i, width in enumerate(self.latent)
             if width
         ]
-        scored_alike = Point._field_defaults
-        names = ("smoothing", "top_share")
-        return [piece._replace(**{name: scored_alike[name] for name in names}) for piece in each]
 
     def group(self) -> tuple[str, str, int]:
         """What decides which features are computed."""

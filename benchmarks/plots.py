@@ -103,6 +103,18 @@ def around(values: Sequence[float], base: int) -> tuple[float, float]:
     return float(base) ** first, float(base) ** max(math.ceil(high), first + 1)
 
 
+def timed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that have a rate.
+
+    Raises:
+        InputError: None has.
+    """
+    found = [row for row in rows if row.get("fps")]
+    if not found:
+        raise InputError("no row has a rate: there is nothing to draw")
+    return found
+
+
 def draw(rows: Sequence[dict[str, Any]], peaks: dict[str, Any], title: str) -> Image.Image:
     """Both panels.
 
@@ -114,9 +126,7 @@ def draw(rows: Sequence[dict[str, Any]], peaks: dict[str, Any], title: str) -> I
     Raises:
         InputError: Nothing was measured.
     """
-    rows = [row for row in rows if row.get("fps")]
-    if not rows:
-        raise InputError("no row has a rate: there is nothing to draw")
+    rows = timed(rows)
     names = list(dict.fromkeys(row["name"] for row in rows))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     image = Image.new("RGB", (FINE * WIDTH, FINE * HEIGHT), "white")
@@ -174,9 +184,7 @@ def draw_pareto(rows: Sequence[dict[str, Any]], title: str) -> Image.Image:
     Raises:
         InputError: Nothing was timed.
     """
-    rows = [row for row in rows if row.get("fps")]
-    if not rows:
-        raise InputError("no point has a rate: there is nothing to draw")
+    rows = timed(rows)
     sets = list(rows[0]["metrics"])
     metrics = list(rows[0]["metrics"][sets[0]])
     width, gap = 300, 90
@@ -198,11 +206,11 @@ def draw_pareto(rows: Sequence[dict[str, Any]], title: str) -> Image.Image:
             axes.dot((fps, value), COLOURS[i % len(COLOURS)], 5)
             if row["beaten"]:
                 axes.dot((fps, value), "white", 3)
-            if not number:
-                at = TOP + 20 * i
-                box = [FINE * v for v in (legend, at - 4, legend + 12, at + 4)]
-                canvas.rectangle(box, COLOURS[i % len(COLOURS)])
-                axes.text(legend + 20, at, row["name"])
+    for i, row in enumerate(rows):
+        at = TOP + 20 * i
+        box = [FINE * v for v in (legend, at - 4, legend + 12, at + 4)]
+        canvas.rectangle(box, COLOURS[i % len(COLOURS)])
+        axes.text(legend + 20, at, row["name"])
     return image.resize((whole[0] // FINE, HEIGHT), Image.Resampling.BOX)
 
 

@@ -46,13 +46,12 @@ def run_phase(
 
     def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
         own = {name: tree for name, tree in variables.items() if name != "backbones"}
-        label, cached = batch["subclass"], "image" not in batch
+        cached = "image" not in batch
         every = batch if cached else detector.features(variables, batch["image"])
-        found = features.as_float32({name: every[name] for name in phase.features})
+        found = {name: every[name] for name in phase.features}
         if drawn and not cached:
             found = features.draw_positions(rng, found, count=drawn, groups=n)
-            label = jnp.arange(drawn, dtype=jnp.int32) % n
-        return phase.method.loss(own, found, {"subclass": label}, rng)
+        return _loss(phase, own, found, rng, groups=n)
 
     step = parallel.train_step(
         make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
@@ -81,9 +80,7 @@ def run_phase_on_devices(
     steps, n = steps_of(phase, groups, config), len(groups)
 
     def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
-        found = features.as_float32(batch)
-        label = jnp.arange(len(next(iter(found.values()))), dtype=jnp.int32) % n
-        return phase.method.loss(variables, found, {"subclass": label}, rng)
+        return _loss(phase, variables, batch, rng, groups=n)
 
     one = make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
     block = parallel.train_step(make_steps(one, taker(phase)))
@@ -102,6 +99,15 @@ def run_phase_on_devices(
             report({name: (total[i], count[i]) for name, (total, count) in found.items()})
 
     return _run(block, state, blocks, shared, report_each)
+
+
+def _loss(
+    phase: Phase, variables: Variables, found: Any, rng: Array, *, groups: int
+) -> tuple[Array, Aux]:
+    """The method's loss on a batch that goes through the groups in turn."""
+    found = features.as_float32(found)
+    label = jnp.arange(len(next(iter(found.values()))), dtype=jnp.int32) % groups
+    return phase.method.loss(variables, found, {"subclass": label}, rng)
 
 
 def _run(

@@ -84,24 +84,21 @@ def training_stream(
 ) -> Iterator[Any]:
     """Endless, seeded batches of one phase: images, cached maps, or drawn positions.
 
-    A batch goes through the `groups` in turn, on every device: element j is of group j mod n, as
-    its `subclass` says. Its size is the configured one, rounded up to what n and devices share.
+    A batch goes through the `groups` in turn, on every device: element j is of group j mod n. Its
+    size is the configured one, rounded up to what n and devices share.
     """
     if cache is None:
-        n, seed = len(groups), config.train.seed
-        each = share(config.train.batch_size, n, devices)
+        seed, each = config.train.seed, share(config.train.batch_size, len(groups), devices)
         chosen = [Manifest(root, tuple(job.train[i] for i in kept)) for kept in groups]
         streams = [
             image_batches(own, config, each, shuffle_seed=seed, repeat=True) for own in chosen
         ]
-        label = np.tile(np.arange(n, dtype=np.int32), each)
         for found in zip(*streams):
-            yield {"image": in_turn([batch["image"] for batch in found]), "subclass": label}
+            yield {"image": in_turn([batch["image"] for batch in found])}
         return
-    pick, n = taker(phase), len(groups)
+    pick = taker(phase)
     for index in index_stream(phase, cache, groups, config, devices=devices):
-        label = np.arange(len(index), dtype=np.int32) % n
-        yield {**pick(cache, index), "subclass": label}
+        yield pick(cache, index)
 
 
 def taker(phase: Phase) -> Callable[[Any, Any], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from jaxad.metrics.stream import PixelStream
 from jaxad.metrics.summary import category_metrics
 from jaxad.progress import track
 from jaxad.report.view import CategoryView, ViewStream
+from jaxad.scorer import ahead
 
 
 class Scored(NamedTuple):
@@ -62,7 +63,8 @@ def score_category(
     )
     start = warm = time.monotonic()
     done = first = 0
-    for batch, started in track(ahead(stream, score), f"{name} score", count, "images", size):
+    scored = ahead(stream, lambda batch: score(batch["image"]))
+    for batch, started in track(scored, f"{name} score", count, "images", size):
         valid = batch["_mask"]
         rows = slice(done, done + int(valid.sum()))
         found = gather(started)
@@ -91,15 +93,3 @@ def score_category(
     steady = (done - first, end - warm) if done > first else (done, end - start)
     metrics = category_metrics(labels, scores, stream_metrics(pixels), n_train=n_train)
     return Scored(metrics, view.view(), end - start, steady)
-
-
-def ahead(stream: Iterable[Any], score: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield each batch with what `score` started on its images, after starting the next."""
-    waiting: tuple[Any, Any] | None = None
-    for batch in stream:
-        started = batch, score(batch["image"])
-        if waiting is not None:
-            yield waiting
-        waiting = started
-    if waiting is not None:
-        yield waiting

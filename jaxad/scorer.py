@@ -70,11 +70,17 @@ def stream(scorer: Scorer, batches: Iterable[Any]) -> Iterator[Scores]:
 
     The next batch is copied and started before the last one is waited for.
     """
-    waiting: Scores | None = None
-    for images in batches:
-        started = scorer.score(jax.device_put(images))
+    for _, started in ahead(batches, lambda images: scorer.score(jax.device_put(images))):
+        yield jax.device_get(started)
+
+
+def ahead(items: Iterable[Any], start: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each item with what `start` made of it, after starting the next one."""
+    waiting: tuple[Any, Any] | None = None
+    for item in items:
+        started = item, start(item)
         if waiting is not None:
-            yield jax.device_get(waiting)
+            yield waiting
         waiting = started
     if waiting is not None:
-        yield jax.device_get(waiting)
+        yield waiting

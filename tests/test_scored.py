@@ -16,7 +16,7 @@ from jaxad.data.manifest import Manifest
 from jaxad.data.synthetic import write_dataset
 from jaxad.metrics import category_metrics, pixel_metrics
 from jaxad.report import select_examples
-from jaxad.scored import Scored, ahead, score_category
+from jaxad.scored import Scored, score_category
 
 SIZE = (40, 48)
 CONFIG = Path(__file__).parents[1] / "configs" / "mb_pfm_fast.py"
@@ -103,14 +103,3 @@ def test_a_score_that_is_not_finite_names_the_photo(test_set: Manifest) -> None:
 
     with pytest.raises(InputError, match=f"score of {test_set.records[1].path} is not finite"):
         scored(test_set, broken)
-
-
-def test_the_next_batch_is_started_before_one_is_waited_for() -> None:
-    started: list[int] = []
-    batches = ({"image": number} for number in range(3))
-    seen = [
-        (batch["image"], x, len(started))
-        for batch, x in ahead(batches, lambda n: started.append(n) or 10 * n)
-    ]
-    assert seen == [(0, 0, 2), (1, 10, 3), (2, 20, 3)]
-    assert list(ahead([], lambda _: 0)) == []

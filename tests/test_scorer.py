@@ -10,7 +10,7 @@ import pytest
 from jaxad.build import build_backbones, build_method
 from jaxad.config import parse_config
 from jaxad.detector import Detector
-from jaxad.scorer import make_scorer, stream
+from jaxad.scorer import ahead, make_scorer, stream
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIZE = (64, 64)
@@ -96,3 +96,13 @@ def test_stream_keeps_the_order_of_batches():
 
 def test_nothing_to_score_is_no_scores():
     assert list(stream(None, iter([]))) == []
+
+
+def test_the_next_batch_is_started_before_one_is_waited_for():
+    started = []
+    seen = [
+        (item, x, len(started))
+        for item, x in ahead(iter(range(3)), lambda n: started.append(n) or 10 * n)
+    ]
+    assert seen == [(0, 0, 2), (1, 10, 3), (2, 20, 3)]
+    assert list(ahead([], lambda _: 0)) == []

@@ -121,40 +121,73 @@ class AFRAD(nn.Module):
             self.decoders["local"] = FocusedLocal(params["focused_local"], tuple(m.local_kernels))
             self.parts.append(("local", tuple(m.local)))
         self.ngib = nn.Sequential(*(MLP(params[f"ngib{n}"]) for n in range(m.ngib_layers)))
-        self.output = Conv(as_1x1(params["output"]))
+        self.hidden = tuple(tuple(i - 1 for i in group) for group in m.hidden)
+        names = [f"output{n}" for n in range(len(self.hidden))] or ["output"]
+        self.outputs = nn.ModuleList(Conv(as_1x1(params[name])) for name in names)
+        self.map_length = m.map_length
+        self.image_stages = tuple(i - 1 for i in m.image_stages)
 
     def reconstruct(self, S: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """Map features `(B, C_i, H_i, W_i)` to F_rec `(B, ΣC_i, h, w)`."""
         tokens = {
             i: self.refinements[i](embed(S[int(i) - 1])) for i, embed in self.embeddings.items()
         }
+        if self.hidden:
+            tokens = {
+                i: torch.cat(
+                    [torch.zeros_like(x) if int(i) - 1 in group else x for group in self.hidden]
+                )
+                for i, x in tokens.items()
+            }
         outputs = []
         for name, stages in self.parts:
             own = [tokens[str(i)] for i in stages]
             if name == "compensation":
                 own = [self.compensations[str(i)](x) for i, x in zip(stages, own)]
             outputs.append(self.decoders[name](own, grid))
-        if not len(self.ngib):
-            return self.output(sum(outputs[1:], start=outputs[0]))
-        return self.output(self.ngib(torch.cat(outputs, dim=1)))
+        fused = (
+            self.ngib(torch.cat(outputs, dim=1))
+            if len(self.ngib)
+            else sum(outputs[1:], start=outputs[0])
+        )
+        if not self.hidden:
+            return self.outputs[0](fused)
+        parts: dict[int, Tensor] = {}
+        for group, output, x in zip(self.hidden, self.outputs, fused.chunk(len(self.hidden))):
+            sizes = [int(S[i].shape[1]) for i in group]
+            parts |= zip(group, output(x).split(sizes, dim=1))
+        return torch.cat([parts[i] for i in range(len(S))], dim=1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score `(B, H, W, 3)` uint8."""
         features = self.network(images, channels_last=self.channels_last)
         S = [features[level] for level in self.levels]
+        lengths = [_rms(x) for x in S] if self.map_length else []
         if self.normalise:
             S = [x * _rms(x) ** -self.normalise for x in S]
         grid = (int(S[self.grid].shape[2]), int(S[self.grid].shape[3]))
         F_ori = torch.cat([resized(x, grid, align_corners=True) for x in S], dim=1)
         F_rec = self.reconstruct(S, grid)
-        M = torch.sum((F_rec.float() - F_ori.float()) ** 2, dim=1, keepdim=True).sqrt()
+        squares = (F_rec.float() - F_ori.float()) ** 2
+        sizes = [int(x.shape[1]) for x in S]
+        errors = [x.sum(dim=1, keepdim=True) for x in squares.split(sizes, dim=1)]
         size = (int(images.shape[1]), int(images.shape[2]))
-        map_ = resized(M, size, align_corners=True)
+        judged = [errors[i] for i in self.image_stages]
+        if self.map_length:
+            lengths = [resized(x.float(), grid, align_corners=True) for x in lengths]
+            errors = [e * x ** (2 * self.map_length) for e, x in zip(errors, lengths)]
+        map_ = _distance(errors, size)
+        judge = _distance(judged, size) if judged else map_
         if not self.pooling:
-            return map_[:, 0], map_.mean((1, 2, 3))
+            return map_[:, 0], judge.mean((1, 2, 3))
         window = tuple(min(self.pooling, n) for n in size)
-        pooled = F.avg_pool2d(map_, window, stride=1)
+        pooled = F.avg_pool2d(judge, window, stride=1)
         return map_[:, 0], top_mean(pooled[:, 0], self.top_share)
+
+
+def _distance(errors: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """Eq. 14 at the size of the image."""
+    return resized(torch.stack(errors).sum(dim=0).sqrt(), size, align_corners=True)
 
 
 def _rms(x: Tensor) -> Tensor:

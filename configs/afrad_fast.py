@@ -26,28 +26,37 @@ def get_config(size: str = "fast") -> ConfigDict:
     config.data.resize = "bilinear"
     m, train = config.method, config.train
     m.backbone = "efficientnet_lite0"
+    m.mlp_ratio = 1
+    m.jitter, m.sum_of_scales = 0.0, True  # each better than UniAD's (docs/afrad.md)
+    m.pooling = 32
+    m.clip, m.one_cycle = 1.0, True
+    train.batch_size, train.cache_dtype, train.sampling = 16, "float16", "balanced"
+    config.score.batch_size = 16
+    if size == "fast":
+        m.levels = ("stage3", "stage5", "stage6", "stage7")  # of strides 8, 16, 32 and 32
+        m.patch_kernel = m.patch_stride = (4, 1, 1, 1)  # tokens: 8 x 8, but 16 x 16 of stage5
+        m.grid = 2  # stride 16
+        m.width, m.decoder_width = (64, 64, 192, 192), 96
+        m.decodings = (1, 1, 1, 1)
+        m.hidden = ((1, 3), (2, 4))  # half of the stages predict the other half
+        m.normalise, m.map_length, m.image_stages = 1.0, 0.5, (1, 2, 3, 4)
+        m.learning_rate = 3e-3
+        train.steps = (2000,)
+        return config
     m.levels = ("stage2", "stage3", "stage5", "stage6")  # of strides 4, 8, 16 and 32
     m.patch_kernel = m.patch_stride = (4, 2, 1, 1)  # tokens: 16 x 16, and 8 x 8 of the last
     m.grid = 3  # stride 16
-    m.width, m.decoder_width = ((32, 48, 64, 96), 96)
+    m.width, m.decoder_width = (24, 32, 48, 64), 48
     m.decodings = (1, 1, 1, 1)
-    m.mlp_ratio = 1
     m.normalise = 0.75
-    m.jitter, m.sum_of_scales = 0.0, True  # each better than UniAD's (docs/afrad.md)
-    m.pooling = 32
-    m.learning_rate, m.clip, m.one_cycle = 1e-3, 1.0, True
-    train.batch_size, train.steps = 16, (600,)
-    train.cache_dtype, train.sampling = "float16", "balanced"
-    config.score.batch_size = 16
-    if size == "small":
-        m.width, m.decoder_width = (24, 32, 48, 64), 48
-        train.steps = (160,)
+    m.learning_rate = 1e-3
+    train.steps = (160,)
     if normal in CIFAR:
         config.data.layout, config.data.categories = "cifar10", normal
         config.data.resize, config.data.image_size = "lanczos", (224, 224)
         m.levels = (*m.levels, "stage7")  # of stride 32: what is odd here is the whole image
         m.patch_kernel = m.patch_stride = (4, 2, 1, 1, 1)
-        m.width, m.adaptive = (*m.width, 96), (1, 2, 3, 4, 5)
+        m.width, m.decoder_width, m.adaptive = (32, 48, 64, 96, 96), 96, (1, 2, 3, 4, 5)
         m.refinements = m.decodings = (1, 1, 1, 1, 1)
         m.pooling = 0
         train.steps = (300,)

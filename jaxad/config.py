@@ -57,9 +57,13 @@ METHODS: dict[str, dict[str, Any]] = {
         "mlp_ratio": 4,  # inner width of every MLP over its outer
         "ngib_layers": 1,  # 0 = the decoders' outputs are added
         "refine": True,  # False = without the feature refinement module (Table 7)
+        # Groups of stages, each rebuilt without being seen, e.g. ((1,2,3),(4,)); () = all from all
+        "hidden": (),
         "normalise": 0.0,  # divide each position's features by this power of their length (ours)
         "jitter": 1.2,  # noise on the features in training, in units of their root mean square
         "sum_of_scales": False,  # loss: sum over stages instead of the mean over channels
+        "map_length": 0.0,  # the score map gives this power of their length back (ours)
+        "image_stages": (),  # stages that the image score is taken from; () = the score map
         "pooling": 16,  # pixels of the average pooling before the maximum; 0 = mean of the map
         "top_share": 0.0,  # image score = mean of this share of highest pooled pixels; 0 = max
         "learning_rate": 1e-4,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxad.core import Backbone, InputError, Method
-from jaxad.methods.afrad import Stage, afrad
+from jaxad.methods.afrad import afrad
+from jaxad.methods.afrad_network import Stage
 from jaxad.plan import Backbones, Phase, Recipe, frozen_network
 
 PER_STAGE = ("width", "patch_kernel", "patch_stride", "refinements", "decodings")
@@ -58,9 +59,12 @@ def method(
         ratio=m.mlp_ratio,
         ngib_layers=m.ngib_layers,
         refine=m.refine,
+        hidden=m.hidden,
         normalise=m.normalise,
         jitter=m.jitter,
         sum_of_scales=m.sum_of_scales,
+        map_length=m.map_length,
+        image_stages=m.image_stages,
         pooling=m.pooling,
         top_share=m.top_share,
         learning_rate=m.learning_rate,

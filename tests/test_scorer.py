@@ -27,6 +27,16 @@ SETTINGS = {
             "method.levels=('layer1','layer2','layer3','layer4')",
         ),
     ),
+    "afrad_hidden": (
+        "afrad_fast.py:small",
+        (
+            "method.backbone=resnet18",
+            "method.levels=('layer1','layer2','layer3','layer4')",
+            "method.hidden=((1,2,3),(4,))",
+            "method.map_length=0.5",
+            "method.image_stages=(3,4)",
+        ),
+    ),
     "simplenet": ("simplenet_fast.py", ("method.embedding=32", "method.hidden=16")),
     "adapted_moe": ("adapted_moe.py:magnetic_tile", ("method.embedding=32", "method.hidden=16")),
 }

@@ -12,12 +12,9 @@ UniAD, AFRAD's nearest relative, from which the target, Eq. 14 and the pooling a
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,169 +22,9 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
-from jaxad.ops.convolve import convolve
+from jaxad.methods.afrad_network import AFRADNetwork, Stage, positions, split_stages
 from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize, resize_map
-
-
-class Stage(NamedTuple):
-    """One stage S_i of the backbone, and its share of the M-FPN and the stage-adaptive decoder."""
-
-    feature: str
-    """Feature name."""
-    width: int
-    """d_i: channels of its tokens."""
-    kernel: int
-    """Of the patch embedding PE_i ("patch embeddings of different kernel sizes")."""
-    stride: int
-    """Of PE_i: positions of S_i per token, along each axis."""
-    refinements: int
-    """Applications of Eq. 2 in the M-FPN; the feature refinement module Φ_i."""
-    decodings: int
-    """Layers of MLP of the stage-adaptive decoder (Eq. 3), "tailored" to the stage."""
-
-
-def positions(x: Any) -> tuple[int, int]:
-    """`(h, w)` of `(B, h, w, C)`."""
-    _, h, w, _ = x.shape
-    return h, w
-
-
-class MLP(nn.Module):
-    """Two linear layers with GELU between, behind LayerNorm, beside a skip."""
-
-    ratio: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map `(..., d)` to `(..., d)`."""
-        d = x.shape[-1]
-        norm = nn.LayerNorm(epsilon=1e-6, name="norm")  # in float32, as are its parameters
-        y = nn.Dense(self.ratio * d, name="expand")(norm(x.astype(jnp.float32)).astype(x.dtype))
-        return x + nn.Dense(d, name="project")(nn.gelu(y, approximate=True))
-
-
-class StageAdaptiveDecoder(nn.Module):
-    """Eq. 3-6: each stage through its own number of MLPs, upsampled, concatenated, fused."""
-
-    width: int
-    decodings: tuple[int, ...]
-    ratio: int
-
-    @nn.compact
-    def __call__(self, stages: Sequence[Array], grid: tuple[int, int]) -> Array:
-        """Map `(B, h_i, w_i, d_i)` of every stage to `(B, h, w, width)`, `grid = (h, w)`."""
-        U = []
-        for i, (x, times) in enumerate(zip(stages, self.decodings)):
-            for n in range(times):
-                x = MLP(self.ratio, name=f"mlp{i}_{n}")(x)
-            U.append(resize(x, size=grid, align_corners=True))
-        return nn.Dense(self.width, name="fuse")(jnp.concatenate(U, axis=-1))
-
-
-class DepthwiseConv(nn.Module):
-    """DW_p of Eq. 8: a `size` x `size` filter for each channel, with bias."""
-
-    size: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map `(B, h, w, d)` to `(B, h, w, d)`."""
-        d = x.shape[-1]
-        shape = (self.size, self.size, 1, d)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape)
-        bias = self.param("bias", nn.initializers.zeros, (d,))
-        y = convolve(x, kernel, stride=1, padding="SAME", groups=d)
-        return y + bias.reshape(1, 1, 1, d)
-
-
-class FocusedLocalDecoder(nn.Module):
-    """Eq. 7-10: 1x1, depthwise and 1x1 convolutions in one branch a kernel size, fused."""
-
-    width: int
-    kernels: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, stages: Sequence[Array], grid: tuple[int, int]) -> Array:
-        """Map the stages, at the grid of the finest, to `(B, h, w, width)`, `grid = (h, w)`."""
-        finest = positions(stages[0])
-        S = jnp.concatenate([resize(x, size=finest, align_corners=True) for x in stages], axis=-1)
-        branches = []
-        for p in self.kernels:
-            y = nn.gelu(nn.Dense(self.width, name=f"enter{p}")(S))
-            y = nn.gelu(DepthwiseConv(p, name=f"depthwise{p}")(y))
-            branches.append(nn.Dense(self.width, name=f"leave{p}")(y))
-        y = nn.Dense(self.width, name="fuse")(jnp.concatenate(branches, axis=-1))
-        return resize(y, size=grid, align_corners=True)
-
-
-class AFRADNetwork(nn.Module):
-    """From stages to F_rec."""
-
-    stages: tuple[Stage, ...]
-    channels: int
-    """Of F_ori."""
-    width: int
-    local: tuple[int, ...]
-    compensation: tuple[int, ...]
-    adaptive: tuple[int, ...]
-    kernels: tuple[int, ...]
-    compensation_refinements: int
-    ratio: int
-    ngib_layers: int
-    refine: bool
-
-    @nn.compact
-    def __call__(self, S: Sequence[Array], grid: tuple[int, int]) -> Array:
-        """Map features `(B, H_i, W_i, C_i)` of every stage to F_rec `(B, h, w, channels)`."""
-        tokens: dict[int, Array] = {}
-        for i in sorted({*self.local, *self.compensation, *self.adaptive}):
-            stage = self.stages[i - 1]
-            H = nn.Conv(
-                stage.width,
-                (stage.kernel, stage.kernel),
-                (stage.stride, stage.stride),
-                padding="SAME",
-                name=f"patch_embedding{i}",
-            )(S[i - 1])  # Eq. 1
-            for n in range(stage.refinements if self.refine else 0):
-                H = MLP(self.ratio, name=f"refine{i}_{n}")(H)  # Eq. 2
-            tokens[i] = H
-
-        outputs = []
-        if self.adaptive:
-            outputs.append(
-                StageAdaptiveDecoder(
-                    self.width,
-                    tuple(self.stages[i - 1].decodings for i in self.adaptive),
-                    self.ratio,
-                    name="stage_adaptive",
-                )([tokens[i] for i in self.adaptive], grid)
-            )
-        if self.compensation:
-            again = []
-            for i in self.compensation:
-                x = tokens[i]
-                for n in range(self.compensation_refinements if self.refine else 0):
-                    x = MLP(self.ratio, name=f"compensate{i}_{n}")(x)
-                again.append(x)
-            outputs.append(
-                StageAdaptiveDecoder(
-                    self.width, (1,) * len(again), self.ratio, name="compensation"
-                )(again, grid)
-            )
-        if self.local:
-            outputs.append(
-                FocusedLocalDecoder(self.width, self.kernels, name="focused_local")(
-                    [tokens[i] for i in self.local], grid
-                )
-            )
-        if not self.ngib_layers:  # Table 5, last row but one: no fusion beyond a sum
-            return nn.Dense(self.channels, name="output")(sum(outputs[1:], start=outputs[0]))
-        F = jnp.concatenate(outputs, axis=-1)  # Eq. 11
-        for n in range(self.ngib_layers):
-            F = MLP(self.ratio, name=f"ngib{n}")(F)  # Eq. 12
-        return nn.Dense(self.channels, name="output")(F)  # Eq. 13
 
 
 def rms(x: Array, *, minimum: float = 0.0) -> Array:
@@ -253,9 +90,12 @@ def afrad(
     ratio: int = 4,
     ngib_layers: int = 1,
     refine: bool = True,
+    hidden: Sequence[Sequence[int]] = (),
     normalise: float = 0.0,
     jitter: float = 1.2,
     sum_of_scales: bool = False,
+    map_length: float = 0.0,
+    image_stages: Sequence[int] = (),
     pooling: int = 16,
     top_share: float = 0.0,
     learning_rate: float = 1e-4,
@@ -278,6 +118,10 @@ def afrad(
         ratio: Inner width of every MLP over its outer; the transformers' 4.
         ngib_layers: MLPs of Eq. 12; 0: the decoders' outputs are added (Table 5, without NGIB).
         refine: Apply the feature refinement module (Table 7).
+        hidden: Groups of stages, such as `((1, 2, 3), (4,))`: each group is rebuilt by a pass of
+            its own in which its stages' tokens are zero, so from the other groups' stages. Where
+            features are rebuilt from themselves, defects are rebuilt too; prediction of one stage
+            from others is what PFM does between networks. None: all from all (the paper's).
         normalise: Divide every position's features of a stage by this power of their root mean
             square; 1: all are of one length, as PFM has them, 0: as they are. Eq. 14 measures
             distances, which grow with the length of features (ours; docs/afrad.md has its worth).
@@ -285,6 +129,11 @@ def afrad(
             reconstruction would otherwise tend to the identity, which hides defects.
         sum_of_scales: Loss as the sum over stages of their mean squared errors (section 4.2)
             instead of the mean over all channels (section 3.7).
+        map_length: The score map gives this power of their root mean square back to the
+            differences, as if `normalise` had been that much less for it (ours). Image scores want
+            features of one length, maps do not (docs/afrad.md).
+        image_stages: Stages whose differences the image score is taken from, without `map_length`;
+            none: from the score map.
         pooling: Window of the average pooling before the maximum, in pixels of the map (UniAD's
             16); 0: image score = mean of the map (UniAD's for CIFAR-10).
         top_share: Image score = mean of this share of the highest pixels of the pooled map; 0: the
@@ -299,7 +148,12 @@ def afrad(
         A `Method` whose variables are `params`.
     """
     stages = tuple(stages)
-    _check(stages, grid, {"local": local, "compensation": compensation, "adaptive": adaptive})
+    try:
+        groups = tuple(tuple(group) for group in hidden)
+    except TypeError as error:
+        raise InputError(f"method.hidden is {hidden}: give groups, as ((1, 2), (3, 4))") from error
+    decoders = {"local": local, "compensation": compensation, "adaptive": adaptive}
+    _check(stages, grid, decoders, groups, image_stages)
 
     def network(channels: int) -> AFRADNetwork:
         return AFRADNetwork(
@@ -314,6 +168,7 @@ def afrad(
             ratio=ratio,
             ngib_layers=ngib_layers,
             refine=refine,
+            hidden=groups,
         )
 
     def chosen(features: Features) -> list[Array]:
@@ -345,8 +200,7 @@ def afrad(
             S = jitter_features(rng, S, scale=jitter, grid=size)
         F_rec = network(F_ori.shape[-1]).apply(variables, S, size)
         error = jnp.mean(jnp.square(F_rec - F_ori), axis=(0, 1, 2))
-        ends = [sum(x.shape[-1] for x in S[:i]) for i in range(len(S) + 1)]
-        parts = [jnp.mean(error[a:b]) for a, b in itertools.pairwise(ends)]
+        parts = [jnp.mean(x) for x in split_stages(error, S)]
         value = jnp.sum(jnp.stack(parts)) if sum_of_scales else jnp.mean(error)
         one = jnp.ones(())
         names = [stage.feature.rsplit("/", 1)[-1] for stage in stages]
@@ -356,14 +210,27 @@ def afrad(
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         S = inputs(features)
         F_ori, grid_size = original(S)
-        dtype = variables["params"]["output"]["kernel"].dtype
+        params = variables["params"]
+        dtype = next(params[name]["kernel"].dtype for name in params if name.startswith("output"))
         given = [x.astype(dtype) for x in S]
         F_rec = network(F_ori.shape[-1]).apply(variables, given, grid_size).astype(F_ori.dtype)
-        M = jnp.sqrt(jnp.sum(jnp.square(F_rec - F_ori), axis=-1))  # Eq. 14
-        M = resize_map(M, size=size, align_corners=True)
+        errors = [jnp.sum(x, axis=-1) for x in split_stages(jnp.square(F_rec - F_ori), S)]
+
+        def distance(errors: Sequence[Array]) -> Array:  # Eq. 14
+            return resize_map(jnp.sqrt(sum(errors)), size=size, align_corners=True)
+
+        judged = [errors[i - 1] for i in image_stages]
+        if map_length:
+            lengths = [
+                resize(rms(x, minimum=1e-6), size=grid_size, align_corners=True)[..., 0]
+                for x in chosen(features)
+            ]
+            errors = [e * x ** jnp.float32(2 * map_length) for e, x in zip(errors, lengths)]
+        M = distance(errors)
+        judge = distance(judged) if judged else M
         if not pooling:
-            return Scores(M, jnp.mean(M, axis=(1, 2)))
-        return Scores(M, top_share_mean(average_pool(M, window=pooling), top_share))
+            return Scores(M, jnp.mean(judge, axis=(1, 2)))
+        return Scores(M, top_share_mean(average_pool(judge, window=pooling), top_share))
 
     def optimizer(steps: int) -> optax.GradientTransformation:
         rate: optax.ScalarOrSchedule
@@ -377,12 +244,31 @@ def afrad(
     return Method(init, loss, score, optimizer)
 
 
-def _check(stages: tuple[Stage, ...], grid: int, decoders: Mapping[str, Sequence[int]]) -> None:
+def _check(
+    stages: tuple[Stage, ...],
+    grid: int,
+    decoders: Mapping[str, Sequence[int]],
+    hidden: tuple[tuple[int, ...], ...],
+    image_stages: Sequence[int],
+) -> None:
     known = range(1, len(stages) + 1)
     if grid not in known:
         raise InputError(f"method.grid is {grid}: name one of the stages 1 to {len(stages)}")
-    for name, numbers in decoders.items():
+    for name, numbers in {**decoders, "image_stages": image_stages}.items():
         if any(i not in known for i in numbers) or len(set(numbers)) < len(numbers):
             raise InputError(f"method.{name} is {tuple(numbers)}: name stages 1 to {len(stages)}")
     if not any(decoders.values()):
         raise InputError("method.local, compensation and adaptive are all empty: name one decoder")
+    if not hidden:
+        return
+    if sorted(i for group in hidden for i in group) != list(known):
+        raise InputError(
+            f"method.hidden is {hidden}: every stage, 1 to {len(stages)}, belongs to one group"
+        )
+    read = {i for numbers in decoders.values() for i in numbers}
+    for group in hidden:
+        if read <= set(group):
+            raise InputError(
+                f"method.hidden has the group {group}, and no decoder reads another stage: "
+                "there is nothing to rebuild it from"
+            )

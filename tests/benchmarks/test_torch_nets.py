@@ -76,6 +76,16 @@ CHANGED = {
         "width": (8, 12, 16, 20),
         "decoder_width": 24,
     },
+    "afrad_fast": {
+        "levels": ("stage2", "stage3", "stage5", "stage6"),
+        "patch_kernel": (4, 2, 1, 1),
+        "patch_stride": (4, 2, 1, 1),
+        "width": (8, 12, 16, 20),
+        "hidden": ((1, 4), (3, 2)),
+        "normalise": 1.0,
+        "map_length": 0.5,
+        "image_stages": (3, 4),
+    },
     "adapted_moe": {"backbone": "resnet18", "embedding": 96, "hidden": 64},
 }
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from jaxad.core import InputError, Method, Scores
-from jaxad.methods.afrad import (
+from jaxad.methods.afrad import afrad, jitter_features
+from jaxad.methods.afrad_network import (
+    AFRADNetwork,
     DepthwiseConv,
     FocusedLocalDecoder,
     Stage,
     StageAdaptiveDecoder,
-    afrad,
-    jitter_features,
 )
 from jaxad.ops.pool import average_pool
 from jaxad.ops.resample import resize
@@ -163,6 +163,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "local on all stages": {"local": (1, 2, 3, 4)},
     "sum of scales": {"sum_of_scales": True},
     "with jitter": {"jitter": 0.3},
+    "hidden": {"hidden": ((1, 2, 3), (4,))},
+    "hidden, without NGIB": {"hidden": ((1, 3), (2, 4)), "ngib_layers": 0},
 }
 PARTS = {
     "without local": "focused_local",
@@ -190,6 +192,76 @@ def test_every_parameter_has_a_gradient(name: str) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, path
+
+
+def test_a_hidden_stage_is_rebuilt_from_the_others() -> None:
+    hidden = ((1, 3), (4, 2))
+    network = AFRADNetwork(
+        stages=STAGES,
+        channels=sum(CHANNELS),
+        width=8,
+        local=(1, 2),
+        compensation=(1, 2),
+        adaptive=(1, 2, 3, 4),
+        kernels=(3,),
+        compensation_refinements=1,
+        ratio=1,
+        ngib_layers=1,
+        refine=True,
+        hidden=hidden,
+    )
+    S = list(features().values())
+    rebuilt = jax.jit(lambda v, S: network.apply(v, S, (4, 6)))
+    variables = network.init(jax.random.key(0), S, (4, 6))
+    before = rebuilt(variables, S)
+    assert before.shape == (2, 4, 6, sum(CHANNELS))
+    bounds = np.cumsum((0, *CHANNELS))
+    for changed in range(1, 5):
+        others = [x + 1 if i == changed else x for i, x in enumerate(S, start=1)]
+        difference = np.abs(rebuilt(variables, others) - before).max(axis=(0, 1, 2))
+        (own,) = (group for group in hidden if changed in group)
+        for stage in range(1, 5):
+            moved = difference[bounds[stage - 1] : bounds[stage]].max() > 0
+            assert moved == (stage not in own), (changed, stage)
+
+
+def test_hidden_stages_are_trained_and_scored_by_the_same_function() -> None:
+    method = afrad(STAGES, width=8, kernels=(3,), jitter=0.0, hidden=((1, 2, 3), (4,)))
+    found = features()
+    variables = method.init(jax.random.key(0), found)
+    outputs = {name for name in variables["params"] if name.startswith("output")}
+    assert outputs == {"output0", "output1"}
+    loss, _ = jax.jit(method.loss)(variables, found, {}, jax.random.key(1))
+    squared = score(method, variables, found, size=(4, 6)).map ** 2  # on the grid itself
+    np.testing.assert_allclose(loss, squared.mean() / sum(CHANNELS), rtol=1e-5)
+
+
+def test_map_length_gives_the_length_back_to_the_map_alone() -> None:
+    """Nothing is rebuilt, so the distance of features of one length is that length."""
+    found = {name: jnp.full_like(x, 16.0) for name, x in features().items()}
+    method = afrad(
+        STAGES, width=8, kernels=(3,), normalise=1.0, map_length=0.5, image_stages=(3, 4)
+    )
+    variables = method.init(jax.random.key(0), found)
+    variables["params"]["output"] = jax.tree.map(jnp.zeros_like, variables["params"]["output"])
+    scores = score(method, variables, found, size=(32, 48))
+    np.testing.assert_allclose(scores.map, 16**0.5 * sum(CHANNELS) ** 0.5, rtol=1e-5)
+    np.testing.assert_allclose(scores.image, sum(CHANNELS[2:]) ** 0.5, rtol=1e-5)
+
+
+def test_image_score_of_chosen_stages() -> None:
+    found = features()
+    whole, deep = (
+        afrad(STAGES, width=8, kernels=(3,), image_stages=stages) for stages in ((), (4,))
+    )
+    variables = whole.init(jax.random.key(0), found)
+    both = [score(m, variables, found, size=(64, 96)) for m in (whole, deep)]
+    np.testing.assert_array_equal(both[0].map, both[1].map)
+    assert (both[1].image < both[0].image).all()  # a part of the distance
+    named = afrad(STAGES, width=8, kernels=(3,), image_stages=(1, 2, 3, 4))
+    np.testing.assert_allclose(
+        score(named, variables, found, size=(64, 96)).image, both[0].image, rtol=1e-6
+    )
 
 
 def test_loss_is_the_mean_over_channels_or_the_sum_over_stages() -> None:
@@ -278,6 +350,15 @@ def test_training_brings_the_loss_down_and_finds_what_is_new() -> None:
         ({"local": (0,)}, r"method.local is \(0,\): name stages 1 to 4"),
         ({"adaptive": (1, 1)}, r"method.adaptive is \(1, 1\)"),
         ({"local": (), "compensation": (), "adaptive": ()}, "all empty: name one decoder"),
+        ({"image_stages": (5,)}, r"method.image_stages is \(5,\): name stages 1 to 4"),
+        ({"hidden": (1, 2)}, r"method.hidden is \(1, 2\): give groups, as"),
+        ({"hidden": ((1, 2), (3,))}, "every stage, 1 to 4, belongs to one group"),
+        ({"hidden": ((1, 2), (2, 3, 4))}, "every stage, 1 to 4, belongs to one group"),
+        ({"hidden": ((1, 2, 3, 4),)}, "no decoder reads another stage"),
+        (
+            {"adaptive": (), "hidden": ((1, 2), (3, 4))},
+            r"group \(1, 2\), and no decoder reads another stage",
+        ),
     ],
 )
 def test_unusable_arguments_are_named(changes: dict[str, Any], message: str) -> None:

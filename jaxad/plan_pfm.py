@@ -75,6 +75,13 @@ def method(
         _of_hierarchy(config, "method.learning_rate"),
     )
     wanted = _hierarchies(config)
+    for role in ("source", "target"):
+        found = tuple(networks[role].levels)
+        if len(found) != len(wanted):
+            raise InputError(
+                f"the {role} network was built for the levels {', '.join(found)}, and "
+                f"method.levels is {tuple(wanted)}: build it with one level for each hierarchy"
+            )
     pairs = [
         PairLevel(f"source/{source}", f"target/{target}", latent[h - 1], rates[h - 1])
         for h, source, target in zip(wanted, networks["source"].levels, networks["target"].levels)

@@ -59,6 +59,10 @@ OPEN: dict[str, dict[str, Any]] = {
     "normalise-0": {"normalise": 0.0},
     "normalise-1": {"normalise": 1.0},
     "top-share": {"top_share": 0.03},
+    "hidden": {"hidden": ((1, 3), (2, 4))},
+    "hidden-deepest": {"hidden": ((1, 2, 3), (4,))},
+    "map-length": {"map_length": 0.5, "image_stages": (1, 2, 3, 4)},
+    "image-deep": {"image_stages": (3, 4)},
 }
 """Choices that the paper leaves open. `grid-*` is in tokens a side at 256 pixels, for the stages of
 configs/afrad_fast.py only; a step there takes as many tokens as with 16, from fewer images."""

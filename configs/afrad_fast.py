@@ -39,7 +39,7 @@ def get_config(size: str = "fast") -> ConfigDict:
         m.width, m.decoder_width = (64, 64, 192, 192), 96
         m.decodings = (1, 1, 1, 1)
         m.hidden = ((1, 3), (2, 4))  # half of the stages predict the other half
-        m.normalise, m.map_length, m.image_stages = 1.0, 0.5, (1, 2, 3, 4)
+        m.normalise, m.map_length, m.image_stages = 1.0, 0.75, (1, 2, 3, 4)
         m.learning_rate = 3e-3
         train.steps = (2000,)
         return config

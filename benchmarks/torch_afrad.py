@@ -162,14 +162,15 @@ class AFRAD(nn.Module):
         """Score `(B, H, W, 3)` uint8."""
         features = self.network(images, channels_last=self.channels_last)
         S = [features[level] for level in self.levels]
-        lengths = [_rms(x) for x in S] if self.map_length else []
+        lengths = [_rms(x) for x in S] if self.normalise or self.map_length else []
         if self.normalise:
-            S = [x * _rms(x) ** -self.normalise for x in S]
+            S = [x * length**-self.normalise for x, length in zip(S, lengths)]
         grid = (int(S[self.grid].shape[2]), int(S[self.grid].shape[3]))
         F_ori = torch.cat([resized(x, grid, align_corners=True) for x in S], dim=1)
         F_rec = self.reconstruct(S, grid)
         squares = (F_rec.float() - F_ori.float()) ** 2
-        sizes = [int(x.shape[1]) for x in S]
+        apart = self.map_length or self.image_stages  # else one sum serves all stages
+        sizes = [int(x.shape[1]) for x in S] if apart else [int(squares.shape[1])]
         errors = [x.sum(dim=1, keepdim=True) for x in squares.split(sizes, dim=1)]
         size = (int(images.shape[1]), int(images.shape[2]))
         judged = [errors[i] for i in self.image_stages]

@@ -51,7 +51,11 @@ MODULES = {
     "input": Module(
         "benchmarks.input", ("--images", "24", "--native", "200", "--size", "64", "--pairs", "2")
     ),
-    "metrics": Module("benchmarks.metrics", ("--images", "16", "--size", "64", "--pairs", "2")),
+    "metrics": Module(
+        "benchmarks.metrics",
+        ("--images", "16", "--size", "64", "--pairs", "2", "--memory", "32"),
+        always=("--memory",),
+    ),
     "experts": Module("benchmarks.experts", ("--pairs", "1")),
     "backbones": Module("benchmarks.backbones", ("--only", "resnet18"), always=("--markdown",)),
 }

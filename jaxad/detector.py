@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables
+from jaxad.ops.chunk import by_image
 
 
 class Cost(NamedTuple):
@@ -41,11 +43,12 @@ class Detector:
 
     def features(self, variables: Variables, images: Array) -> Features:
         """Map `(B, H, W, 3)` uint8 images to all feature maps, named `role/level`."""
-        return {
-            f"{role}/{level}": value
-            for role, backbone in self.backbones.items()
-            for level, value in backbone.features(variables["backbones"][role], images).items()
-        }
+        found: Features = {}
+        for role, backbone in self.backbones.items():
+            frozen = variables["backbones"][role]
+            maps = by_image(functools.partial(backbone.features, frozen), images)
+            found |= {f"{role}/{level}": value for level, value in maps.items()}
+        return found
 
     def feature_shapes(self, backbones: Variables, *, size: tuple[int, int]) -> Any:
         """Shapes and dtypes of one image's features, `size = (H, W)`; nothing is computed."""

@@ -7,6 +7,7 @@ are put to XLA in `jaxad.ops` (`convolve`, `chunk`), what can be computed before
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -23,8 +24,9 @@ CPU_OPTIONS: dict[str, str | bool] = {
         _FUSE + kind for kind in ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "ELTWISE")
     )
 }
-"""XLA's defaults and bias, ReLU and sums in one pass with the products before them; for float32
-alone: in bfloat16 jax 0.12.0.1 then computes NaN."""
+"""XLA's defaults and bias, ReLU and sums in one pass with the products before them. Not in
+bfloat16, where jax 0.12.0.1 then computes NaN, and not for networks with depthwise convolutions,
+whose sums of shifted products then take twice as long (benchmarks/NOTES.md)."""
 
 
 class Scorer(NamedTuple):
@@ -45,6 +47,8 @@ def make_scorer(
 ) -> Scorer:
     """Compile `detector.score` for `batch_size` images of `size = (H, W)`.
 
+    On a CPU the program holds the weights, so that it and a compilation cache grow by their size.
+
     Args:
         detector: What scores.
         variables: Its variables, as trained.
@@ -53,16 +57,29 @@ def make_scorer(
         dtype: Of weights and features, "float32" or "bfloat16"; score maths are float32.
     """
     start = time.monotonic()
-    fuse = jax.default_backend() == "cpu" and dtype == "float32"
-    images = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
+    shape = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
     prepared = detector.prepare(variables, dtype=dtype)
-    compiled = (
-        jax.jit(detector.score)
-        .lower(prepared, images)
-        .compile(compiler_options=dict(CPU_OPTIONS) if fuse else None)
-    )
+    on_cpu = jax.default_backend() == "cpu"
+    options = None
+    score: Callable[[Any], Scores]
+    if on_cpu and dtype == "float32" and not has_depthwise(prepared):
+        options = dict(CPU_OPTIONS)
+    if on_cpu:  # weights as constants: brought into the products' own layout once, not every call
+        lowered = jax.jit(lambda images: detector.score(prepared, images)).lower(shape)
+        score = lowered.compile(compiler_options=options)
+    else:
+        compiled = jax.jit(detector.score).lower(prepared, shape).compile()
+        score = functools.partial(compiled, prepared)
     seconds = time.monotonic() - start
-    return Scorer(lambda images: compiled(prepared, jnp.asarray(images)), seconds)
+    return Scorer(lambda images: score(jnp.asarray(images)), seconds)
+
+
+def has_depthwise(variables: Variables) -> bool:
+    """Whether a kernel `(kh, kw, 1, C)` is among them, larger than 1 x 1."""
+    return any(
+        leaf.ndim == 4 and leaf.shape[2] == 1 and leaf.shape[0] * leaf.shape[1] > 1
+        for leaf in jax.tree.leaves(variables)
+    )
 
 
 def stream(scorer: Scorer, batches: Iterable[Any]) -> Iterator[Scores]:

@@ -10,7 +10,7 @@ import pytest
 from jaxad.build import build_backbones, build_method
 from jaxad.config import parse_config
 from jaxad.detector import Detector
-from jaxad.scorer import ahead, make_scorer, stream
+from jaxad.scorer import ahead, has_depthwise, make_scorer, stream
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIZE = (64, 64)
@@ -116,3 +116,10 @@ def test_the_next_batch_is_started_before_one_is_waited_for():
     ]
     assert seen == [(0, 0, 2), (1, 10, 3), (2, 20, 3)]
     assert list(ahead([], lambda _: 0)) == []
+
+
+def test_depthwise_kernels_are_recognised():
+    kernels = {"1x1": (1, 1, 1, 8), "3x3": (3, 3, 8, 8), "linear": (8, 8)}
+    variables = {name: {"kernel": np.zeros(shape)} for name, shape in kernels.items()}
+    assert not has_depthwise(variables)
+    assert has_depthwise({**variables, "depthwise": {"kernel": np.zeros((3, 3, 1, 8))}})

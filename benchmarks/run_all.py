@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,11 @@ def run(module: Module, *, quick: bool, source: Sequence[str]) -> tuple[Any, str
     return found, f"exit code {code}" if code else None
 
 
+def told(words: Sequence[str]) -> list[str]:
+    """The words of a command, of paths only the last part: where they lie is nobody's business."""
+    return [Path(word).name if os.sep in word else word for word in words]
+
+
 def machine() -> Any:
     """What this runs on, asked in another process: one that holds no device while others run."""
     program = "import json; from benchmarks.measure import machine; print(json.dumps(machine()))"
@@ -123,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed: dict[str, str] = {}
     results: dict[str, Any] = {
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.run_all", *(argv or sys.argv[1:])]),
+        "command": " ".join(["python -m benchmarks.run_all", *told(argv or sys.argv[1:])]),
         "benchmarks": {},
         "skipped": skipped,
         "failed": failed,

@@ -19,8 +19,7 @@ ROWS = 2048
 """Positions at a time: enough to share the weights, few enough that what passes from layer to layer
 stays in cache (benchmarks/NOTES.md)."""
 PIXELS = 2 * 256 * 256
-"""Of the images that pass a network at a time; with fewer, products of deep layers are too small.
-"""
+"""Of the images in a network at a time; with fewer, the products of deep layers get too small."""
 
 
 def by_position(function: Callable[..., Array], *maps: Array) -> Array:

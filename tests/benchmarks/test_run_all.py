@@ -41,6 +41,8 @@ def test_a_failure_stops_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert main(["--json", str(out), "--quick", "--data", str(tmp_path)]) == 1
     written = json.loads(out.read_text())
     assert written["machine"] == {"device": "here"}
+    assert str(tmp_path) not in written["command"]
+    assert written["command"].startswith("python -m benchmarks.run_all --json all.json --quick")
     assert set(written["benchmarks"]) == {"late", "good"}  # what was measured before it failed too
     assert written["failed"] == {"broken": "exit code 1", "late": "exit code 1"}
     assert written["skipped"] == {"absent": "it needs the package no_such_package"}

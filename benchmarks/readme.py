@@ -57,6 +57,7 @@ def fps_table(found: Benchmark) -> str:
         if last is None:
             continue
         share, first = last.get("fraction_of_peak"), own.get(1, {})
+        gflop = last["gflop_per_image"]
         wait = (first.get("latency_p50_ms"), first.get("latency_p95_ms"))
         paper = f"{last['paper_fps']:g}, {last['paper_device']}" if last["paper_fps"] else DASH
         lines.append(
@@ -66,7 +67,7 @@ def fps_table(found: Benchmark) -> str:
                 *(number(own[b]["fps"]) if "fps" in own.get(b, {}) else DASH for b in batches),
                 number(last["fps_with_copies"]),
                 DASH if None in wait else "{:.0f} / {:.0f}".format(*wait),
-                f"{last['gflop_per_image']:.1f}",
+                DASH if gflop is None else f"{gflop:.1f}",
                 DASH if share is None else f"{share:.0%}",
                 paper,
             )

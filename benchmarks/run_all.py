@@ -96,7 +96,7 @@ def run(module: Module, *, quick: bool, source: Sequence[str]) -> tuple[Any, str
     return found, f"exit code {code}" if code else None
 
 
-def told(words: Sequence[str]) -> list[str]:
+def without_folders(words: Sequence[str]) -> list[str]:
     """The words of a command, of paths only the last part: where they lie is nobody's business."""
     return [Path(word).name if os.sep in word else word for word in words]
 
@@ -129,7 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed: dict[str, str] = {}
     results: dict[str, Any] = {
         "machine": machine(),
-        "command": " ".join(["python -m benchmarks.run_all", *told(argv or sys.argv[1:])]),
+        "command": " ".join(
+            ["python -m benchmarks.run_all", *without_folders(argv or sys.argv[1:])]
+        ),
         "benchmarks": {},
         "skipped": skipped,
         "failed": failed,

@@ -59,14 +59,12 @@ def make_scorer(
     start = time.monotonic()
     shape = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
     prepared = detector.prepare(variables, dtype=dtype)
-    on_cpu = jax.default_backend() == "cpu"
-    options = None
     score: Callable[[Any], Scores]
-    if on_cpu and dtype == "float32" and not has_depthwise(prepared):
-        options = dict(CPU_OPTIONS)
-    if on_cpu:  # weights as constants: brought into the products' own layout once, not every call
-        lowered = jax.jit(lambda images: detector.score(prepared, images)).lower(shape)
-        score = lowered.compile(compiler_options=options)
+    if jax.default_backend() == "cpu":
+        fuse = dtype == "float32" and not has_depthwise(prepared)
+        # Weights as constants: brought into the products' own layout once, not in every call.
+        lowered = jax.jit(functools.partial(detector.score, prepared)).lower(shape)
+        score = lowered.compile(compiler_options=dict(CPU_OPTIONS) if fuse else None)
     else:
         compiled = jax.jit(detector.score).lower(prepared, shape).compile()
         score = functools.partial(compiled, prepared)

@@ -30,16 +30,7 @@ def by_position(function: Callable[..., Array], *maps: Array) -> Array:
     shape = maps[0].shape[:-1]
     count = shape[0] * shape[1] * shape[2]
     flat = [x.reshape(count, x.shape[-1]) for x in maps]
-    rows = max(n for n in range(1, min(ROWS, count) + 1) if count % n == 0)
-    if count <= ROWS or rows < ROWS // 4:  # no even split
-        return function(*flat).reshape(shape)
-
-    def chunked(*flat: Array) -> Array:
-        chunks = tuple(x.reshape(count // rows, rows, x.shape[-1]) for x in flat)
-        return jax.lax.map(lambda chunk: function(*chunk), chunks).reshape(count)
-
-    found: Array = jax.lax.platform_dependent(*flat, cpu=chunked, default=function)
-    return found.reshape(shape)
+    return _in_turns(function, *flat, fit=ROWS, least=ROWS // 4).reshape(shape)
 
 
 def by_image(function: Callable[[Array], T], images: Array) -> T:
@@ -47,16 +38,25 @@ def by_image(function: Callable[[Array], T], images: Array) -> T:
 
     On a CPU so many images at a time as have `PIXELS` pixels, elsewhere all at once.
     """
-    batch, height, width, channels = images.shape
-    fit = max(1, PIXELS // (height * width))
-    size = max(n for n in range(1, min(fit, batch) + 1) if batch % n == 0)
-    if batch <= fit or size < fit // 2:  # no even split
-        return function(images)
+    fit = max(1, PIXELS // (images.shape[1] * images.shape[2]))
+    return _in_turns(function, images, fit=fit, least=fit // 2)
 
-    def chunked(images: Array) -> T:
-        found = jax.lax.map(function, images.reshape(batch // size, size, height, width, channels))
-        merged: T = jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), found)
-        return merged
 
-    result: T = jax.lax.platform_dependent(images, cpu=chunked, default=function)
+def _in_turns(function: Callable[..., T], *arrays: Array, fit: int, least: int) -> T:
+    """Apply `function`, on a CPU to at most `fit` rows at a time; to all if none from `least` fits.
+
+    All turns are of one size, which divides the number of rows.
+    """
+    count = len(arrays[0])
+    size = max(n for n in range(1, min(fit, count) + 1) if count % n == 0)
+    if count <= fit or size < least:
+        return function(*arrays)
+
+    def turns(*arrays: Array) -> T:
+        parts = tuple(x.reshape(count // size, size, *x.shape[1:]) for x in arrays)
+        found = jax.lax.map(lambda part: function(*part), parts)
+        joined: T = jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), found)
+        return joined
+
+    result: T = jax.lax.platform_dependent(*arrays, cpu=turns, default=function)
     return result

@@ -31,7 +31,7 @@ from torch_bytes import (
     zip_file,
 )
 
-from ports.unpickle import MAX_STEPS
+from ports.torch_file import MAX_STEPS
 
 # --- Code that wants to run ---
 

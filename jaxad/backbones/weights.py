@@ -72,9 +72,8 @@ def find(name: str | Path, folder: str | Path | None = None) -> Path:
     shown = ", ".join(map(str, dict.fromkeys(places)))
     what = f"no weights of {text} in {shown}"
     if named and not Path(named).is_dir():
-        what = (
-            f"{'' if folder else 'JAXAD_WEIGHTS: '}there is no folder {shown}, so no {text} in it"
-        )
+        by = "" if folder else "JAXAD_WEIGHTS: "
+        what = f"{by}there is no folder {shown}, so no {text} in it"
     out = f" --out {Path(named) / text}{SUFFIX}" if folder else ""
     raise InputError(
         f"{what}; make them with `python -m ports fetch {text}{out}` or "
@@ -118,17 +117,18 @@ def merge_strict(loaded: Variables, template: Variables, *, name: str = "weights
 
 def shapes(arch: Architecture, *, levels: Sequence[str], folded: bool) -> Variables:
     """Shapes of an architecture's variables up to the deepest of `levels`; computes nothing."""
-    flat = _flat_shapes(arch, tuple(levels), folded)
+    deepest = max(levels, key=list(arch.levels).index)
+    flat = _flat_shapes(arch, deepest, folded)
     variables: Variables = unflatten_dict(dict(flat))
     return variables
 
 
 @functools.cache
 def _flat_shapes(
-    arch: Architecture, levels: tuple[str, ...], folded: bool
+    arch: Architecture, level: str, folded: bool
 ) -> tuple[tuple[tuple[str, ...], jax.ShapeDtypeStruct], ...]:
     """Pairs of path and shape; kept, for tracing a large network takes seconds."""
-    module = arch.build(levels=levels, folded=folded)
+    module = arch.build(levels=(level,), folded=folded)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     return tuple(flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image)).items())
 

@@ -288,7 +288,7 @@ def test_the_members_of_an_archive_share_one_budget() -> None:
     fits = npz(compressed=True, a=zeros)
     assert decode_npz(fits)["a"].nbytes == len(zeros)
     tracemalloc.start()
-    with pytest.raises(Refusal, match="more than this file may|many times the file's bytes"):
+    with pytest.raises(Refusal, match=r"more than this file may|many times the file's bytes"):
         decode_npz(npz(compressed=True, **{f"w{i}": zeros for i in range(4)}))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

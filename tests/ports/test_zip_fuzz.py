@@ -104,7 +104,7 @@ def npy(dtype: str, shape: tuple[int, ...], content: bytes) -> bytes:
 
 @fuzz(150)
 @given(
-    size=st.sampled_from([0, 1, 1_000, 3_000_000, 30_000_000, 80_000_000]),
+    size=st.sampled_from([0, 1, 1_000, 3_000_000, 80_000_000]),
     copies=st.sampled_from([0, 1, 50]),
     as_numpy=st.booleans(),
     lie=LIES,

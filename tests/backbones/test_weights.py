@@ -143,6 +143,26 @@ def test_any_wrong_bit_is_found(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_the_checksum_is_over_names_types_shapes_and_values():
+    strings, array = {"a": "b", "c": "d"}, np.arange(6, dtype=np.float32)
+    others = [
+        (strings, {"w": array.reshape(2, 3)}),
+        (strings, {"w": array.reshape(3, 2)}),
+        (strings, {"v": array}),
+        (strings, {"w": array + 1}),
+        (strings, {"w": array.view(np.int32)}),
+        (strings, {"w": array, "v": array}),
+        (strings | {"a": "d"}, {"w": array}),
+        ({"a": "b"}, {"w": array}),
+    ]
+    sums = [weight_file.checksum(*other) for other in ((strings, {"w": array}), *others)]
+    assert len(set(sums)) == len(sums)
+    known = {weight_file.CHECKSUM: "x", **dict(reversed(strings.items()))}
+    assert weight_file.checksum(known, {"w": array}) == sums[0]
+    # Of files that are out there: another rule is another format.
+    assert sums[0] == "e636482bef77d2d51e6f5f9d466192dd205a043c00889c999de4c50eb7978fef"
+
+
 def test_a_wrong_bit_of_a_kernel_is_named_as_damage(path):
     data = bytearray(path.read_bytes())
     data[-1000] ^= 1

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import `load` and `load_backbone` when asked for: the pure functions need no file formats."""
     if name == "load":
-        from jaxad.workdir import load
+        from jaxad.runs.workdir import load
 
         return load
     if name == "load_backbone":

@@ -18,15 +18,15 @@ from jaxad.errors import InputError
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
     from jaxad.report.table import format_table
-    from jaxad.train import train
+    from jaxad.runs.train import train
 
     results = train(parse_config(rest), args.workdir, overwrite=args.overwrite)
     _print_results(results, args.workdir, format_table)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    from jaxad.evaluate import evaluate
     from jaxad.report.table import format_table
+    from jaxad.runs.evaluate import evaluate
 
     _print_results(evaluate(args.workdir), args.workdir, format_table)
 

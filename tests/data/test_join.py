@@ -179,7 +179,7 @@ def test_an_image_in_two_parts_is_found(two: Path) -> None:
     (two / "alias").symlink_to(two / "a" / "nut")
     parts = (parts[0], ("manifest", "alias/list.csv"))
     assert "in both train and test: 'train/good/000.png'" in refusal(two, parts=parts)
-    from jaxad.evaluate import read_dataset
+    from jaxad.runs.evaluate import read_dataset
 
     config = default_config()
     config.data.layout, config.data.root, config.data.join = "join", str(two), parts
@@ -250,7 +250,7 @@ def test_parts_of_another_form(two: Path, parts: Any, expected: str) -> None:
 
 
 def test_from_the_configuration(two: Path, tmp_path: Path) -> None:
-    from jaxad.evaluate import jobs, read_dataset
+    from jaxad.runs.evaluate import jobs, read_dataset
 
     file = tmp_path / "c.py"
     file.write_text(

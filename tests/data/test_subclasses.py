@@ -9,7 +9,7 @@ from jaxad.data.manifest import Manifest, Record
 from jaxad.data.subclasses import by_subclass, of_subclasses, subset_name
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
-from jaxad.evaluate import jobs, read_dataset
+from jaxad.runs.evaluate import jobs, read_dataset
 
 
 def record(category: str, subclass: str, split: str, label: str = "good") -> Record:

@@ -8,7 +8,7 @@ from typing import Any
 from jaxad.backbones.architectures import architecture
 from jaxad.core import Backbone, InputError, Method, Variables
 from jaxad.methods.pfm import PairLevel, pfm
-from jaxad.plan import Backbones, Phase, Recipe, frozen_network
+from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
 
 
 def _hierarchies(config: Any) -> list[int]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxad.core import Array, Aux, Metrics, Variables
-from jaxad.state import TrainState
+from jaxad.training.state import TrainState
 
 Loss = Callable[[Variables, Mapping[str, Any], Array], tuple[Array, Aux]]
 """`loss(variables, batch, rng) -> (scalar, aux)`."""

@@ -8,7 +8,7 @@ from typing import Any
 from jaxad.core import Backbone, InputError, Method
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
-from jaxad.plan import Backbones, Phase, Recipe, frozen_network
+from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
 
 PER_STAGE = ("width", "patch_kernel", "patch_stride", "refinements", "decodings")
 

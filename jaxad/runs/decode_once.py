@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxad import features
+from jaxad.training import feature_cache as features
 from jaxad.data import prepared
 from jaxad.data.manifest import Manifest
-from jaxad.evaluate import Job, prepared_folder
-from jaxad.fit import cache_place
-from jaxad.plan import Phase
+from jaxad.runs.evaluate import Job, prepared_folder
+from jaxad.training.fit import cache_place
+from jaxad.recipes.recipe import Phase
 
 FOLDER = ".prepared"
 """In a work directory, while it is trained, where `data.prepared` is "auto"."""

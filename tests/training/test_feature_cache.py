@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxad import features
 from jaxad.core import InputError
-from jaxad.sampling import balanced
+from jaxad.training import feature_cache as features
+from jaxad.training.sampling import balanced
 
 SHAPES = {"a/x": jax.ShapeDtypeStruct((1, 4, 5, 3), np.float32)}
 

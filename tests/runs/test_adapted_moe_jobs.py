@@ -13,11 +13,11 @@ import pytest
 from jaxad.config import default_config, load_file
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
-from jaxad.evaluate import evaluate
-from jaxad.grouping import Subclasses, clustered, labelled, one_for_all
-from jaxad.sampling import in_turn, split
-from jaxad.train import train
-from jaxad.workdir import load
+from jaxad.runs.evaluate import evaluate
+from jaxad.training.subclasses import Subclasses, clustered, labelled, one_for_all
+from jaxad.training.sampling import in_turn, split
+from jaxad.runs.train import train
+from jaxad.runs.workdir import load
 
 ROOT = Path(__file__).parents[1]
 TIMES = ("seconds", "images_per_second")

@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 
-from jaxad import checkpoint
-from jaxad.build import build_backbones, build_method
+from jaxad.runs import checkpoint
+from jaxad.recipes.build import build_backbones, build_method
 from jaxad.config import load_config, write_json
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
-from jaxad.plan import Backbones
+from jaxad.recipes.recipe import Backbones
 
 SUBCLASSES = "subclasses.json"
 """In a work directory, for methods that learn subclasses: detector -> their names, in order."""

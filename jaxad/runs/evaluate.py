@@ -23,11 +23,11 @@ from jaxad.data.subclasses import by_subclass, of_subclasses
 from jaxad.detector import Detector
 from jaxad.metrics.summary import mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.replicates import add_summary, folders
+from jaxad.runs.replicates import add_summary, folders
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
-from jaxad.scored import score_category
-from jaxad.workdir import restore, trained_backbones
+from jaxad.runs.score_category import score_category
+from jaxad.runs.workdir import restore, trained_backbones
 
 CHOICES = {
     "feature_cache": ("auto", "device", "host", "off"),

@@ -17,11 +17,11 @@ from jaxad.data import prepared
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
 from jaxad.data.synthetic import write_dataset
-from jaxad.evaluate import Job, evaluate, jobs, read_dataset
-from jaxad.plan import Phase
-from jaxad.prepare import readable, reads_of
-from jaxad.train import train
-from jaxad.workdir import load
+from jaxad.runs.evaluate import Job, evaluate, jobs, read_dataset
+from jaxad.recipes.recipe import Phase
+from jaxad.runs.decode_once import readable, reads_of
+from jaxad.runs.train import train
+from jaxad.runs.workdir import load
 
 ROOT = Path(__file__).parents[1]
 SIZE = (32, 48)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxad import plan_adapted_moe, plan_afrad, plan_pfm, plan_simplenet
 from jaxad.config import method_defaults
 from jaxad.core import Backbone, InputError, Method
-from jaxad.plan import Backbones, Phase, Recipe
+from jaxad.recipes import adapted_moe, afrad, pfm, simplenet
+from jaxad.recipes.recipe import Backbones, Phase, Recipe
 
 RECIPES = {
-    "pfm": plan_pfm.RECIPE,
-    "afrad": plan_afrad.RECIPE,
-    "simplenet": plan_simplenet.RECIPE,
-    "adapted_moe": plan_adapted_moe.RECIPE,
+    "pfm": pfm.RECIPE,
+    "afrad": afrad.RECIPE,
+    "simplenet": simplenet.RECIPE,
+    "adapted_moe": adapted_moe.RECIPE,
 }
 """By `method.name`; the names are those of `jaxad.config.METHODS`."""
 

@@ -15,15 +15,15 @@ from PIL import Image
 
 import jaxad
 from jaxad.backbones import ARCHITECTURES, Variant, weights
-from jaxad.build import build_backbones, build_method
+from jaxad.recipes.build import build_backbones, build_method
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.images import decode_image
 from jaxad.data.synthetic import write_dataset
 from jaxad.detector import Detector
-from jaxad.evaluate import evaluate
+from jaxad.runs.evaluate import evaluate
 from jaxad.main import main
-from jaxad.train import train
+from jaxad.runs.train import train
 
 ROOT = Path(__file__).parents[1]
 TIMES = ("seconds", "images_per_second")
@@ -265,7 +265,7 @@ def test_host_and_device_cache_are_the_same_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jaxad.phases.BLOCK", 2)  # the third step is a block of its own
+    monkeypatch.setattr("jaxad.training.phases.BLOCK", 2)  # the third step is a block of its own
     losses, scores = [], []
     for place in ("host", "device"):
         config = fast(dataset)

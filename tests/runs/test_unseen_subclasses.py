@@ -9,8 +9,8 @@ import pytest
 
 from jaxad.config import load_config, load_file
 from jaxad.data.synthetic import write_dataset
-from jaxad.evaluate import jobs, read_dataset
-from jaxad.train import train
+from jaxad.runs.evaluate import jobs, read_dataset
+from jaxad.runs.train import train
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from jaxad.core import Backbone, InputError, Method
 from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.routing import Router, embed, routed_right, routing
 from jaxad.methods.simplenet import Expert
-from jaxad.plan import Phase, Recipe
-from jaxad.plan_simplenet import FEATURE, backbones, expert_options
+from jaxad.recipes.recipe import Phase, Recipe
+from jaxad.recipes.simplenet import FEATURE, backbones, expert_options
 
 
 def method(

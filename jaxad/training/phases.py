@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad import features
 from jaxad.core import Array, Aux, InputError, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
-from jaxad.plan import Phase
 from jaxad.progress import Progress
-from jaxad.sampling import index_stream, share, steps_of, taker
-from jaxad.state import TrainState
-from jaxad.steps import make_steps, make_train_step
+from jaxad.recipes.recipe import Phase
+from jaxad.training import feature_cache as features
+from jaxad.training.sampling import index_stream, share, steps_of, taker
+from jaxad.training.state import TrainState
+from jaxad.training.steps import make_steps, make_train_step
 
 BLOCK = 50
 """Steps in one program, where devices hold the features."""

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxad import checkpoint
-from jaxad.build import build_backbones, build_method, learns_subclasses
+from jaxad.runs import checkpoint
+from jaxad.recipes.build import build_backbones, build_method, learns_subclasses
 from jaxad.config import save_config
 from jaxad.core import InputError
 from jaxad.detector import Cost, Detector
-from jaxad.evaluate import (
+from jaxad.runs.evaluate import (
     Job,
     Outcome,
     check_config,
@@ -25,14 +25,14 @@ from jaxad.evaluate import (
     read_dataset,
     write_results,
 )
-from jaxad.fit import fit_detector
-from jaxad.grouping import labelled
+from jaxad.training.fit import fit_detector
+from jaxad.training.subclasses import labelled
 from jaxad.parallel import data_parallel
-from jaxad.prepare import FOLDER as PREPARED
-from jaxad.prepare import readable, reads_of
-from jaxad.replicates import FOLDER as REPLICATES
-from jaxad.replicates import add_summary, plan
-from jaxad.workdir import SUBCLASSES, save_subclasses
+from jaxad.runs.decode_once import FOLDER as PREPARED
+from jaxad.runs.decode_once import readable, reads_of
+from jaxad.runs.replicates import FOLDER as REPLICATES
+from jaxad.runs.replicates import add_summary, plan
+from jaxad.runs.workdir import SUBCLASSES, save_subclasses
 
 
 def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jaxad.data.manifest import Manifest
 from jaxad.data.synthetic import write_dataset
 from jaxad.metrics import category_metrics, pixel_metrics
 from jaxad.report import select_examples
-from jaxad.scored import Scored, score_category
+from jaxad.runs.score_category import Scored, score_category
 
 SIZE = (40, 48)
 CONFIG = Path(__file__).parents[1] / "configs" / "mb_pfm_fast.py"

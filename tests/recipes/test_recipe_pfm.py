@@ -2,9 +2,9 @@
 
 import pytest
 
-from jaxad.build import build_backbones, build_method
 from jaxad.config import default_config
 from jaxad.core import InputError
+from jaxad.recipes.build import build_backbones, build_method
 
 
 def test_networks_of_other_levels_are_refused() -> None:

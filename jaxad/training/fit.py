@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxad import features, grouping
-from jaxad.build import build_method, learns_subclasses
 from jaxad.core import Variables
 from jaxad.data.manifest import Manifest
 from jaxad.detector import Detector
-from jaxad.evaluate import Job
 from jaxad.parallel import DataParallel, free_memory
-from jaxad.phases import holdout, run_phase, run_phase_on_devices
-from jaxad.plan import Backbones
 from jaxad.progress import track
-from jaxad.sampling import image_batches, split, steps_of, training_stream
-from jaxad.state import init_state
+from jaxad.recipes.build import build_method, learns_subclasses
+from jaxad.recipes.recipe import Backbones
+from jaxad.runs.evaluate import Job
+from jaxad.training import feature_cache as features
+from jaxad.training import subclasses as grouping
+from jaxad.training.phases import holdout, run_phase, run_phase_on_devices
+from jaxad.training.sampling import image_batches, split, steps_of, training_stream
+from jaxad.training.state import init_state
 
 CACHE_SHARE = 0.6
 """A feature cache may take this share of the memory that is free."""

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
 from jaxad.methods.simplenet import patch_features, simplenet
-from jaxad.plan import Backbones, Phase, Recipe, frozen_network
+from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
 
 PATCHES = "patches"
 FEATURE = f"backbone/{PATCHES}"

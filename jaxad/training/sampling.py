@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxad import features
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
-from jaxad.evaluate import Job
-from jaxad.grouping import Subclasses
-from jaxad.plan import Phase
+from jaxad.recipes.recipe import Phase
+from jaxad.runs.evaluate import Job
+from jaxad.training import feature_cache as features
+from jaxad.training.subclasses import Subclasses
 
 
 def split(

@@ -114,11 +114,14 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     budget = budget_of(config, parallel)
     capacity = max(len(job.train) for job in todo)
     cached = cache_place(budget, shapes, capacity) != "off"
+    # Random networks are drawn by the seed: those of another replicate are others.
+    drawn = config.method.get("random_weights", False)
     reads = reads_of(
         train=sum(len(job.train) for job in todo),
         test=sum(len(records) for job in todo for records in job.test.values()),
         seen=None if cached else sum(images_seen(phases, len(job.train), budget) for job in todo),
-        passes=config.train.replicates,
+        replicates=config.train.replicates,
+        networks=config.train.replicates if drawn else 1,
     )
     runs = each_replicate(workdir, config)
     fixed = ["config.json", "train.jsonl", "results.json", SUBCLASSES, "report/index.html"]
@@ -128,8 +131,6 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
         [*fixed, *(str(to.relative_to(workdir)) for to, _ in runs[1:])],
         overwrite=overwrite,
     )
-    # Random networks are drawn by the seed: those of another replicate are others.
-    drawn = config.method.get("random_weights", False)
     print(describe(cost, config, names), file=sys.stderr)
     with ExitStack() as stack:
         replicates = []

@@ -3,7 +3,8 @@
 Every layout on disk is read into a `Manifest`; everything after that sees only records. As CSV it
 has the header `path,category,subclass,split,label,mask`, UTF-8, one image a row:
 
-- `path`, `mask`: relative to the folder of the manifest, with `/`; `mask` empty if there is none;
+- `path`, `mask`: relative to the folder of the manifest, with `/`; `mask` empty if there is none,
+  or a folder of several masks that count together;
 - `category`: what one detector is trained for ("bottle"); `subclass`: a kind within it, or empty;
 - `split`: "train" or "test";
 - `label`: "good" for a normal image, anything else is the name of its defect. "normal" is read as
@@ -64,6 +65,8 @@ class Manifest:
 
     root: Path
     records: tuple[Record, ...]
+    aside: tuple[Record, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    """Records that a choice of categories or subclasses left out: not used, nor overlooked."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -239,11 +242,13 @@ def _by_image(manifest: Manifest) -> dict[str, list[Record]]:
 def _path_problems(manifest: Manifest) -> Iterator[str]:
     for own in _own_roots(manifest):
         root = manifest.root / own
-        names = {n: None for r in manifest.records if r.root == own for n in (r.path, r.mask) if n}
+        here = [r for r in manifest.records if r.root == own]
+        names = dict.fromkeys((n, m) for r in here for n, m in ((r.path, False), (r.mask, True)))
         judge = path_judge(root)
         bad: dict[str, list[str]] = {}
-        for name in names:
-            bad.setdefault(judge(name), []).append(name)
+        for name, mask in names:
+            if name:
+                bad.setdefault(judge(name, mask=mask), []).append(name)
         for wrong, line in (
             (OUTSIDE, "paths that leave this folder: {}: make them relative to it"),
             (LINKED, "links that leave this folder: {}: copy the files in"),

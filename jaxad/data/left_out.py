@@ -98,14 +98,16 @@ def left_out(manifest: Manifest, *, layout: str = "") -> list[str]:
     photos = len({image_path(manifest.root, r) for r in manifest.records})
     below = ", ".join(str(folder) for folder in manifest.folders)
     also = f", {counts['aside']} belong to what is not asked for" if counts["aside"] else ""
-    lines = [f"{photos} photos and {masks} masks are used{also}, {number} files below {below} not"]
+    lines = [
+        f"{photos} photos and {masks} masks are used{also}; {number} files below {below} are left out"
+    ]
     if counts["unseen"]:
         lines.append(f"more than {MAX_FILES} files are there: the rest was not looked at")
     where = _WHERE.get(layout, "its place, named like its photo")
     for reason, names in unused.items():
         if names:
             what, mend = (text.format(layout=layout, where=where) for text in _REASONS[reason])
-            lines.append(f"not used: {len(names)} {what}: {some(names)}" + f": {mend}" * bool(mend))
+            lines.append(f"left out: {len(names)} {what}: {some(names)}" + f": {mend}" * bool(mend))
     return lines + list(_worth_a_look(manifest, unused["mask"]))
 
 
@@ -229,7 +231,7 @@ def _worth_a_look(manifest: Manifest, stray_masks: list[str]) -> Iterator[str]:
         path = PurePosixPath(r.path)
         if path.suffix:
             names.setdefault((r.root, str(path.with_suffix(""))), set()).add(r.path)
-    twice = [sorted(same) for same in names.values() if len(same) > 1]
+    twice = sorted(sorted(same) for same in names.values() if len(same) > 1)
     if twice:
         yield (
             f"{len(twice)} names stand for several photos, which differ in their ending alone: "

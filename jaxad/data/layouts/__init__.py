@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxad.data.jobs import name_list
 from jaxad.data.layouts import (
     cifar10,
     elpv,
@@ -52,7 +53,7 @@ def scan_join(
             scan_dataset(
                 part.layout,
                 where,
-                categories=[name.strip() for name in part.categories.split(",") if name.strip()],
+                categories=name_list(part.categories),
                 **(options.get(part.layout) or {}),
             )
         )

@@ -98,9 +98,8 @@ def left_out(manifest: Manifest, *, layout: str = "") -> list[str]:
     photos = len({image_path(manifest.root, r) for r in manifest.records})
     below = ", ".join(str(folder) for folder in manifest.folders)
     also = f", {counts['aside']} belong to what is not asked for" if counts["aside"] else ""
-    lines = [
-        f"{photos} photos and {masks} masks are used{also}; {number} files below {below} are left out"
-    ]
+    used = f"{photos} photos and {masks} masks are used{also}"
+    lines = [f"{used}; {number} files below {below} are left out"]
     if counts["unseen"]:
         lines.append(f"more than {MAX_FILES} files are there: the rest was not looked at")
     where = _WHERE.get(layout, "its place, named like its photo")

@@ -232,19 +232,19 @@ def peak():
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 before = peak()
-{"mask": read_mask, "photo": read_image}[sys.argv[1]](sys.argv[2])
+read_mask(sys.argv[1])
+read_image(sys.argv[1])
 print(peak() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("kind", ["mask", "photo"])
-def test_memory_of_decoding_is_bounded(tmp_path: Path, kind: str) -> None:
+def test_memory_of_decoding_is_bounded(tmp_path: Path) -> None:
     side = 3072
     path = tmp_path / "x.png"
     path.write_bytes(png(side, side, colour=6, data=bytes(side * (4 * side + 1))))
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, kind, path], check=True, capture_output=True, text=True
+        [sys.executable, "-c", PEAK, path], check=True, capture_output=True, text=True
     )
     assert int(done.stdout) < 9 * side * side + 2**25
 

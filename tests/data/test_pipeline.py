@@ -150,7 +150,7 @@ def test_remainder(tiny: Manifest) -> None:
     assert [b["_mask"].sum() for b in read(tiny, batch_size=64)] == [11]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     count=st.integers(1, 11),
     processes=st.integers(1, 5),

@@ -27,17 +27,17 @@ import numpy as np
 
 from benchmarks.accuracy import JOIN
 from configs import adapted_moe_ablation, afrad_ablation
-from jaxad import features
-from jaxad.build import build_backbones, build_method
 from jaxad.config import apply_changes
 from jaxad.data.manifest import Manifest
 from jaxad.detector import Detector
-from jaxad.evaluate import Job, environment, jobs, read_dataset
-from jaxad.fit import extract_features, feature_extractor, fit_detector
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.plan import Backbones
+from jaxad.recipes.build import build_backbones, build_method
+from jaxad.recipes.recipe import Backbones
+from jaxad.runs.evaluate import Job, environment, jobs, read_dataset
+from jaxad.training import feature_cache as features
+from jaxad.training.fit import extract_features, feature_extractor, fit_detector
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from jaxad.config import parse_config
 from jaxad.data.layouts.cifar10 import SETTINGS as CIFAR
-from jaxad.train import train
+from jaxad.runs.train import train
 
 JOIN = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
 """Four categories of three data sets, for one model."""

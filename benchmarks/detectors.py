@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.build import build_backbones, build_method
 from jaxad.config import parse_config
 from jaxad.core import Variables
 from jaxad.detector import Detector
+from jaxad.recipes.build import build_backbones, build_method
 
 
 class Subject(NamedTuple):

@@ -35,18 +35,18 @@ from benchmarks.detectors import build
 from benchmarks.measure import interleave, machine, markdown, ratio
 from benchmarks.training import FAKE
 from configs import mb_pfm_fast
-from jaxad import features
-from jaxad.build import build_backbones
 from jaxad.config import apply_changes
 from jaxad.core import Array
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
-from jaxad.fit import fit_detector
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics
 from jaxad.ops.pool import top_share_mean
 from jaxad.ops.resample import resize_map
+from jaxad.recipes.build import build_backbones
 from jaxad.scorer import Scorer, make_scorer
+from jaxad.training import feature_cache as features
+from jaxad.training.fit import fit_detector
 
 METRICS = ablation.METRICS
 DATA = ("bottle", "magnetic_tile")

@@ -42,8 +42,8 @@ from benchmarks.detectors import build, configure
 from benchmarks.measure import interleave, machine, markdown
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 
 BAR = {"image_auroc": 0.999, "pixel_auroc": 0.980, "aupro_0.30": 0.948}
 """Bottle's, the least that a fast recipe must reach."""

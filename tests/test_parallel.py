@@ -10,8 +10,8 @@ import pytest
 from jaxad.core import InputError
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.parallel import data_parallel, free_memory
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 
 LEVELS = [PairLevel("source/a", "target/a", 4, 3e-4)]
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad.build import build_backbones, build_method
 from jaxad.config import parse_config
 from jaxad.detector import Detector
+from jaxad.recipes.build import build_backbones, build_method
 from jaxad.scorer import ahead, has_depthwise, make_scorer, stream
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

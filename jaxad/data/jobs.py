@@ -1,4 +1,4 @@
-"""What a run trains: for each detector, the photos it learns and those it is judged on."""
+"""What each detector of a run learns from, and what it is judged on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ class Job(NamedTuple):
     """One detector: what it is trained on, and the categories it is tested on."""
 
     name: str
-    """The category, or "all"."""
     train: tuple[Record, ...]
     test: dict[str, tuple[Record, ...]]
     """By category, or by `subset_name` where single subclasses are asked for."""
@@ -22,13 +21,12 @@ class Job(NamedTuple):
 def jobs(
     manifest: Manifest, *, one_for_all: bool = False, test_subclasses: Sequence[str] = ()
 ) -> list[Job]:
-    """Split a dataset into detectors.
+    """Split a data set into detectors: one a category, or one for all.
 
     Args:
-      manifest: Validated, and of the subclasses wanted.
-      one_for_all: One detector for all categories, instead of one each.
-      test_subclasses: Subclasses that each detector is tested on by themselves; none: each is
-        tested on its categories whole.
+      manifest: The data set.
+      one_for_all: One detector, "all", for all categories.
+      test_subclasses: Each is tested by itself; none: each category as a whole.
     """
     by_category = {name: manifest.select(name) for name in manifest.categories}
     train = {n: m.select(split="train").records for n, m in by_category.items()}

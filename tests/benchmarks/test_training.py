@@ -25,8 +25,8 @@ from benchmarks.training import (
     table,
 )
 from jaxad.core import InputError
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 
 NO_TORCH = "PyTorch is the benchmarks' peer only: pip install -e .[peer]"
 

@@ -35,7 +35,7 @@ def test_presorted_good_and_bad() -> None:
 
 
 @hypothesis.given(photos)
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_metrics_by_counting_pairs_and_thresholds(rows: list[tuple[int, float]]) -> None:
     labels, scores = map(np.array, zip(*rows))
     found = image_metrics(labels, scores.astype(np.float32))

@@ -26,7 +26,7 @@ def bars(svg: str, kind: str) -> int:
 
 
 @hypothesis.given(rows)
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 def test_histogram_counts_every_photo(rows: list[tuple[int, float]]) -> None:
     labels, scores = map(np.array, zip(*rows))
     svg = histogram_svg(labels, scores)

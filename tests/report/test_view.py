@@ -14,7 +14,7 @@ rows = st.lists(
 
 
 @hypothesis.given(rows, st.integers(0, 8))
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_chosen_photos_are_the_extremes(rows: list[tuple[int, float]], n: int) -> None:
     labels = np.array([label for label, _ in rows], int)
     scores = np.array([score for _, score in rows], float)
@@ -67,7 +67,7 @@ def test_a_view_shows_the_chosen_photos() -> None:
 
 
 @hypothesis.given(rows, st.integers(0, 4), st.integers(1, 7))
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 def test_batches_of_any_size_show_the_same(
     rows: list[tuple[int, float]], n: int, size: int
 ) -> None:

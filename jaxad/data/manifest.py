@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
 import posixpath
 from collections import Counter
@@ -28,6 +29,7 @@ from typing import NamedTuple
 from jaxad.data.confine import LINKED, MISSING, OUTSIDE, path_judge
 from jaxad.data.table import read_table
 from jaxad.errors import InputError
+from jaxad.files import write_bytes
 
 GOOD = "good"
 SPLITS = ("train", "test")
@@ -125,23 +127,25 @@ def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] | None =
 
 
 def write_csv(manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """Write a manifest as CSV, whole or not at all (to a temporary name, then renamed).
+    """Write a manifest as CSV, whole or not at all.
 
     Raises:
-      InputError: records with a folder of their own or read as stored, which CSV can not say.
+      InputError: records with a folder of their own or read as stored, which CSV can not say; a
+        name that is not UTF-8; a file that can not be written.
     """
     path = Path(path)
     if any(record.root or record.as_stored for record in manifest.records):
         raise InputError(f"{path}: joined data and layout visa can not be written as CSV")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(COLUMNS)
+    rows.writerows(record[: len(COLUMNS)] for record in manifest.records)
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(COLUMNS)
-            rows.writerows(record[: len(COLUMNS)] for record in manifest.records)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        data = text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        name = error.object[max(0, error.start - 20) : error.end + 20]
+        raise InputError(f"{path}: the name in {name!r} is not UTF-8: rename the file") from None
+    write_bytes(path, data)
 
 
 def validate(manifest: Manifest) -> Manifest:
@@ -176,7 +180,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
         yield f"{root}: unknown split {some(sorted(splits))}: write train or test"
     # Categories name folders of results, so they may not lead elsewhere either.
     bad = {r.category for r in records if r.category in (".", "..")}
-    bad |= {r.category for r in records if set(r.category) & set("/\\\0")}
+    bad |= {c for c in manifest.categories if set(c) & set("/\\\0") or not c.isprintable()}
     if bad:
         yield f"{root}: category {some(sorted(bad))} can not name a folder: rename it"
     labels = {r.label for r in records if r.label != canonical_label(r.label)}

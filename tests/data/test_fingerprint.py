@@ -40,7 +40,7 @@ def test_the_same_data_says_nothing(parts: Path) -> None:
         path.touch()
     assert taken(moved) == before
     entry = before["categories"]["bolt"]["test"]["bolt/test/scratch/000.png"]
-    assert [len(part) for part in entry] == [16, 16, 16]
+    assert [len(part) for part in entry.split("-")] == [12, 12, 12]
 
 
 def test_every_change_is_told(parts: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_file_that_is_gone(parts: Path) -> None:
         {"version": 1, "categories": {"a": 1}},
         {"version": 1, "categories": {"a": {"train": []}}},
         {"version": 1, "categories": {"a": {"train": {"x": "y"}}}},
-        {"version": 1, "categories": {"a": {"train": {"x": ["y"]}}}},
+        {"version": 1, "categories": {"a": {"train": {"x": "1-2-3-4"}}}},
         {"version": 1, "categories": {"a": {"train": {"x": [1, 2, 3]}}}},
     ],
 )

@@ -49,6 +49,8 @@ class Test(NamedTuple):
     labels: np.ndarray[Any, Any]
     masks: np.ndarray[Any, Any]
     has_mask: np.ndarray[Any, Any]
+    n_train: int
+    """Training images of the category, held-out ones included, as in results.json."""
 
 
 class Data(NamedTuple):
@@ -60,6 +62,12 @@ class Data(NamedTuple):
     parallel: DataParallel
     train: features.HostFeatures
     test: dict[str, Test]
+
+
+def training_images(job: Job, name: str) -> int:
+    """Training images of the category that a job's test set `name` belongs to."""
+    category = job.test[name][0].category
+    return sum(record.category == category for record in job.train)
 
 
 def prepare(config: Any) -> Data:
@@ -81,7 +89,7 @@ def prepare(config: Any) -> Data:
             key: np.concatenate([batch[key][batch["_mask"]] for batch in batches])
             for key in ("label", "mask", "has_mask")
         }
-        test[name] = Test(found, truth["label"], truth["mask"], truth["has_mask"])
+        test[name] = Test(found, truth["label"], truth["mask"], truth["has_mask"], training_images(job, name))
     return Data(job, manifest.root, backbones, parallel, cache, test)
 
 
@@ -125,7 +133,7 @@ def measure(score: Any, variables: Any, test: Test, size: int) -> dict[str, Any]
     maps, scores = (np.concatenate([getattr(x, n) for x in found]) for n in ("map", "image"))
     known = test.has_mask
     pixel = pixel_metrics(test.masks[known], maps[known])
-    return category_metrics(test.labels, scores, pixel, n_train=0)
+    return category_metrics(test.labels, scores, pixel, n_train=test.n_train)
 
 
 def line(name: str, row: Mapping[str, Any]) -> str:

@@ -167,7 +167,7 @@ def accuracy(
         own = [maps[piece] for piece in point.pieces()]
         map_, image = scores(own, point._replace(size=size))
         pixel = pixel_metrics(test.masks[test.has_mask], map_[test.has_mask])
-        every = category_metrics(test.labels, image, pixel, n_train=0)
+        every = category_metrics(test.labels, image, pixel, n_train=test.n_train)
         found[name] = {metric: every[metric] for metric in METRICS}
     return found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxad.data import prepared
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
+from jaxad.data.write_prepared import write_prepared
 
 FOLDER = ".prepared"
 """In a work directory, while it is trained, where nobody named a folder."""
@@ -44,7 +45,7 @@ def decoded_once(
     """
 
     def write(folder: Path) -> Manifest:
-        return prepared.write(
+        return write_prepared(
             manifest,
             folder,
             size=reading.size,

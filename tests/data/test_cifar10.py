@@ -125,7 +125,7 @@ def test_images_reach_the_pipeline(tmp_path: Path, workers: int) -> None:
 
 
 def test_one_detector_for_settings_that_contradict_each_other(tmp_path: Path) -> None:
-    from jaxad.evaluate import jobs, read_dataset
+    from jaxad.runs.evaluate import jobs, read_dataset
 
     write_batches(tmp_path)
     config = default_config()

@@ -23,8 +23,8 @@ from jaxad.methods.simplenet import (
     simplenet,
     two_rates,
 )
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 from ports import golden_simplenet
 from ports.golden_pfm import unpack
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from safetensors.numpy import save
 
 from jaxad.backbones.architectures import Variant
 from jaxad.core import InputError, Preprocess, Variables
+from jaxad.data.images import FILTERS
+from jaxad.files import write_bytes
 
 FORMAT = "3"
 """Version of the file format that is written."""
@@ -30,8 +31,6 @@ CHECKSUM = "sha256"
 """Key of the metadata that holds the checksum."""
 SUFFIX = ".safetensors"
 FLOATS = ("F16", "F32")
-FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-"""What `Preprocess.resize` may be: the filters of `jaxad.data.images`."""
 MAX_ARRAYS = 10_000
 """EfficientNet-B7 has 1,200."""
 MAX_RANK = 8
@@ -128,7 +127,7 @@ def _preprocess(fields: Mapping[str, object]) -> Preprocess:
     if type(fields) is not dict:
         raise TypeError("no object")
     lists = {key: tuple(value) for key, value in fields.items() if type(value) is list}
-    preprocess = Preprocess(**{**fields, **lists})  # type: ignore[arg-type]
+    preprocess = Preprocess(**{**fields, **lists})
     check_pixels(preprocess)
     mean, std = (tuple(map(float, values)) for values in (preprocess.mean, preprocess.std))
     return dataclasses.replace(preprocess, mean=mean, std=std)  # type: ignore[arg-type]
@@ -178,7 +177,11 @@ def sha256(path: str | Path) -> str:
 
 
 def write(path: str | Path, variables: Variables, *, metadata: Metadata) -> None:
-    """Write a weight file as float32, under a temporary name first, so none is ever half there."""
+    """Write a weight file as float32, whole or not at all; its folder is made.
+
+    Raises:
+        InputError: It can not be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
@@ -186,15 +189,7 @@ def write(path: str | Path, variables: Variables, *, metadata: Metadata) -> None
         for name, array in sorted(flatten_dict(variables, sep="/").items())
     }
     strings = metadata.to_strings()
-    content = save(flat, metadata=strings | {CHECKSUM: checksum(strings, flat)})
-    # A name that nobody can foresee, so that no link can lie there.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, save(flat, metadata=strings | {CHECKSUM: checksum(strings, flat)}))
 
 
 def checksum(strings: Mapping[str, str], flat: Mapping[str, np.ndarray]) -> str:

@@ -23,7 +23,6 @@ from jaxad.backbones import (
     weights,
 )
 from jaxad.core import InputError, Preprocess
-from jaxad.data.images import FILTERS
 
 METADATA = weights.Metadata(
     architecture="resnet18",
@@ -98,33 +97,28 @@ def test_half_precision_files_are_widened(path, variables):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), loaded, variables)
 
 
-def test_a_failed_write_leaves_the_old_file(path, variables, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(path, variables):
+    resource = pytest.importorskip("resource")
     before = path.read_bytes()
-
-    def fill_the_disk(self, mode):
-        self.touch()
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Path, "open", fill_the_disk)
-    with pytest.raises(OSError, match="no space left"):
-        weights.write(path, variables, metadata=METADATA)
-    monkeypatch.undo()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as on a full disk
+    try:
+        with pytest.raises(InputError, match=r"can not write .*resnet18\.safetensors"):
+            weights.write(path, variables, metadata=METADATA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_write_follows_no_link(tmp_path, monkeypatch):
-    """Neither one at the file's own name nor one at the name that it has until it is whole."""
+def test_a_write_follows_no_link(tmp_path):
     theirs = tmp_path / "theirs"
     theirs.write_text("theirs")
-    path = tmp_path / "net.safetensors"
+    path = tmp_path / "folder" / "net.safetensors"
+    path.parent.mkdir()
     path.symlink_to(theirs)
     weights.write(path, SMALL, metadata=METADATA)
     assert not path.is_symlink()
-    monkeypatch.setattr(weight_file.secrets, "token_hex", lambda _: "foreseen")
-    (tmp_path / ".net.safetensors.foreseen.tmp").symlink_to(theirs)
-    with pytest.raises(FileExistsError):
-        weights.write(path, SMALL, metadata=METADATA)
     assert theirs.read_text() == "theirs"
 
 
@@ -344,37 +338,6 @@ def test_names_without_end_and_arrays_without_number(tmp_path):
     path.write_bytes((2**25).to_bytes(8, "little") + b"{" + b" " * 2**25)
     with pytest.raises(InputError, match="its header takes 33554432 bytes"):
         weights.read(path)
-
-
-def test_the_filters_are_those_of_the_images():
-    assert set(weight_file.FILTERS) == set(FILTERS)
-
-
-@pytest.mark.parametrize("keep", [0, 7, 5000])
-def test_truncated_file_is_refused(path, keep):
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="not a readable safetensors file"):
-        load_backbone(path)
-
-
-def test_foreign_safetensors_are_refused_with_the_command_that_converts(path):
-    save_file({"conv1.weight": np.ones(3, np.float32)}, path)
-    with pytest.raises(InputError, match=r"python -m ports convert NAME resnet18.safetensors"):
-        load_backbone(path)
-
-
-def test_long_lists_of_differences_are_cut():
-    loaded = {"params": {f"extra{i}": np.ones(1) for i in range(1000)}}
-    template = {"params": {f"want{i}": np.ones(1) for i in range(1000)}}
-    with pytest.raises(InputError, match=r"1000 missing .* 996 more.*1000 not expected") as caught:
-        weights.merge_strict(loaded, template)
-    assert len(str(caught.value)) < 400
-
-
-def test_file_of_another_architecture_is_refused_by_name(path, tmp_path):
-    path.rename(tmp_path / "resnet34.safetensors")
-    with pytest.raises(InputError, match=r"holds resnet18, not resnet34"):
-        load_backbone("resnet34", folder=tmp_path)
 
 
 @pytest.fixture

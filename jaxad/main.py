@@ -46,7 +46,8 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
     speed = results["images_per_second"]
     lines.append(seconds + ("" if speed is None else f"; scoring {speed} images a second"))
     if results["categories"]:
-        lines.append(f"report: {workdir / 'report' / 'index.html'}")
+        page = "part.html" if results.get("part") else "index.html"
+        lines.append(f"report: {workdir / 'report' / page}")
     print("\n".join(fitting(line, encoding) for line in lines))
 
 

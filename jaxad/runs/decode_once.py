@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxad.data import prepared
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
+from jaxad.data.write_prepared import write_prepared
 
 FOLDER = ".prepared"
 """In a work directory, while it is trained, where nobody named a folder."""
@@ -44,7 +45,7 @@ def decoded_once(
     """
 
     def write(folder: Path) -> Manifest:
-        return prepared.write(
+        return write_prepared(
             manifest,
             folder,
             size=reading.size,
@@ -74,15 +75,15 @@ def decoded_once(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def reads_of(*, train: int, test: int, seen: int | None, passes: int) -> float:
+def reads_of(*, train: int, test: int, seen: int | None, replicates: int, networks: int) -> float:
     """How often a run decodes a photo, on average over those that it uses.
 
     Args:
         train: Training photos of all detectors.
         test: Test photos of all detectors.
-        seen: Photos that the training steps see; None: features are kept, computed once or, where
-            replicates have other networks, `passes` times.
-        passes: Replicates; each reads the test photos.
+        seen: Photos that the steps of one replicate see; None: features are computed once and kept.
+        replicates: Runs under several seeds; each scores the test photos.
+        networks: Runs with frozen networks of their own, which compute features of their own.
     """
-    read = passes * test + (passes * seen if seen is not None else train)
-    return read / max(train + test, 1)
+    read = networks * train if seen is None else replicates * seen
+    return (replicates * test + read) / max(train + test, 1)

@@ -15,17 +15,25 @@ import jaxad
 from jaxad.config import EVALUATION, apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
-from jaxad.data.jobs import Job
+from jaxad.data.jobs import Job, name_list
 from jaxad.data.manifest import some
 from jaxad.data.reading import Reading
-from jaxad.files import confined, make_folder, read_json, write_json
+from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
-from jaxad.runs.dataset import jobs_of, prepared_folder, read_dataset, reading_of
+from jaxad.runs import record
+from jaxad.runs.dataset import (
+    jobs_of,
+    prepared_folder,
+    read_dataset,
+    reading_of,
+    say_changes,
+    say_left_out,
+)
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
 from jaxad.runs.workdir import restore, trained, trained_backbones
@@ -127,11 +135,16 @@ def write_results(
     *,
     results: Path,
     report: Path,
+    part: bool = False,
 ) -> dict[str, Any]:
-    """Write results and report from all outcomes so far; return the results."""
+    """Write results and report from all outcomes so far; return the results.
+
+    `part` marks results of some of the detectors only.
+    """
     categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
     images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
     found = {
+        **({"part": True} if part else {}),
         "method": config.method.name,
         "dataset": config.data.layout,
         "categories": categories,
@@ -195,6 +208,8 @@ def _evaluate(workdir: Path, changes: Sequence[str]) -> bool:
     check_config(config)
     parallel = data_parallel(config.train.parallel)
     manifest = read_dataset(config)
+    say_left_out(manifest, config.data.layout)
+    say_changes(workdir, manifest, name_list(config.data.categories))
     backbones = trained_backbones(workdir, config, hashes)
     reading = reading_of(config, backbones)
     if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
@@ -225,12 +240,13 @@ def _evaluate(workdir: Path, changes: Sequence[str]) -> bool:
     )
     measured = {name for outcome in outcomes for name in outcome.metrics}
     whole = set(before.get("categories", ())) <= measured
-    make_folder(confined(workdir, "report"))
+    ours = record.read(workdir) or record.Record(workdir)
     write_results(
         outcomes,
         config,
-        results=confined(workdir, "results.json" if whole else PART),
-        report=confined(workdir, "report", "index.html" if whole else "part.html"),
+        results=ours.file("results.json" if whole else PART),
+        report=ours.file("report", "index.html" if whole else "part.html"),
+        part=not whole,
     )
     return whole
 
@@ -238,10 +254,10 @@ def _evaluate(workdir: Path, changes: Sequence[str]) -> bool:
 def _say_what_is_missing(there: Sequence[str], wanted: Sequence[str]) -> None:
     for names, what in (
         ([name for name in wanted if name not in there], "not trained, and left out"),
-        ([name for name in there if name not in wanted], "trained, but not in this data"),
+        ([name for name in there if name not in wanted], "trained, but not asked for or not in this data"),
     ):
         if names:
-            print(f"{len(names)} detectors are {what}: {some(names)}", file=sys.stderr)
+            print(f"{what}: {len(names)} detectors: {some(names)}", file=sys.stderr)
 
 
 def _results_before(workdir: Path) -> dict[str, Any]:

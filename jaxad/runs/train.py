@@ -14,14 +14,23 @@ import numpy as np
 
 from jaxad.config import check_config, save_config
 from jaxad.core import InputError
+from jaxad.data.fingerprint import fingerprint
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
+from jaxad.files import write_json
 from jaxad.memory import free_memory
 from jaxad.parallel import DataParallel, data_parallel, free_device_memory
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
-from jaxad.recipes.recipe import Backbones, Phase
+from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import checkpoint, record
-from jaxad.runs.dataset import jobs_of, prepared_folder, read_dataset, reading_of
+from jaxad.runs.dataset import (
+    DATA,
+    jobs_of,
+    prepared_folder,
+    read_dataset,
+    reading_of,
+    say_left_out,
+)
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
 from jaxad.runs.evaluate import Evaluator, Outcome, write_results
@@ -114,23 +123,26 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     budget = budget_of(config, parallel)
     capacity = max(len(job.train) for job in todo)
     cached = cache_place(budget, shapes, capacity) != "off"
+    # Random networks are drawn by the seed: those of another replicate are others.
+    drawn = config.method.get("random_weights", False)
     reads = reads_of(
         train=sum(len(job.train) for job in todo),
         test=sum(len(records) for job in todo for records in job.test.values()),
         seen=None if cached else sum(images_seen(phases, len(job.train), budget) for job in todo),
-        passes=config.train.replicates,
+        replicates=config.train.replicates,
+        networks=config.train.replicates if drawn else 1,
     )
     runs = each_replicate(workdir, config)
-    fixed = ["config.json", "train.jsonl", "results.json", SUBCLASSES, "report/index.html"]
+    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo] + [DECODED]
     claimed = record.claim(
         workdir,
         [*fixed, *(str(to.relative_to(workdir)) for to, _ in runs[1:])],
         overwrite=overwrite,
     )
-    # Random networks are drawn by the seed: those of another replicate are others.
-    drawn = config.method.get("random_weights", False)
+    say_left_out(manifest, config.data.layout)
     print(describe(cost, config, names), file=sys.stderr)
+    data = fingerprint(manifest)
     with ExitStack() as stack:
         replicates = []
         for to, own in runs:
@@ -140,6 +152,7 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                     claimed.tree(*to.relative_to(workdir).parts), fixed, overwrite=overwrite
                 )
             networks = build_backbones(own) if drawn and to != workdir else backbones
+            write_json(records.file(DATA), data)
             replicates.append(Replicate(to, own, records, networks))
             stack.callback(replicates[-1].close)
             replicates[-1].log(cost=cost._asdict())
@@ -189,6 +202,25 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                 waited = 0.0
                 replicate.add(found)
     return add_summary(workdir)
+
+
+def trainer_of(
+    config: Any,
+    backbones: Backbones,
+    parallel: DataParallel,
+    *,
+    capacity: int,
+    model: Callable[[int], Model] | None = None,
+) -> Trainer:
+    """Make the trainer of a configuration's detectors, for up to `capacity` training images."""
+    return Trainer(
+        backbones,
+        model or models(config, backbones, axis_name=parallel.axis_name),
+        budget_of(config, parallel),
+        reading_of(config, backbones),
+        parallel,
+        capacity=capacity,
+    )
 
 
 def budget_of(config: Any, parallel: DataParallel) -> Budget:

@@ -193,7 +193,11 @@ class Trainer:
         state = parallel.replicate(start(part))
         rng = parallel.replicate(training_key(seed, phase.name))
         report = phases.reporter(
-            f"{job.name} {phase.name}", steps, log_every=budget.log_every, log=log
+            phase.name,
+            steps,
+            title=f"train {job.name} {phase.name}",
+            log_every=budget.log_every,
+            log=log,
         )
         draw = sampling.draws(seed, phase.name)
         devices = parallel.device_count

@@ -133,7 +133,9 @@ def run(
     return state
 
 
-def reporter(name: str, steps: int, *, log_every: int, log: Callable[..., None]) -> Report:
+def reporter(
+    phase: str, steps: int, *, title: str, log_every: int, log: Callable[..., None]
+) -> Report:
     """Make `report(metrics)`, which checks, logs and shows those of the next finished steps.
 
     Metrics are (sum, count) pairs of one step, or of several, `(K,)` each.
@@ -141,7 +143,7 @@ def reporter(name: str, steps: int, *, log_every: int, log: Callable[..., None])
     Raises:
         InputError: The loss is not finite (when called).
     """
-    progress = Progress(f"train {name}", steps, "steps")
+    progress = Progress(title, steps, "steps")
     numbers = itertools.count(1)
 
     def report(metrics: Any) -> None:
@@ -154,11 +156,11 @@ def reporter(name: str, steps: int, *, log_every: int, log: Callable[..., None])
             }
             if not math.isfinite(values["loss"]):
                 raise InputError(
-                    f"training diverged: the loss of phase {name!r} is {values['loss']} at step "
+                    f"training diverged: the loss of phase {phase!r} is {values['loss']} at step "
                     f"{number}; lower method.learning_rate, or check the images and weights"
                 )
             if number % log_every == 0 or number in (1, steps):
-                log(phase=name, step=number, **values)
+                log(phase=phase, step=number, **values)
             progress.advance(note=f"loss {values['loss']:.3g}")
 
     return report

@@ -43,6 +43,7 @@ def test_an_outlier_does_not_squeeze_the_histogram() -> None:
     svg = histogram_svg(np.zeros(100, int), scores)
     assert len(list(ET.fromstring(svg).iter("rect"))) > 10
     assert "≥" in svg
+    assert bars(svg, "good") == 100
 
 
 def test_roc_curve_shows_the_metric() -> None:

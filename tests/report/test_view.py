@@ -91,6 +91,17 @@ def test_batches_of_any_size_show_the_same(
     assert view.colours == colour_range(maps, labels)
 
 
+def test_what_is_shown_does_not_hold_its_batch() -> None:
+    batch = photos(4)
+    stream = ViewStream(list("abcd"), [0, 1, 0, 1], n=1)
+    stream.add(batch[0], [1.0, 2.0, 3.0, 4.0], *batch[1:])
+    view = stream.view()
+    for shown in (*view.defects, *view.missed, *view.normal):
+        assert shown.mask is not None
+        for part, whole in zip((shown.image, shown.map, shown.mask), batch):
+            assert not np.shares_memory(part, whole)
+
+
 def test_what_is_not_shown_is_not_kept() -> None:
     """The memory of a long test set: few photos of their own memory, a sample of the scores."""
     images, maps, masks = photos(1, 512)

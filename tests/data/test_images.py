@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxad.data.image_file import MAX_SIDE
 from jaxad.data.images import (
     FILTERS,
-    MAX_SIDE,
     decode_image,
     decode_mask,
     read_header,

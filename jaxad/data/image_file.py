@@ -110,9 +110,8 @@ def orientation_of(image: ImageFile) -> int:
 
 
 def upright_size(image: ImageFile, upright: bool) -> tuple[int, int]:
-    """Read `(height, width)` of a file, turned by its EXIF orientation or, if not `upright`, stored."""
-    # Pillow's TIFF reader has already turned the size it reports, and turns the pixels itself.
-    turned = (
-        upright and not isinstance(image, TiffImageFile) and orientation_of(image) in range(5, 9)
-    )
-    return (image.width, image.height) if turned else (image.height, image.width)
+    """Read `(height, width)` of a file: turned by its EXIF orientation, or else as stored."""
+    size = image.height, image.width
+    if not upright or isinstance(image, TiffImageFile):
+        return size  # Pillow's TIFF reader has already turned what it reports
+    return size[::-1] if orientation_of(image) in range(5, 9) else size

@@ -42,7 +42,7 @@ FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-_STRIP = 4 * 1024 * 1024
+_STRIP = 1024 * 1024
 """Pixels of a mask that are looked at at a time."""
 
 _EIGHT_BIT = frozenset(

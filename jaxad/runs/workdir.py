@@ -48,7 +48,7 @@ def trained(workdir: Path) -> list[str]:
     folder = confined(workdir, CHECKPOINTS)
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if checkpoint.is_whole(path))
 
 
 def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:

@@ -65,21 +65,23 @@ Jaxad = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def jaxad(tmp_path_factory: pytest.TempPathFactory) -> Jaxad:
-    """Run the command line in a process of its own; what one compiles serves the next."""
+    """Run the command line (or a script) in a process; what one compiles serves the next."""
     cache = str(tmp_path_factory.mktemp("compiled"))
 
-    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def jaxad(
+        *arguments: str, run: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
         own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
-            [sys.executable, "-m", "jaxad", *arguments],
+            [sys.executable, *([run] if run else ["-m", "jaxad"]), *arguments],
             env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", **own, **env},
             capture_output=True,
             text=True,
             errors="surrogateescape",
         )
 
-    return run
+    return jaxad
 
 
 def files(folder: Path) -> dict[str, bytes]:

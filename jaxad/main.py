@@ -67,35 +67,40 @@ def _print(text: str) -> None:
 
 
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    from jaxad.config import apply_changes, check_config, default_config, load_file
     from jaxad.data.check import check_dataset
+
+    root, layout, options = args.root or "", args.layout or "", {}
+    if rest or args.config:  # what the configuration imports takes seconds
+        root, layout, options = _data_keys(args, rest)
+    if not root and not layout:
+        raise InputError("name the folder of the data set, or --config or --layout")
+    text, usable = check_dataset(root, layout=layout, decode=args.decode, **options)
+    _print(text)
+    if not usable:
+        name = root or f"the data of layout {layout}"
+        raise InputError(f"{name} can not be used as it is: see the problems above")
+
+
+def _data_keys(args: argparse.Namespace, rest: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
+    """Root, layout ("": to be guessed) and options of a check, from keys below `data`."""
+    from jaxad.config import apply_changes, check_config, default_config, load_file
     from jaxad.data.jobs import name_list
     from jaxad.runs.dataset import layout_options
 
     config = load_file(args.config) if args.config else default_config()
-    named = apply_changes(config, rest, only=("data",))
-    if args.layout is not None:
-        named += apply_changes(config, [f"--config.data.layout={args.layout}"])
-    if args.root is not None:
-        config.data.root = args.root
+    flags = {"root": args.root, "layout": args.layout}
+    changes = [f"--config.data.{key}={value}" for key, value in flags.items() if value is not None]
+    named = apply_changes(config, [*rest, *changes], only=("data",))
     check_config(config)
     data = config.data
-    known = bool(args.config) or "data.layout" in named
-    if not data.root and not known:
-        raise InputError("name the folder of the data set, or --config or --layout")
-    sized = bool(args.config) or "data.image_size" in named
-    text, usable = check_dataset(
-        data.root,
-        layout=data.layout if known else "",
-        categories=name_list(data.categories),
-        decode=args.decode,
-        image_size=tuple(data.image_size) if sized else None,
-        options=layout_options(data),
-    )
-    _print(text)
-    if not usable:
-        name = data.root or f"the data of layout {data.layout}"
-        raise InputError(f"{name} can not be used as it is: see the problems above")
+    options: dict[str, Any] = {
+        "categories": name_list(data.categories),
+        "options": layout_options(data),
+    }
+    if args.config or "data.image_size" in named:
+        options["image_size"] = tuple(data.image_size)
+    known = args.config or "data.layout" in named
+    return data.root, data.layout if known else "", options
 
 
 def make_parser() -> argparse.ArgumentParser:

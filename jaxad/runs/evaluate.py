@@ -37,7 +37,7 @@ from jaxad.runs.dataset import (
 )
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
-from jaxad.runs.workdir import restore, trained, trained_backbones
+from jaxad.runs.workdir import opened, restore, trained, trained_backbones
 from jaxad.scorer import Scorer, constants_pay, make_scorer
 
 PART = "results.part.json"
@@ -227,7 +227,7 @@ def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """
     sources: dict[str, _Source] = {}
     found: list[dict[str, Any]] = []
-    for folder in folders(workdir):
+    for folder in folders(opened(workdir)):
         config, hashes = load_config(confined(folder, "config.json"))
         named = apply_changes(config, changes, only=EVALUATION)
         check_config(config)

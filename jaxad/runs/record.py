@@ -241,6 +241,12 @@ def claim(folder: Path, names: Iterable[str], *, overwrite: bool) -> Record:
         InputError: The folder can not be made, holds a run, or has a file of one of the names that
             no run has written; nothing is touched then.
     """
+    try:
+        os.fspath(folder.absolute()).encode()
+    except UnicodeEncodeError as error:  # checkpoints can not be written there
+        raise InputError(
+            f"{folder.absolute()} has bytes in its name that are no UTF-8: choose another --workdir"
+        ) from error
     make_folder(folder)
     record = read(folder) or Record(folder)
     if not overwrite and record.holds_results():

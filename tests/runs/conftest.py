@@ -68,10 +68,11 @@ def jaxad(tmp_path_factory: pytest.TempPathFactory) -> Jaxad:
     """Run the command line (or a script) in a process; what one compiles serves the next."""
     cache = str(tmp_path_factory.mktemp("compiled"))
 
-    def jaxad(
-        *arguments: str, run: str = "", **env: str
-    ) -> subprocess.CompletedProcess[str]:
-        own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    def jaxad(*arguments: str, run: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        own = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
         return subprocess.run(
             [sys.executable, *([run] if run else ["-m", "jaxad"]), *arguments],

@@ -45,9 +45,7 @@ def test_what_is_saved_comes_back(saved: Path) -> None:
     assert [path.name for path in saved.parent.iterdir()] == ["a"]
     restored = checkpoint.restore(saved, variables(1))
     jax.tree.map(np.testing.assert_array_equal, restored, variables())
-    assert jax.tree.map(lambda x: x.dtype, restored) == jax.tree.map(
-        lambda x: x.dtype, variables()
-    )
+    assert jax.tree.map(lambda x: x.dtype, restored) == jax.tree.map(lambda x: x.dtype, variables())
 
 
 def test_one_wrong_bit_anywhere_is_named(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxad.build import build_backbones, build_method
 from jaxad.config import parse_config
 from jaxad.core import Variables
 from jaxad.detector import Detector
+from jaxad.recipes.build import build_backbones, models
 
 
 class Subject(NamedTuple):
@@ -32,8 +32,8 @@ class Subject(NamedTuple):
 
 PFM = "configs/mb_pfm.py"
 SUBJECTS = {
-    "pfm": Subject(PFM, ("method.bidirectional=False", "method.levels=(2,)"), 23.5, "GTX 1660"),
-    "b_pfm": Subject(PFM, ("method.levels=(2,)",), 23.3, "GTX 1660"),
+    "pfm": Subject(PFM, ("method.bidirectional=False", "method.levels=(3,)"), 23.5, "GTX 1660"),
+    "b_pfm": Subject(PFM, ("method.levels=(3,)",), 23.3, "GTX 1660"),
     "mb_pfm": Subject(PFM, (), 14.5, "GTX 1660"),
     "mb_pfm_fast": Subject("configs/mb_pfm_fast.py"),
     "mb_pfm_lite": Subject("configs/mb_pfm_lite.py"),
@@ -43,9 +43,10 @@ SUBJECTS = {
     "adapted_moe": Subject("configs/adapted_moe.py:cloth"),
     "adapted_moe_fast": Subject("configs/adapted_moe.py:magnetic_tile"),
 }
-"""By the name that stands in results. AFRAD's paper has 24.5 ms per image at batch 1."""
-SUBCLASSES = ("a", "b", "c", "d")
-"""Adapted-MoE is timed with four experts."""
+"""By the name that stands in results. `pfm` and `b_pfm` are cases 1 and 2 of PFM's Table VII,
+of level 3 alone; `mb_pfm` has all levels. AFRAD's paper has 24.5 ms per image at batch 1."""
+EXPERTS = 4
+"""Of Adapted-MoE."""
 
 
 def configure(name: str, *, image_size: tuple[int, int] | None = None) -> ConfigDict:
@@ -61,10 +62,11 @@ def configure(name: str, *, image_size: tuple[int, int] | None = None) -> Config
 def build(config: ConfigDict) -> tuple[Detector, Variables]:
     """Make a detector, and variables as they might be after training, ready to score."""
     backbones = build_backbones(config)
-    method, _ = build_method(config, backbones.networks, subclasses=SUBCLASSES)
-    detector = Detector(backbones.networks, method)
+    detector = models(config, backbones)(EXPERTS).detector
     shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
-    drawn = fill(jax.eval_shape(method.init, jax.random.key(0), shapes), seed=config.train.seed)
+    drawn = fill(
+        jax.eval_shape(detector.method.init, jax.random.key(0), shapes), seed=config.train.seed
+    )
     return detector, {"backbones": backbones.variables, "method": drawn}
 
 

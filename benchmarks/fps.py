@@ -34,6 +34,7 @@ from benchmarks.roofline import DTYPES, peaks
 from benchmarks.work import Work, count
 from jaxad.core import Variables
 from jaxad.detector import Detector
+from jaxad.memory import free_memory
 from jaxad.scorer import Scorer, make_scorer, stream
 
 SPAN = 0.25
@@ -140,24 +141,15 @@ def plan(
 
 
 def too_large(work: Work, *, batch: int, dtype: str) -> str | None:
-    """Why a combination would not fit, on a CPU; None if it would, or where the device tells."""
-    available = free_memory()
-    if jax.default_backend() != "cpu" or available is None:
+    """Why a combination would not fit on a CPU, or None. Accelerators say so themselves."""
+    if jax.default_backend() != "cpu":
         return None
+    host = free_memory()
+    available = host / 1e9
     need = 3 * work.gbyte("held", batch=batch, dtype=dtype)
     if need < 0.9 * available:
         return None
     return f"memory: about {need:.1f} GB, {available:.1f} GB are free"
-
-
-def free_memory() -> float | None:
-    """1e9 bytes that the host has free; None where it does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found) * 1024 / 1e9
 
 
 def why(error: Exception) -> dict[str, str]:

@@ -35,18 +35,18 @@ from benchmarks.detectors import build
 from benchmarks.measure import interleave, machine, markdown, ratio
 from benchmarks.training import FAKE
 from configs import mb_pfm_fast
-from jaxad import features
-from jaxad.build import build_backbones
 from jaxad.config import apply_changes
 from jaxad.core import Array
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
-from jaxad.fit import fit_detector
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics
 from jaxad.ops.pool import top_share_mean
 from jaxad.ops.resample import resize_map
+from jaxad.recipes.build import build_backbones
+from jaxad.runs.train import trainer_of
 from jaxad.scorer import Scorer, make_scorer
+from jaxad.training import feature_cache as features
 
 METRICS = ablation.METRICS
 DATA = ("bottle", "magnetic_tile")
@@ -123,10 +123,12 @@ def train_piece(piece: Point, data: ablation.Data, changes: Sequence[str]) -> Ma
     """Train one level; returns its `(N, h, w)` maps of the test images, as fine as its features."""
     config = configure(piece, changes)
     backbones = build_backbones(config)  # up to this level
-    detector, fit = fit_detector(
-        *(data.job, data.root, backbones, config, data.parallel, lambda **_: None), cache=data.train
+    trainer = trainer_of(config, backbones, data.parallel, capacity=len(data.job.train))
+    fit = trainer.fit(
+        data.job, data.root, lambda **_: None, seed=config.train.seed, cache=data.train
     )
-    method, variables = detector.method, fit.variables["method"]
+    detector, variables = fit.model.detector, fit.variables
+    method = detector.method
     (level,) = detector.backbones["source"].levels
     size = data.train[f"source/{level}"].shape[1:3]
     score = jax.jit(lambda v, found: method.score(v, features.as_float32(found), size=size).map)
@@ -167,7 +169,7 @@ def accuracy(
         own = [maps[piece] for piece in point.pieces()]
         map_, image = scores(own, point._replace(size=size))
         pixel = pixel_metrics(test.masks[test.has_mask], map_[test.has_mask])
-        every = category_metrics(test.labels, image, pixel, n_train=0)
+        every = category_metrics(test.labels, image, pixel, n_train=test.n_train)
         found[name] = {metric: every[metric] for metric in METRICS}
     return found
 

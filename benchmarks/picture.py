@@ -20,8 +20,8 @@ from jaxad.config import parse_config
 from jaxad.data.images import decode_image, decode_mask
 from jaxad.data.synthetic import write_dataset
 from jaxad.report.colour import colour_range, outline, overlay
-from jaxad.train import train
-from jaxad.workdir import load
+from jaxad.runs.train import train
+from jaxad.runs.workdir import load
 
 SIZE = 192
 CATEGORIES = ("washer", "plate")

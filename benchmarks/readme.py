@@ -1,10 +1,10 @@
-"""Write the README's tables of speed from what `benchmarks.run_all` measured.
+"""Write the README's tables from what `benchmarks.run_all` and `benchmarks.accuracy` measured.
 
-    python -m benchmarks.readme FILE [--write README.md]
+    python -m benchmarks.readme FILE ... [--write README.md]
 
-FILE is the JSON of `run_all`. Prints the tables; `--write` puts them between the two markers of a
-Markdown file instead. What was not measured has no table. A test keeps the README equal to the file
-that it names.
+A FILE is the JSON of `run_all` (speed) or `accuracy`. Prints the tables; `--write` puts them
+between the two markers of a Markdown file instead. What was not measured has no table. A test keeps
+the README equal to the files that it names.
 """
 
 from __future__ import annotations
@@ -16,14 +16,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import accuracy
 from benchmarks.compare import read
 from benchmarks.fps import number
 from benchmarks.measure import markdown
 from jaxad.errors import InputError
+from jaxad.files import write_text
 
-START, END = "<!-- speed: written by benchmarks.readme -->", "<!-- end of speed -->"
+MARKERS = {
+    kind: (f"<!-- {kind}: written by benchmarks.readme -->", f"<!-- end of {kind} -->")
+    for kind in ("accuracy", "speed")
+}
+"""Between them stand the tables."""
 Benchmark = dict[str, Any]
 DASH = "–"
+REWRITTEN = "_rewritten"
+PEERS = {
+    "simplenet_rewritten": "simplenet; the peer rewritten to the same arithmetic",
+    "simplenet": "simplenet; the peer unfolds as its reference, more arithmetic",
+}
+"""What the peer computes, where there is more than one."""
 
 
 def machine_line(file: str, found: Benchmark) -> str:
@@ -81,7 +93,13 @@ def peer_table(found: Benchmark) -> str:
     """One row a detector and batch size: ours against the fastest of PyTorch, and in bfloat16."""
     rows = found["rows"]
     lines = []
-    for subject, batch in dict.fromkeys((row["subject"], row["batch"]) for row in rows):
+    about = dict.fromkeys((row["subject"], row["batch"]) for row in rows)
+    order = list(dict.fromkeys(subject.removesuffix(REWRITTEN) for subject, _ in about))
+    # The comparison of equal arithmetic comes first.
+    for subject, batch in sorted(
+        about,
+        key=lambda at: (order.index(at[0].removesuffix(REWRITTEN)), not at[0].endswith(REWRITTEN)),
+    ):
         own = [row for row in rows if (row["subject"], row["batch"]) == (subject, batch)]
         ours = {row["dtype"]: row for row in own if row["library"] == "jaxad" and "ratio" in row}
         if "float32" not in ours:
@@ -91,7 +109,7 @@ def peer_table(found: Benchmark) -> str:
         equal = max(row.get("map_difference", 0) for row in own if row["dtype"] == "float32")
         lines.append(
             (
-                subject,
+                PEERS.get(subject, subject),
                 batch,
                 f"{us['milliseconds'] / batch:.0f} ms an image",
                 f"{them['milliseconds'] / batch:.0f} ms ({us['against']})",
@@ -105,13 +123,15 @@ def peer_table(found: Benchmark) -> str:
 
 
 def training_lines(found: Benchmark) -> list[tuple[str, str, str]]:
-    """Seconds of the whole command, and of the reference's recipe in PyTorch."""
+    """Seconds of our whole command, and what the reference's recipe would take."""
     fast, *others = found["rows"]
     said = ", ".join(f"{name} {value:.4f}" for name, value in fast["metrics"].items())
-    lines = [("training bottle to the bar", f"{fast['seconds']:.0f} s", said)]
+    lines = [("training bottle to the bar, our fast recipe", f"{fast['seconds']:.0f} s", said)]
     for row in others:
-        what = f"{row['name']} recipe in {row['library']}, {row['epochs']} epochs"
-        lines.append((what, f"{row['seconds']:,.0f} s", f"{row['ratio']:.1f} times as long"))
+        steps = row.get("extrapolated_from_steps", found["machine"]["pairs"])
+        what = f"{row['name']}: the authors' recipe in {row['library']}, {row['epochs']} epochs"
+        seconds = f"≈ {row['seconds']:,.0f} s, not run: {steps} timed steps extrapolated"
+        lines.append((what, seconds, f"{row['ratio']:.0f} times our fast recipe, another one"))
     return lines
 
 
@@ -161,44 +181,78 @@ def section(file: str, found: Benchmark) -> str:
     return "\n\n".join(parts)
 
 
-def put(text: str, between: str) -> str:
+def accuracy_section(file: str, found: Benchmark) -> str:
+    """The table of accuracy, and what it was measured on."""
+    rows = found["benchmarks"]["accuracy"]["rows"]
+    machines = [row["machine"] for row in rows]
+    dates = sorted({m["date"] for m in machines})
+    where = dict.fromkeys(
+        f"{'' if m['device'] == 'cpu' else m['device'] + ', '}{m['processor']}, "
+        f"{m['cores']} cores, Python {m['python']}, jax {m['jax']}"
+        for m in machines
+    )
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    said = f"`python -m benchmarks.accuracy --data FOLDER --json FILE`, {when}: {'; '.join(where)}"
+    return f"{said} (`{file}`).\n\n{accuracy.table(rows)}"
+
+
+def put(text: str, between: str, kind: str) -> str:
     """Replace what stands between the markers of a file.
 
+    Args:
+        text: Of the file.
+        between: The tables.
+        kind: "accuracy" or "speed".
+
     Raises:
-        InputError: They are not there, in this order.
+        InputError: The markers are not there, in this order.
     """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise InputError(f"no place for the tables: write the lines {START} and {END}")
-    return f"{before}{START}\n\n{between}\n\n{END}{after}"
+    start, end = MARKERS[kind]
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise InputError(f"no place for the tables: write the lines {start} and {end}")
+    return f"{before}{start}\n\n{between}\n\n{end}{after}"
+
+
+def tables(path: Path) -> tuple[str, str]:
+    """(kind, Markdown) of a file.
+
+    Raises:
+        InputError: It is of no use.
+    """
+    found, name = read(path), path.as_posix()
+    try:
+        if "accuracy" in found["benchmarks"]:
+            return "accuracy", accuracy_section(name, found)
+        if "command" in found:
+            return "speed", section(name, found)
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path} lacks {error}: measure it again") from error
+    raise InputError(f"{path}: not a file of benchmarks.run_all or benchmarks.accuracy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write; 2 for a file that is of no use."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="of `run_all --json`")
-    parser.add_argument("--write", type=Path, help="Markdown file with both markers")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="of --json")
+    parser.add_argument("--write", type=Path, help="Markdown file with the markers")
     args = parser.parse_args(argv)
     try:
-        found = read(args.file)
-        if "command" not in found:
-            raise InputError(f"{args.file}: not a file of benchmarks.run_all")
-        text = section(args.file.as_posix(), found)
-        if args.write:
-            try:
-                text = put(args.write.read_text(), text)
-            except OSError as error:
-                raise InputError(f"{args.write}: {error.strerror}") from error
+        found = [tables(path) for path in args.files]
+        if not args.write:
+            print("\n\n".join(text for _, text in found))
+            return 0
+        try:
+            text = args.write.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{args.write} can not be read: {error}") from error
+        for kind, between in found:
+            text = put(text, between, kind)
+        write_text(args.write, text)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    if not args.write:
-        print(text)
-        return 0
-    partial = args.write.with_name(args.write.name + ".partial")
-    partial.write_text(text)
-    partial.replace(args.write)
     return 0
 
 

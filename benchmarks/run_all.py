@@ -45,7 +45,7 @@ MODULES = {
     "fps": Module("benchmarks.fps", ("--only", "afrad_fast", *SMALL)),
     "pytorch_peer": Module(
         "benchmarks.pytorch_peer",
-        ("--only", "simplenet", "--variants", "eager", *SMALL),
+        ("--only", "simplenet_rewritten", "--variants", "eager", *SMALL),
         needs=("torch",),
     ),
     "training": Module("benchmarks.training", ("--pairs", "1"), data=True, needs=("torch",)),

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.detectors import build
+from benchmarks.reference_recipe import Runs
 from benchmarks.torch_methods import PFM
 from benchmarks.torch_peer import device
-from benchmarks.training import Runs
 from jaxad.core import Variables
 from jaxad.detector import Detector
 

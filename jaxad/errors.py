@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    r"""A text on one line, with what could steer a terminal or reorder a page shown escaped.
+
+    So are bytes of file names that are no text (`\udcXX`): the result can be encoded as UTF-8.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 class InputError(ValueError):
     """Input that a user can mend: one line that names the thing and the mend.
 
@@ -11,5 +19,4 @@ class InputError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return printable(super().__str__())

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TextIO, TypeVar
 
+from jaxad.errors import printable
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,7 @@ class Progress:
         every: float = 15.0,
         stream: TextIO | None = None,
     ) -> None:
-        self._label, self._total, self._unit = label, total, unit
+        self._label, self._total, self._unit = printable(label), total, unit
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._interval = 0.1 if self._live else every

@@ -48,3 +48,32 @@ def test_a_terminal_gets_one_line_redrawn(clock: list[float]) -> None:
 def test_track_counts_the_padded_last_batch_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(iter("abc"), "score", 10, "images", 4)) == ["a", "b", "c"]
     assert "score: 10/10 images" in capsys.readouterr().err
+
+
+def test_a_name_in_the_line_can_not_steer_the_terminal() -> None:
+    out = Terminal()
+    Progress("score \x1b[31mred\n\udcff", 1, "images", stream=out).advance()
+    assert out.getvalue().startswith("\r\x1b[2Kscore \\x1b[31mred\\n\\udcff: 1/1 images")
+
+
+def test_a_log_says_nothing_in_between(clock: list[float]) -> None:
+    out = io.StringIO()
+    bar = Progress("train", 1000, "steps", stream=out)
+    for _ in range(31):
+        clock[0] += 1
+        bar.advance(2)
+    lines = out.getvalue().splitlines()
+    assert [line.partition(" steps")[0] for line in lines] == ["train: 30/1000", "train: 60/1000"]
+    assert "(2.0/s, 7:50 left)" in lines[1]
+
+
+def test_a_terminal_is_not_flooded(clock: list[float]) -> None:
+    out = Terminal()
+    bar = Progress("score", 100, "images", stream=out)
+    for _ in range(99):
+        clock[0] += 0.02
+        bar.advance()
+    assert 15 <= out.getvalue().count("\r") <= 20
+    assert "\n" not in out.getvalue()
+    bar.advance()
+    assert out.getvalue().endswith("score: 100/100 images in 0:02 (50.5/s)\n")

@@ -57,10 +57,5 @@ def format_metric(value: float | int | None) -> str:
     return str(value) if isinstance(value, Integral) else f"{value:.4f}"
 
 
-def printable(text: object) -> str:
-    """A name on one line, with what could steer a terminal or reorder a page shown escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
-
-
 def _limit(name: str) -> str:
     return name.removeprefix("aupro_")

@@ -42,6 +42,7 @@ def test_features_of_the_test_images_are_all_there(data: tuple[Path, Data]) -> N
     for one in test.values():
         assert one.labels.tolist().count(1) == 3
         assert one.masks[one.labels == 1].any(axis=(1, 2)).all()
+        assert one.n_train == 3
         assert all(len(x) == 5 and np.isfinite(x).all() for x in one.found.values())
 
 
@@ -50,6 +51,8 @@ def test_a_row_is_measured_for_every_seed(data: tuple[Path, Data]) -> None:
     row = run_row(small("none", root), shared, [0, 1])
     assert len(row["seeds"]) == 2
     assert row["seeds"][0] != row["seeds"][1]
+    counts = {(m["n_train"], m["n_test"]) for m in row["seeds"][0]["categories"].values()}
+    assert counts == {(3, 5)}
     for seed in row["seeds"]:
         assert seed["mean"]["pixel_auroc"] == pytest.approx(
             np.mean([c["pixel_auroc"] for c in seed["categories"].values()])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.compare import read
-from benchmarks.readme import END, START, main, put, section
+from benchmarks.readme import MARKERS, accuracy_section, main, put, section
 from jaxad.errors import InputError
 
+START, END = MARKERS["speed"]
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = {
     "date": "2026-01-02",
@@ -117,7 +117,7 @@ def test_without_a_place_for_them_the_file_stays_as_it_is(
     assert target.read_text() == text
     assert "no place for the tables" in capsys.readouterr().err
     with pytest.raises(InputError):
-        put(text, "tables")
+        put(text, "tables", "speed")
 
 
 def test_a_file_of_one_benchmark_alone_is_refused(
@@ -129,8 +129,120 @@ def test_a_file_of_one_benchmark_alone_is_refused(
     assert "not a file of benchmarks.run_all" in capsys.readouterr().err
 
 
-def test_the_readme_says_what_its_file_says() -> None:
+SIMPLENET = [
+    {"subject": subject, "batch": batch, "dtype": "float32", "map_difference": 1e-6, **side}
+    for subject in ("afrad", "simplenet", "simplenet_rewritten")
+    for batch in (1, 8)
+    for side in (
+        {"library": "pytorch", "variant": "jit", "milliseconds": 90.0},
+        {"library": "jaxad", "variant": "", "milliseconds": 80.0, "against": "jit"}
+        | {"ratio": ratio(1.5 if subject == "simplenet" else 1.1)},
+    )
+]
+TRAINED = [
+    {"name": "fast", "library": "jaxad", "seconds": 100.0, "metrics": {"image_auroc": 1.0}},
+    *(
+        {"name": f"reference, {form}", "library": "pytorch", "epochs": 200}
+        | {"seconds": 6000.0, "ratio": 60.0, **steps}
+        for form, steps in (("cached", {"extrapolated_from_steps": 5}), ("uncached", {}))
+    ),
+]
+
+
+def test_rows_say_what_is_compared() -> None:
+    """Both peers of SimpleNet, that of equal arithmetic first; what was not run says so."""
+    found = {
+        "machine": MACHINE,
+        "command": "python -m benchmarks.run_all --json FILE",
+        "benchmarks": {
+            "pytorch_peer": {"machine": {"torch": "2.13.0"}, "rows": SIMPLENET},
+            "training": {"machine": {"pairs": 7}, "rows": TRAINED},
+        },
+    }
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section("results.json", found).splitlines()
+        if line.startswith("|")
+    ]
+    assert [(row[0], row[1], row[4]) for row in rows[2:8]] == [
+        ("afrad", "1", "1.10 (1.00–1.20)"),
+        ("afrad", "8", "1.10 (1.00–1.20)"),
+        ("simplenet; the peer rewritten to the same arithmetic", "1", "1.10 (1.00–1.20)"),
+        ("simplenet; the peer rewritten to the same arithmetic", "8", "1.10 (1.00–1.20)"),
+        ("simplenet; the peer unfolds as its reference, more arithmetic", "1", "1.50 (1.40–1.60)"),
+        ("simplenet; the peer unfolds as its reference, more arithmetic", "8", "1.50 (1.40–1.60)"),
+    ]
+    ours, cached, uncached = rows[10:]
+    assert ours == ["training bottle to the bar, our fast recipe", "100 s", "image_auroc 1.0000"]
+    assert cached == [
+        "reference, cached: the authors' recipe in pytorch, 200 epochs",
+        "≈ 6,000 s, not run: 5 timed steps extrapolated",
+        "60 times our fast recipe, another one",
+    ]
+    assert uncached[1] == "≈ 6,000 s, not run: 7 timed steps extrapolated"
+
+
+def accuracy_row(name: str, date: str, **categories: float | None) -> dict[str, object]:
+    metrics = dict.fromkeys(("image_auroc", "image_ap", "image_f1_max", "aupro_0.30"), 0.5)
+    return {
+        "name": name,
+        "config": "configs/mb_pfm_fast.py",
+        "command": "jaxad train",
+        "machine": {**MACHINE, "date": date},
+        "wall_seconds": 90.0,
+        "categories": {
+            category: {**metrics, "pixel_auroc": value, "n_train": 20, "n_test": 30}
+            for category, value in categories.items()
+        },
+    }
+
+
+ACCURACY = {
+    "benchmark": "accuracy",
+    "rows": [
+        accuracy_row("bottle", "2026-01-02", bottle=0.98765),
+        accuracy_row("elpv", "2026-01-05", mono=None, poly=None),
+    ],
+}
+
+
+def test_accuracy_has_a_table_of_its_own(tmp_path: Path) -> None:
+    file, speed, target = tmp_path / "a.json", tmp_path / "all.json", tmp_path / "README.md"
+    file.write_text(json.dumps(ACCURACY))
+    speed.write_text(json.dumps(FOUND))
+    both = [*MARKERS["accuracy"], "between", *MARKERS["speed"]]
+    target.write_text("\n".join(both))
+    assert main([str(file), str(speed), "--write", str(target)]) == 0
+    text = target.read_text()
+    assert "2026-01-02 to 2026-01-05: some processor, 2 cores, Python 3.11.7, jax 0.10.2 (" in text
+    config = "`configs/mb_pfm_fast.py`"
+    assert text.splitlines()[6:9] == [
+        f"| MVTec AD bottle | {config} | 0.5000 | 0.5000 | 0.5000 | 0.9877 | 0.5000 | 20 / 30 "
+        "| 1.5 min |",
+        f"| ELPV mono | {config} | 0.5000 | 0.5000 | 0.5000 | – | 0.5000 | 20 / 30 | 1.5 min |",
+        f"| ELPV poly | {config} | 0.5000 | 0.5000 | 0.5000 | – | 0.5000 | 20 / 30 | same |",
+    ]
+    assert text.index("between") > text.index("ELPV poly")
+    assert text.index("| pfm | 8 |") > text.index("between")
+
+
+def test_files_of_something_else_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.json"
+    for text in ('{"benchmark": "accuracy", "rows": [{}]}', "{}", '{"command": 1}', "[", "[1]"):
+        file.write_text(text)
+        assert main([str(file)]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "speed"])
+def test_the_readme_says_what_its_file_says(kind: str) -> None:
+    file = {"accuracy": "accuracy.json", "speed": "epyc_2_cores.json"}[kind]
+    path = f"benchmarks/results/{file}"
+    if not (ROOT / path).is_file():
+        pytest.skip(f"{path} has not been measured yet")
     text = (ROOT / "README.md").read_text()
-    named = re.search(r"\(`(benchmarks/results/\S+\.json)`\)", text.partition(START)[2])
-    assert named, "the README names no file of measurements"
-    assert put(text, section(named[1], read(ROOT / named[1]))) == text
+    assert f"`{path}`" in text.partition(MARKERS[kind][0])[2].partition(MARKERS[kind][1])[0]
+    make = {"accuracy": accuracy_section, "speed": section}[kind]
+    assert put(text, make(path, read(ROOT / path)), kind) == text

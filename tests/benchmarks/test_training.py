@@ -12,21 +12,11 @@ import numpy as np
 import pytest
 
 from benchmarks.detectors import build, configure
-from benchmarks.training import (
-    BAR,
-    Cost,
-    Runs,
-    costs,
-    main,
-    our_command,
-    reached,
-    recipe_seconds,
-    row_of,
-    table,
-)
+from benchmarks.reference_recipe import Cost, Runs, costs, recipe_seconds, row_of
+from benchmarks.training import BAR, main, our_command, reached, table
 from jaxad.core import InputError
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 
 NO_TORCH = "PyTorch is the benchmarks' peer only: pip install -e .[peer]"
 
@@ -66,7 +56,7 @@ def test_the_command_is_the_users_own() -> None:
 
 
 def test_a_row_and_its_table() -> None:
-    row = row_of("pytorch", "contiguous", Cost(0.5, 0.25), epochs=200, cached=False)
+    row = row_of("pytorch", "contiguous", Cost(0.5, 0.25), timed_steps=7, epochs=200, cached=False)
     assert row["seconds"] == pytest.approx(209 / 8 * 0.75 * 200)
     lines = table(
         [
@@ -77,7 +67,9 @@ def test_a_row_and_its_table() -> None:
     head, _, first, second = lines.splitlines()
     assert head.count("|") == first.count("|") == second.count("|")
     assert "fast" in first
-    assert [cell.strip() for cell in second.split("|")][-3:-1] == ["3918.8", "39.2"]
+    assert [cell.strip() for cell in first.split("|")][-3:-1] == ["measured", "1.0"]
+    told = ["3918.8", "extrapolated from 7 steps", "39.2"]
+    assert [cell.strip() for cell in second.split("|")][-4:-1] == told
 
 
 def test_costs_are_medians_by_recipe() -> None:
@@ -153,5 +145,6 @@ def test_all_of_it_runs_on_drawn_pictures(
     assert "reached" not in rows["jaxad fast"]
     for row in list(rows.values())[1:]:
         assert row["epochs"] == 3
+        assert row["extrapolated_from_steps"] == 1
         assert row["ratio"] == pytest.approx(row["seconds"] / rows["jaxad fast"]["seconds"])
     assert "reference, uncached" in capsys.readouterr().out

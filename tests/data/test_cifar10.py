@@ -125,7 +125,7 @@ def test_images_reach_the_pipeline(tmp_path: Path, workers: int) -> None:
 
 
 def test_one_detector_for_settings_that_contradict_each_other(tmp_path: Path) -> None:
-    from jaxad.evaluate import jobs, read_dataset
+    from jaxad.runs.evaluate import jobs, read_dataset
 
     write_batches(tmp_path)
     config = default_config()
@@ -192,7 +192,7 @@ def test_a_hostile_batch_runs_nothing(tmp_path: Path) -> None:
         f"cpathlib\nPath\n(V{trace}\ntR(dp0\n.".encode()
         + b"\x80\x02cos\nsystem\n(X\x05\0\0\0touchtR."
     )
-    assert "not read as pickled arrays: it asks for 'pathlib.Path'" in refusal(tmp_path)
+    assert "not read as pickled arrays: its pickle asks for 'pathlib.Path'" in refusal(tmp_path)
     assert not trace.exists()
 
 

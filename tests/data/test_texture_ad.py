@@ -150,9 +150,18 @@ def test_nothing_there(tmp_path: Path) -> None:
     touch(tmp_path, "three/a/b/train/good/x.png")
     message = refusal(tmp_path / "three")
     assert "nothing fits 'test'" in message
-    assert message.endswith("mend the pattern or data.root, or go without by test=''")
+    assert message.endswith(
+        "mend the pattern or data.root, or go without by data.texture_ad.test=''"
+    )
     assert "(there is 'x.png')" in refusal(tmp_path / "one")
     assert "(there is nothing)" in refusal(tmp_path / "two")
+
+
+def test_masks_of_one_name_belong_to_their_own_defect(tree: Path) -> None:
+    touch(tree, "cloth/2/test/hole/1.png", "cloth/2/ground_truth/hole/1_mask.png")
+    masks = {r.path: r.mask for r in load_dataset("texture_ad", tree).records if r.mask}
+    for defect in ("cut", "hole"):
+        assert masks[f"cloth/2/test/{defect}/1.png"] == f"cloth/2/ground_truth/{defect}/1_mask.png"
 
 
 def test_a_mask_of_two_images(tree: Path) -> None:
@@ -204,7 +213,7 @@ def test_a_part_of_joined_data(tree: Path, tmp_path: Path) -> None:
 word = st.text("ab1_-{}. ", min_size=1, max_size=6)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(word, word, word)
 def test_what_a_pattern_writes_it_reads(literal: str, subclass: str, name: str) -> None:
     escaped = literal.replace("{", "{{").replace("}", "}}")

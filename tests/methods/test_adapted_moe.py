@@ -15,8 +15,8 @@ from jaxad.core import InputError
 from jaxad.methods.adapted_moe import adapt, adapted_moe, experts, grouped, moments
 from jaxad.methods.routing import Router, routing
 from jaxad.methods.simplenet import Expert, simplenet
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 
 C, GRID = 16, 6
 

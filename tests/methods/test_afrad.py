@@ -24,8 +24,8 @@ from jaxad.methods.afrad_network import (
 from jaxad.ops.initialise import lecun_normal
 from jaxad.ops.pool import average_pool
 from jaxad.ops.resample import resize
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 from ports import golden_afrad
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "afrad.npz")

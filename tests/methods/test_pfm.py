@@ -14,8 +14,8 @@ from flax import traverse_util
 
 from jaxad.core import InputError
 from jaxad.methods.pfm import PairLevel, pfm
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 from ports import golden_pfm
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "pfm.npz")

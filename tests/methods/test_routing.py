@@ -11,8 +11,8 @@ import quick
 
 from jaxad.methods.routing import Router, moved_centres, route, routing, routing_loss
 from jaxad.parallel import AXIS
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 
 CENTRES = jnp.asarray([[1.0, 0.0], [0.0, 2.0], [5.0, 5.0]])
 X = jnp.asarray([[3.0, 0.0], [1.0, 2.0], [0.0, 0.0]])

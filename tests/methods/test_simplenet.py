@@ -27,8 +27,8 @@ from jaxad.methods.simplenet import (
     two_rates,
 )
 from jaxad.ops.noise import normal_by_element
-from jaxad.state import init_state
-from jaxad.steps import make_train_step
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
 from ports import golden_simplenet
 from ports.golden_pfm import unpack
 

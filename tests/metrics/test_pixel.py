@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jaxad.errors import InputError
 from jaxad.metrics import (
+    PixelStream,
     Regions,
     aupro,
     label_regions,
@@ -17,6 +18,7 @@ from jaxad.metrics import (
     pixel_auroc,
     pixel_metrics,
     pro_curve,
+    stream_metrics,
 )
 
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
@@ -142,7 +144,7 @@ def test_overlap_at_a_threshold_on_a_staircase(threshold: float) -> None:
 
 
 @hypothesis.given(scenes())
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=80, deadline=None)
 def test_matches_scikit_learn_and_a_plain_global_sort(
     scene: tuple[np.ndarray, np.ndarray],
 ) -> None:
@@ -212,18 +214,31 @@ def test_a_ring_is_covered_at_most_once() -> None:
 def test_counts_beyond_two_to_the_24() -> None:
     # 16.8 million normal pixels at the top, then the defects: a float32 counter would stop at
     # 2**24 and call the false-positive rate of the last step equal to that of the one before.
-    size = 4100
-    masks = np.zeros((1, size, size), bool)
+    width, strips = 4100, 10
+    ones, none = np.ones((1, 410, width), np.float32), np.zeros((1, 410, width), bool)
+    masks, maps = none.copy(), ones.copy()
     masks[0, -1, ::2] = True  # regions of one pixel, 2050 of them
-    maps = np.ones(masks.shape, np.float32)
-    maps[0, -1] = np.arange(size, 0, -1) / (size + 1)  # defect, normal, defect, normal ...
-    normal, defects = size * size - size // 2, size // 2
+    maps[0, -1] = np.arange(width, 0, -1) / (width + 1)  # defect, normal, defect, normal ...
+    defects = width // 2
+    normal = strips * none.size - defects
     assert normal > 2**24
-    fpr, pro = pro_curve(masks, maps)
-    above = size * (size - 1) + np.arange(defects)  # normal pixels before each defect
-    np.testing.assert_array_equal(np.unique(np.round(fpr * normal))[1:-1], above[0:])
-    assert pixel_auroc(masks, maps) == np.sum(normal - above) / (normal * defects)
-    assert pro[np.searchsorted(fpr, above[99] / normal, side="right") - 1] == 100 / defects
+
+    def stream() -> PixelStream:
+        filled = PixelStream(strips * none.size)
+        for _ in range(strips - 1):
+            filled.add(none, ones)
+        filled.add(masks, maps)
+        return filled
+
+    above = normal - defects + np.arange(defects)  # normal pixels before each defect
+    ranking = stream().rank()
+    assert ranking is not None
+    assert ranking.normal == normal
+    np.testing.assert_array_equal(ranking.above, above)
+    np.testing.assert_array_equal(ranking.reached, above)
+    found = stream_metrics(stream(), limits=(1.0,))
+    assert found["pixel_auroc"] == np.sum(normal - above) / (normal * defects)
+    assert found["aupro_1.00"] == pytest.approx(np.mean(1 - above / normal), rel=1e-9)
 
 
 def test_constant_maps_are_chance() -> None:

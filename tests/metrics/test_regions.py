@@ -33,7 +33,7 @@ def flood_fill(masks: np.ndarray) -> list[set[tuple[int, int, int]]]:
         fill=st.nothing(),
     )
 )
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 def test_regions_are_what_eight_neighbours_reach(masks: np.ndarray) -> None:
     labels, areas = label_regions(masks)
     assert labels.dtype == np.int32

@@ -69,14 +69,14 @@ def brute_force(masks: np.ndarray, maps: np.ndarray) -> dict[str, float | None]:
 
 
 @hypothesis.given(scenes(), st.lists(st.integers(1, 4), min_size=1, max_size=6))
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=80, deadline=None)
 def test_batches_of_any_size_give_the_whole_bit_for_bit(scene: Scene, sizes: list[int]) -> None:
     masks, maps = scene
     assert streamed(masks, maps, sizes) == pixel_metrics(masks, maps, limits=LIMITS)
 
 
 @hypothesis.given(scenes(), st.integers(1, 3))
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_a_stream_is_what_the_definitions_say(scene: Scene, size: int) -> None:
     masks, maps = scene
     found, expected = streamed(masks, maps, [size]), brute_force(masks, maps)

@@ -1,6 +1,6 @@
 import base64
 import io
-import re
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxad.errors import InputError
 from jaxad.metrics import category_metrics, mean_metrics, pixel_metrics
 from jaxad.report import CategoryView, Example, ViewStream, write_report
 
@@ -144,7 +145,7 @@ def test_numbers_are_those_of_the_results(tmp_path: Path) -> None:
 
 
 def test_photos_heatmaps_and_captions(tmp_path: Path) -> None:
-    metrics, view = category(size=(600, 300))
+    metrics, view = category(size=(300, 150))
     page = write(tmp_path, {"tile": (metrics, view)})
     images = page.all("img")
     examples = [*view.defects, *view.missed, *view.normal]
@@ -248,7 +249,7 @@ def test_every_text_from_outside_is_escaped(tmp_path: Path) -> None:
 
 
 @hypothesis.given(st.text(st.characters(codec=None, exclude_categories=()), max_size=12))
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 def test_any_text_makes_a_page(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     page = write(
         tmp_path_factory.mktemp("page"),
@@ -261,23 +262,40 @@ def test_any_text_makes_a_page(tmp_path_factory: pytest.TempPathFactory, text: s
 
 
 def test_page_stays_small(tmp_path: Path) -> None:
-    # Photos of pure noise, the worst case for JPEG, three full groups in each of two categories.
-    parts = {
-        name: category(seed=seed, count=24, size=(512, 512), n=6)
-        for seed, name in enumerate(["mono", "poly"])
-    }
-    page = write(tmp_path, parts)
-    assert len(page.all("img")) == 2 * 2 * 18
-    assert len(page.source) < 6e6
-    grey = np.random.default_rng(0).normal(128, 12, (300, 300))
-    photo = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    for name, (metrics, view) in parts.items():  # grainy grey photos, as of solar cells
+    metrics, view = category(count=24, n=6)
+    rng = np.random.default_rng(0)
+    scores = rng.random((64, 64)).astype(np.float32)
+    noise = rng.integers(0, 256, (512, 512, 3)).astype(np.uint8)  # the worst case for JPEG
+    grey = np.clip(rng.normal(128, 12, (300, 300)), 0, 255).astype(np.uint8)
+    grainy = np.repeat(grey[..., None], 3, axis=2)  # as of solar cells
+    for photo, limit in ((noise, 3e6), (grainy, 1.5e6)):
         groups = {
-            group: [e._replace(image=photo) for e in getattr(view, group)]
+            group: [e._replace(image=photo, map=scores, mask=None) for e in getattr(view, group)]
             for group in ("defects", "missed", "normal")
         }
-        parts[name] = (metrics, view._replace(**groups))
-    assert len(write(tmp_path, parts).source) < 3e6
+        page = write(tmp_path, {"mono": (metrics, view._replace(**groups))})
+        assert len(page.all("img")) == 2 * 18
+        assert len(page.source) < limit
+
+
+def test_ties_count_as_high_or_higher_and_as_low_or_lower(tmp_path: Path) -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1])
+    scores = np.array([1.0, 2.0, 2.0, 3.0, 2.0, 2.0, 0.5])
+    photo, flat = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32)
+
+    def example(index: int) -> Example:
+        return Example("a", int(labels[index]), photo, flat, None, float(scores[index]))
+
+    shown = [example(i) for i in (4, 6)], [example(i) for i in (3, 1, 0)]
+    view = CategoryView(labels, scores, shown[0], [], shown[1], (0.0, 1.0))
+    page = write(tmp_path, {"tile": (category()[0], view)})
+    assert [text for text in page.under("figcaption") if "photos score" in text] == [
+        "3 of 4 good photos score as high or higher",
+        "4 of 4 good photos score as high or higher",
+        "3 of 3 defective photos score as low or lower",
+        "3 of 3 defective photos score as low or lower",
+        "1 of 3 defective photos score as low or lower",
+    ]
 
 
 def test_a_page_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
@@ -287,8 +305,50 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="data type"):
         write(tmp_path, {"mono": (metrics, broken)})
     assert (tmp_path / "report" / "index.html").read_text("utf-8") == old
-    blocked = tmp_path / "folder"
-    blocked.mkdir()
-    with pytest.raises(OSError, match=r"folder"):
-        write_report(blocked, title="", results=results_of({}), categories={}, config_text="")
-    assert not [file for file in tmp_path.iterdir() if re.search("tmp", file.name)]
+
+
+def bare(path: Path) -> None:
+    write_report(path, title="", results=results_of({}), categories={}, config_text="")
+
+
+def test_a_page_that_can_not_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "folder", tmp_path / "file" / "index.html"):
+        with pytest.raises(InputError, match=r"folder|file"):
+            bare(path)
+    bare(tmp_path / "report" / "index.html")
+    old = (tmp_path / "report" / "index.html").read_text("utf-8")
+    opened = os.open
+
+    def on_full_disk(path: Any, flags: int, *args: Any) -> int:
+        os.close(opened(path, flags, *args))
+        return opened("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", on_full_disk)
+    with pytest.raises(InputError, match=r"index.html \(No space left on device\): free space"):
+        write(tmp_path, {"mono": category()})
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+    assert (tmp_path / "report" / "index.html").read_text("utf-8") == old
+
+
+def test_a_link_does_not_lead_the_page_elsewhere(tmp_path: Path) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    elsewhere.mkdir()
+    (work / "report").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"report is a link that leads out of .*: remove it"):
+        bare(work / "report" / "index.html")
+    assert not [*elsewhere.iterdir()]
+    (work / "report").unlink()
+    (work / "report").mkdir()
+    (elsewhere / "precious").write_text("mine")
+    (work / "report" / "index.html").symlink_to(elsewhere / "precious")
+    bare(work / "report" / "index.html")
+    assert (elsewhere / "precious").read_text() == "mine"
+    assert "<html" in (work / "report" / "index.html").read_text()
+    (tmp_path / "link").symlink_to(work)  # the user's own choice of a work directory
+    bare(tmp_path / "link" / "report" / "index.html")

@@ -1,4 +1,6 @@
-from jaxad.report import format_table
+import pytest
+
+from jaxad.report import fitting, format_table
 
 RESULTS = {
     "categories": {
@@ -28,3 +30,40 @@ def test_table_reads_like_the_results() -> None:
 
 def test_table_without_categories() -> None:
     assert format_table({"categories": {}, "mean": {}}).split("\n")[0] == "category"
+
+
+NAMED = {
+    "categories": {
+        "Häuser – ☀": {"image_auroc": None},
+        "latin \udce9": {"image_auroc": 0.5},
+    },
+    "mean": {"image_auroc": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "first", "rule"),
+    [
+        ("utf-8", "Häuser – ☀", "─"),
+        ("utf-16", "Häuser – ☀", "─"),
+        ("cp437", "Häuser - \\u2600", "─"),
+        ("latin-1", "Häuser - \\u2600", "-"),
+        ("ascii", "H\\xe4user - \\u2600", "-"),
+    ],
+)
+def test_every_terminal_can_show_the_table(encoding: str, first: str, rule: str) -> None:
+    text = format_table(NAMED, encoding=encoding)
+    assert text.encode(encoding).decode(encoding) == text
+    lines = text.split("\n")
+    assert lines[2].startswith(first)
+    assert lines[3].startswith("latin \\udce9")
+    assert set(lines[1]) == {rule}
+    # What stands for a sign is wider than it; columns are as wide as what is printed.
+    assert lines[3].endswith("  0.5000")
+    assert len(lines[0]) == len(lines[2]) == len(lines[3]) == len(lines[1])
+
+
+def test_any_text_fits_a_stream() -> None:
+    assert fitting("a ± b … ü\n\udcff", "ascii") == "a +- b ... \\xfc\n\\udcff"
+    assert fitting("a ± b\udcff", "utf-8") == "a ± b\\udcff"
+    assert fitting("a ± b", None) == "a ± b"

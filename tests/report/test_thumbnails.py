@@ -46,3 +46,14 @@ def test_heat_lies_where_the_scores_are_high() -> None:
     rows, columns = np.nonzero(colourful)
     assert 14 <= rows.min() <= 18 <= 30 <= rows.max() <= 34
     assert 30 <= columns.min() <= 34 <= 46 <= columns.max() <= 50
+
+
+def test_colours_are_those_of_the_category() -> None:
+    photo, scores = np.full((64, 64, 3), 128, np.uint8), np.zeros((16, 16), np.float32)
+    scores[4:8, 8:12] = 5
+    example = Example("a", 0, photo, scores, None, 0.0)
+    colourful = [
+        np.ptp(decoded(thumbnails(example, colours)[1]), axis=-1).max() > 40
+        for colours in ((1.0, 6.0), (10.0, 20.0))
+    ]
+    assert colourful == [True, False]  # the highest score of a good photo stays grey

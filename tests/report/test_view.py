@@ -14,7 +14,7 @@ rows = st.lists(
 
 
 @hypothesis.given(rows, st.integers(0, 8))
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=60, deadline=None)
 def test_chosen_photos_are_the_extremes(rows: list[tuple[int, float]], n: int) -> None:
     labels = np.array([label for label, _ in rows], int)
     scores = np.array([score for _, score in rows], float)
@@ -67,7 +67,7 @@ def test_a_view_shows_the_chosen_photos() -> None:
 
 
 @hypothesis.given(rows, st.integers(0, 4), st.integers(1, 7))
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 def test_batches_of_any_size_show_the_same(
     rows: list[tuple[int, float]], n: int, size: int
 ) -> None:
@@ -89,6 +89,17 @@ def test_batches_of_any_size_show_the_same(
             np.testing.assert_array_equal(example.mask, masks[i])
     assert view.scores.tolist() == scores.tolist()
     assert view.colours == colour_range(maps, labels)
+
+
+def test_what_is_shown_does_not_hold_its_batch() -> None:
+    batch = photos(4)
+    stream = ViewStream(list("abcd"), [0, 1, 0, 1], n=1)
+    stream.add(batch[0], [1.0, 2.0, 3.0, 4.0], *batch[1:])
+    view = stream.view()
+    for shown in (*view.defects, *view.missed, *view.normal):
+        assert shown.mask is not None
+        for part, whole in zip((shown.image, shown.map, shown.mask), batch):
+            assert not np.shares_memory(part, whole)
 
 
 def test_what_is_not_shown_is_not_kept() -> None:

@@ -1,0 +1,128 @@
+"""From a configuration to Adapted-MoE: the only reader of its own `method.*` keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxad.core import Backbone, InputError, Method
+from jaxad.keys import Key, choice, flag, integer, number
+from jaxad.methods.adapted_moe import AXES, adapted_moe, experts
+from jaxad.methods.routing import Router, embed, routed_right, routing
+from jaxad.methods.simplenet import Expert
+from jaxad.recipes.recipe import Phase, Recipe
+from jaxad.recipes.simplenet import FEATURE, backbones, expert_options
+from jaxad.recipes.simplenet import KEYS as SIMPLENET
+
+KEYS = {
+    **SIMPLENET,
+    "moe": Key(True, flag(), "one expert a subclass; False = one for all, and no router"),
+    "adaption": Key(True, flag(), "calibrate test images to the expert (Eq. 5)"),
+    "normalise_embedding": Key(True, flag(), "x of the router to length 1"),
+    "normalise_patches": Key(True, flag(), "patch features to length 1 (Eq. 6)"),
+    "clusters": Key(
+        0,
+        integer(least=0),
+        "subclasses by k-means; 0 = as labelled, or else as many as the silhouette says",
+    ),
+    "top_k": Key(1, integer(least=1), "experts that judge an image"),
+    "temperature": Key(0.1, number(above=0), "of the experts' weights (Eq. 4), in cosines"),
+    "router_width": Key(256, integer(least=1), "C of Eq. 1, channels"),
+    "router_learning_rate": Key(1e-3, number(above=0), "of Adam, for the router"),
+    "centre_weight": Key(0.5, number(least=0, most=1), "alpha of Eq. 2; 0 = cross-entropy alone"),
+    "centre_rate": Key(0.5, number(least=0, most=1), "of the centres' own steps"),
+    "axes": Key(
+        "positions", choice(*AXES), "what Eq. 5's mean and standard deviation are taken over"
+    ),
+    "spread": Key(
+        "image",
+        choice("image", "all"),
+        "an expert's standard deviation: mean of each image's, or of all patches together",
+    ),
+    "centre": Key(
+        "patches",
+        choice("patches", "router"),
+        "what Eq. 5 adds: mean of the expert's patches, or the router's centre",
+    ),
+}
+"""Below `method`."""
+
+
+def method(
+    config: Any,
+    networks: Mapping[str, Backbone],
+    *,
+    axis_name: str | None = None,
+    subclasses: int = 0,
+) -> tuple[Method, list[Phase]]:
+    """Make the whole method, and its phases: the router on whole maps, then the experts.
+
+    `train.steps` is (router, experts), `train.positions` (N,) for the experts alone.
+    """
+    del networks
+    m, train = config.method, config.train
+    count = max(subclasses, 1) if m.moe else 1
+    steps, positions = tuple(train.steps) or (0, 0), tuple(train.positions) or (0,)
+    if len(steps) != 2 or len(positions) != 1:
+        raise InputError(
+            f"train.steps is {tuple(train.steps)}, train.positions {tuple(train.positions)}: "
+            "Adapted-MoE takes (steps of the router, of the experts) or (), and (N,) or ()"
+        )
+    expert = Expert(m.hidden, axis_name)
+    trained = experts(
+        FEATURE,
+        expert,
+        count=count,
+        normalise=m.normalise_patches,
+        smoothing=m.smoothing,
+        **expert_options(config),
+    )
+    parts = {"experts": trained}
+    phases = [Phase("experts", trained, steps[1], positions[0], (FEATURE,))]
+    router = None
+    if count > 1:
+        router = Router(m.router_width, count, m.normalise_embedding)
+        parts["router"] = routing(
+            FEATURE,
+            router,
+            alpha=m.centre_weight,
+            centre_rate=m.centre_rate,
+            learning_rate=m.router_learning_rate,
+            axis_name=axis_name,
+        )
+
+        def check(variables: Any, features: Any, batch: Any) -> Any:
+            x, _ = embed(router, variables, features[FEATURE])
+            centres = variables["routing"]["centres"]
+            return {"routed_right": routed_right(x, centres, batch["subclass"])}
+
+        phases.insert(0, Phase("router", parts["router"], steps[0], 0, (FEATURE,), check))
+    if m.centre == "router" and m.router_width != m.embedding:
+        raise InputError(
+            f"method.centre='router' adds centres of {m.router_width} channels to patch features "
+            f"of {m.embedding}: set method.router_width={m.embedding}, or centre=patches"
+        )
+    whole = adapted_moe(
+        FEATURE,
+        parts,
+        expert,
+        router,
+        count=count,
+        k=m.top_k if router else 1,
+        temperature=m.temperature,
+        adaption=m.adaption,
+        axes=m.axes,
+        spread=m.spread,
+        centre=m.centre if router else "patches",
+        normalise=m.normalise_patches,
+        smoothing=m.smoothing,
+    )
+    return whole, phases
+
+
+def learns_subclasses(config: Any) -> bool:
+    """Whether there is one expert a subclass."""
+    return bool(config.method.moe)
+
+
+RECIPE = Recipe(KEYS, backbones, method, learns_subclasses)

@@ -1,0 +1,83 @@
+"""What a recipe is: the keys of one method, and what a configuration of them comes to.
+
+A recipe is a module with a `RECIPE`. jaxad's own lie in this folder; any other module is as good,
+`method.name` then is its dotted name (docs/own_method.md has an example).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
+from jaxad.core import Backbone, Method, Metrics, Variables
+from jaxad.detector import Detector
+from jaxad.keys import Key
+
+
+class Phase(NamedTuple):
+    """A part of a method that is trained by itself, with its own budget."""
+
+    name: str
+    method: Method
+    steps: int
+    """0: by `train.epochs`."""
+    positions: int
+    """Random positions a step; 0: whole maps."""
+    features: tuple[str, ...]
+    """The features it reads."""
+    check: Callable[[Variables, Any, Any], Metrics] | None = None
+    """`check(variables, features, batch)`: what else to report of held-out images."""
+
+
+class Backbones(NamedTuple):
+    """The frozen networks of a detector by role, their variables, and their files' SHA-256."""
+
+    networks: Mapping[str, Backbone]
+    variables: Variables
+    sha256: dict[str, str]
+
+
+class Model(NamedTuple):
+    """A detector, and the phases that train its method."""
+
+    detector: Detector
+    phases: list[Phase]
+
+
+class Recipe(NamedTuple):
+    """How the configuration of one method is read."""
+
+    keys: Mapping[str, Key]
+    """The keys below `method` but for `name`; "levels" is `method.levels`."""
+    backbones: Callable[[Any], Backbones]
+    """`backbones(config)`: loads the networks that it reads."""
+    method: Callable[..., tuple[Method, list[Phase]]]
+    """`method(config, networks, *, axis_name, subclasses)`: the whole method, and its phases.
+    `subclasses` is the number of kinds of training images, 0 where the method learns none."""
+    learns_subclasses: Callable[[Any], bool] = lambda config: False
+    """Whether the method wants to know each training image's subclass. If so, there is a key
+    `clusters`: the number of subclasses to find by k-means, 0 for those that are labelled."""
+
+
+def frozen_network(
+    config: Any, name: str, *, levels: Sequence[str] | None, number: int
+) -> tuple[Backbone, Variables, str]:
+    """Load the network `name`, or draw it for `method.random_weights`.
+
+    Args:
+        config: The configuration.
+        name: Architecture, or path of a weight file.
+        levels: The levels to read; None: the architecture's usual ones.
+        number: Of the network within the detector: tells two random ones apart.
+
+    Returns:
+        The backbone, its variables and the SHA-256 of its file (or the seed).
+    """
+    if config.method.random_weights:
+        rng = jax.random.fold_in(jax.random.key(config.train.seed), number)
+        return *init_backbone(name, rng, levels=levels), f"random:{config.train.seed}"
+    folder = config.weights or None
+    return *load_backbone(name, levels=levels, folder=folder), sha256(find(name, folder))

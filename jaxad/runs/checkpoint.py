@@ -1,0 +1,147 @@
+"""End states on disk, by orbax: one folder a detector, with checksums, strict when read back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxad.core import InputError, Variables
+from jaxad.files import make_folder, read_json, write_json
+from jaxad.runs import record
+
+SUMS = record.NAME
+"""In a checkpoint's folder: names, shapes and dtypes of its arrays, and every file's SHA-256."""
+FORMAT = 2
+
+
+def save(path: Path, variables: Variables) -> None:
+    """Write `variables` to the folder `path`, replacing what stood there only once it is whole.
+
+    Until then all lies in a folder beside it, whose name begins with `record.UNFINISHED`.
+
+    Raises:
+        InputError: It can not be written (a full disk, say); what stood there is as it was.
+    """
+    path = path.absolute()
+    beside = make_folder(path.parent / f"{record.UNFINISHED}{secrets.token_hex(8)}")
+    new, old = beside / "new", beside / "old"
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(new, variables)
+            checkpointer.wait_until_finished()
+        write_json(
+            new / SUMS, {"format": FORMAT, "arrays": _arrays(variables), "wrote": _sums(new)}
+        )
+        if path.exists():
+            path.replace(old)
+        try:
+            new.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
+    except InputError:
+        raise
+    # Orbax raises many kinds where it can not write (OSError, ValueError, its storage's own).
+    except Exception as error:
+        raise InputError(
+            f"checkpoint {path} can not be written ({_line(error)}): make room, or choose another "
+            "--workdir"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def restore(path: Path, template: Variables) -> Variables:
+    """Read variables of exactly the template's names and shapes.
+
+    Args:
+        path: Folder that `save` wrote.
+        template: Tree of arrays or `jax.ShapeDtypeStruct`.
+
+    Raises:
+        InputError: No checkpoint there, a damaged one, or one of other names or shapes.
+    """
+    path = path.absolute()
+    if not path.is_dir():
+        raise InputError(f"no checkpoint at {path}: train first, or name another --workdir")
+    mend = "bring back an undamaged copy, or train again"
+    # Orbax is only asked once all is known to be right: what it says of damage is long and comes
+    # from several threads.
+    kept = read_json(path / SUMS, "the checkpoint's list", mend)
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        raise InputError(f"checkpoint {path} is damaged or of another jaxad: {mend}")
+    if kept.get("arrays") != _arrays(template):
+        raise InputError(f"checkpoint {path} is of another model, or damaged: {mend}")
+    wrote = kept.get("wrote")
+    found = _sums(path)
+    if wrote != found:
+        listed = wrote if isinstance(wrote, dict) else {}
+        wrong = sorted(n for n in {*listed, *found} if listed.get(n) != found.get(n))
+        told = f"the checksum of {wrong[0]} differs" if wrong else "it has no list of files"
+        raise InputError(f"checkpoint {path} is damaged ({told}): {mend}")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
+    )
+    logger = logging.getLogger("absl")
+    level = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)
+        with ocp.StandardCheckpointer() as checkpointer:
+            restored: Variables = checkpointer.restore(path, abstract)
+    # Sums can be forged, and then anything may come.
+    except Exception as error:
+        raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {mend}") from error
+    finally:
+        logger.setLevel(level)
+    return restored
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the folder is a checkpoint that was written to its end."""
+    return not path.name.startswith(record.UNFINISHED) and (path / SUMS).is_file()
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _arrays(tree: Any) -> dict[str, list[Any]]:
+    """Name -> shape and dtype, JSON-able."""
+    return {
+        jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but the list of them.
+
+    Raises:
+        InputError: Something is no file, or can not be read.
+    """
+    found = {}
+    for place, folders, names in os.walk(folder):
+        for path in (Path(place) / name for name in (*folders, *names)):
+            relative = path.relative_to(folder).as_posix()
+            try:
+                mode = path.lstat().st_mode
+                if stat.S_ISREG(mode) and relative != SUMS:
+                    with path.open("rb") as file:
+                        found[relative] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise InputError(f"{path} can not be read ({error.strerror})") from error
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a link may lead anywhere
+                raise InputError(f"{path} is no plain file: bring back an undamaged copy")
+    return dict(sorted(found.items()))

@@ -1,0 +1,353 @@
+"""The evaluation job: score every test image, measure, write `results.json` and the report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+import jaxad
+from jaxad.config import EVALUATION, apply_changes, check_config, load_config
+from jaxad.core import InputError, Variables
+from jaxad.data import prepared
+from jaxad.data.jobs import Job, name_list
+from jaxad.data.manifest import Manifest, some
+from jaxad.data.reading import Reading
+from jaxad.files import confined, read_json, write_json
+from jaxad.metrics.summary import mean_metrics
+from jaxad.parallel import DataParallel, data_parallel
+from jaxad.recipes.build import models
+from jaxad.recipes.recipe import Backbones, Model
+from jaxad.report.html import write_report
+from jaxad.report.view import CategoryView
+from jaxad.runs import record
+from jaxad.runs.dataset import (
+    jobs_of,
+    prepared_folder,
+    read_dataset,
+    read_trained_on,
+    reading_of,
+    say_changes,
+    say_left_out,
+)
+from jaxad.runs.replicates import add_summary, folders
+from jaxad.runs.score_category import score_category
+from jaxad.runs.workdir import opened, restore, trained, trained_backbones
+from jaxad.scorer import Scorer, constants_pay, make_scorer
+
+PART = "results.part.json"
+"""Results of some of the detectors."""
+MAX_SECONDS = 1e9
+"""What is longer stands in a damaged file."""
+
+
+class Outcome(NamedTuple):
+    """What results and report need of one detector."""
+
+    metrics: dict[str, dict[str, Any]]
+    """By category."""
+    views: dict[str, CategoryView]
+    seconds: dict[str, float]
+    steady: tuple[int, float]
+
+
+class Evaluator:
+    """Scores and measures detector after detector, with one program where one serves them all."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        reading: Reading,
+        parallel: DataParallel,
+        *,
+        batch_size: int,
+        examples: int,
+    ) -> None:
+        """Set up; nothing is computed.
+
+        Args:
+            jobs: All that are to be evaluated.
+            reading: How photos are read.
+            parallel: Over which devices.
+            batch_size: Images a program call; rounded up to what the devices share.
+            examples: Photos a category of each kind, for the report.
+        """
+        self._detectors = len(jobs)
+        photos = sum(len(records) for job in jobs for records in job.test.values())
+        self._images = photos // max(len(jobs), 1)
+        self._reading, self._parallel, self._examples = reading, parallel, examples
+        n = parallel.device_count
+        self._batch_size = -(-batch_size // n) * n
+        self._scorers: dict[int, Scorer] = {}
+
+    def scorer(self, model: Model, variables: Variables) -> Scorer:
+        """The scorer of one trained detector, `variables` being of backbones and method."""
+        key = id(model)  # `models` keeps it alive, and gives the same for the same
+        if key in self._scorers:
+            self._scorers[key] = self._scorers[key].renew(variables)
+        else:
+            cost = model.detector.cost(variables["backbones"], size=self._reading.size)
+            constants = jax.default_backend() == "cpu" and constants_pay(
+                gflop=cost.gflop, images=self._images, detectors=self._detectors
+            )
+            self._scorers[key] = make_scorer(
+                model.detector,
+                variables,
+                batch_size=self._batch_size,
+                size=self._reading.size,
+                constants=constants,
+                parallel=self._parallel,
+            )
+        return self._scorers[key]
+
+    def evaluate(
+        self,
+        job: Job,
+        root: Path,
+        model: Model,
+        variables: Variables,
+        *,
+        n_train: Mapping[str, int],
+    ) -> Outcome:
+        """Score every category of a job.
+
+        Args:
+            job: What is tested.
+            root: Folder of the job's records.
+            model: The trained detector.
+            variables: Of backbones and method.
+            n_train: Training photos by category, for the results.
+        """
+        metrics, views = {}, {}
+        images, steady, total = 0, 0.0, 0.0
+        tested = {name: records for name, records in job.test.items() if records}
+        if tested:
+            scorer = self.scorer(model, variables)
+            total = scorer.compile_seconds
+        for name, records in tested.items():
+            scored = score_category(
+                name,
+                records,
+                root,
+                scorer.score,
+                reading=self._reading,
+                batch_size=self._batch_size,
+                examples=self._examples,
+                n_train=n_train.get(records[0].category, 0),
+            )
+            metrics[name], views[name] = scored.metrics, scored.view
+            total += scored.seconds
+            images, steady = images + scored.steady[0], steady + scored.steady[1]
+        seconds = {"features": 0.0, "train": 0.0, "score": total}
+        return Outcome(metrics, views, seconds, (images, steady))
+
+
+def write_results(
+    outcomes: Sequence[Outcome],
+    config: Any,
+    *,
+    results: Path,
+    report: Path,
+    part: bool = False,
+) -> dict[str, Any]:
+    """Write results and report from all outcomes so far; return the results.
+
+    `part` marks results of some of the detectors only.
+    """
+    categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
+    images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
+    found = {
+        **({"part": True} if part else {}),
+        "method": config.method.name,
+        "dataset": config.data.layout,
+        "categories": categories,
+        "mean": mean_metrics(categories),
+        "seconds": {
+            key: round(sum(o.seconds[key] for o in outcomes), 3)
+            for key in ("features", "train", "score")
+        },
+        "images_per_second": round(images / seconds, 2) if seconds else None,
+        "environment": environment(config),
+    }
+    write_json(results, found)
+    write_report(
+        report,
+        title=f"{config.method.name} on {config.data.layout}",
+        results=found,
+        categories={name: view for o in outcomes for name, view in o.views.items()},
+        config_text=str(config),
+    )
+    return found
+
+
+def environment(config: Any) -> dict[str, Any]:
+    """What a figure depends on beside the code."""
+    return {
+        "jaxad": jaxad.__version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "device": jax.local_devices()[0].device_kind,
+        "devices": jax.local_device_count(),
+        "cores": os.cpu_count(),
+        "parallel": config.train.parallel,
+    }
+
+
+class _Source(NamedTuple):
+    """What detectors are evaluated with: the same for replicates, whose seeds alone differ."""
+
+    manifest: Manifest
+    jobs: list[Job]
+    backbones: Backbones
+    model: Callable[[int], Model]
+    evaluator: Evaluator
+
+
+def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Score and measure a trained work directory again; rewrite its results and report.
+
+    Detectors that are not there (yet) are named and left out, and so are categories that came after
+    training. Where fewer are measured than `results.json` has, the new results are written beside
+    it, as `results.part.json`.
+
+    Args:
+        workdir: What `jaxad train` wrote.
+        changes: `--config.a.b=VALUE` for keys of `config.EVALUATION`, such as where the data is.
+
+    Returns:
+        The results that were written.
+
+    Raises:
+        InputError: Whatever a user can mend.
+    """
+    sources: dict[str, _Source] = {}
+    found: list[dict[str, Any]] = []
+    for folder in folders(opened(workdir)):
+        config, hashes = load_config(confined(folder, "config.json"))
+        named = apply_changes(config, changes, only=EVALUATION)
+        check_config(config)
+        before = read_trained_on(folder)
+        alike = config.copy_and_resolve_references()
+        alike.train.seed = alike.train.replicates = 1
+        key = f"{alike} {hashes}"
+        if key not in sources:
+            say = not sources
+            sources[key] = _source(folder, config, hashes, before.fingerprint, say=say)
+        narrowed = any(name in named for name in ("data.categories", "data.test_subclasses"))
+        found += _evaluate(folder, config, sources[key], before.n_train, narrowed=narrowed)
+    if not found:
+        raise InputError(
+            f"{workdir} has no trained detector of this data, but {trained(workdir) or 'none'}: "
+            "train, or name its categories by --config.data.categories"
+        )
+    part = any(results.get("part") for results in found)
+    return found[0] if part else add_summary(workdir, found)
+
+
+def _source(
+    workdir: Path, config: Any, hashes: Mapping[str, str], before: Mapping[str, Any], *, say: bool
+) -> _Source:
+    """Read the data, and load the networks that a work directory was trained with."""
+    parallel = data_parallel(config.train.parallel)
+    manifest = read_dataset(config)
+    if say:
+        say_left_out(manifest, config.data.layout)
+        say_changes(before, manifest, name_list(config.data.categories))
+    backbones = trained_backbones(workdir, config, hashes)
+    reading = reading_of(config, backbones)
+    if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
+        found = prepared.find(manifest, folder, size=reading.size, resample=reading.resample)
+        manifest = found or manifest
+    jobs = jobs_of(manifest, config)
+    evaluator = Evaluator(
+        jobs,
+        reading,
+        parallel,
+        batch_size=config.score.batch_size,
+        examples=config.report.examples,
+    )
+    model = models(config, backbones, axis_name=parallel.axis_name)
+    return _Source(manifest, jobs, backbones, model, evaluator)
+
+
+def _evaluate(
+    workdir: Path,
+    config: Any,
+    source: _Source,
+    n_train: Mapping[str, int],
+    *,
+    narrowed: bool,
+) -> list[dict[str, Any]]:
+    """Evaluate one replicate's detectors: its results, none without a detector."""
+    there = trained(workdir)
+    jobs = [_of_training(job, n_train) for job in source.jobs if job.name in there]
+    _say_what_is_missing(there, source.jobs, n_train)
+    if not jobs:
+        return []
+    outcomes = []
+    for job in jobs:
+        built, method = restore(workdir, job.name, config, source.backbones, source.model)
+        variables = {"backbones": source.backbones.variables, "method": method}
+        outcomes.append(
+            source.evaluator.evaluate(job, source.manifest.root, built, variables, n_train=n_train)
+        )
+    before = _results_before(workdir)
+    seconds = before.get("seconds", {})
+    outcomes[0].seconds.update(
+        {key: seconds[key] for key in ("features", "train") if key in seconds}
+    )
+    measured = {name for outcome in outcomes for name in outcome.metrics}
+    whole = set(before["categories"]) <= measured if before else not narrowed
+    ours = record.read(workdir) or record.Record(workdir)
+    results = write_results(
+        outcomes,
+        config,
+        results=ours.file("results.json" if whole else PART),
+        report=ours.file("report", "index.html" if whole else "part.html"),
+        part=not whole,
+    )
+    return [results]
+
+
+def _of_training(job: Job, n_train: Mapping[str, int]) -> Job:
+    """The job without categories that its detector was not trained on."""
+    known = {n: r for n, r in job.test.items() if not r or r[0].category in n_train}
+    return job._replace(test=known)
+
+
+def _say_what_is_missing(
+    there: Sequence[str], wanted: Sequence[Job], n_train: Mapping[str, int]
+) -> None:
+    categories = {r.category for job in wanted for records in job.test.values() for r in records}
+    names = [job.name for job in wanted]
+    new = categories - set(n_train)
+    for left_out, why in (
+        (new, "came after training, and are not measured"),
+        ({name for name in names if name not in there} - new, "are not trained yet: not measured"),
+        ({name for name in there if name not in names}, "are trained, but not in the data chosen"),
+    ):
+        if left_out:
+            print(f"{some(sorted(left_out))} {why}", file=sys.stderr)
+
+
+def _results_before(workdir: Path) -> dict[str, Any]:
+    """The results that are there, as far as they are in order: only their names and times serve."""
+    path = confined(workdir, "results.json")
+    try:
+        found = read_json(path, "results") if path.is_file() else {}
+    except InputError as error:
+        print(f"{error}; now written anew", file=sys.stderr)
+        return {}
+    seconds, categories = (
+        found.get(key) if isinstance(found, dict) else None for key in ("seconds", "categories")
+    )
+    if not isinstance(categories, dict):
+        return {}
+    times = seconds.items() if isinstance(seconds, dict) else ()
+    known = {k: v for k, v in times if type(v) in (int, float) and 0 <= v < MAX_SECONDS}
+    return {"seconds": known, "categories": list(categories)}

@@ -1,0 +1,102 @@
+"""One category's test images, scored batch by batch: only what results and report need is kept."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxad.core import InputError, Scores
+from jaxad.data.manifest import Manifest, Record
+from jaxad.data.reading import Reading
+from jaxad.metrics.pixel import stream_metrics
+from jaxad.metrics.stream import PixelStream
+from jaxad.metrics.summary import category_metrics
+from jaxad.progress import track
+from jaxad.report.view import CategoryView, ViewStream
+from jaxad.scorer import ahead
+
+
+class Scored(NamedTuple):
+    """What is kept of one category's test images once they are scored."""
+
+    metrics: dict[str, Any]
+    view: CategoryView
+    seconds: float
+    steady: tuple[int, float]
+    """Images and seconds after the first batch."""
+
+
+def score_category(
+    name: str,
+    records: Sequence[Record],
+    root: Path,
+    score: Callable[[Any], Scores],
+    *,
+    reading: Reading,
+    batch_size: int,
+    examples: int,
+    n_train: int,
+) -> Scored:
+    """Score the test images of one category in their order, and measure; no map is kept.
+
+    Images whose mask is unknown count for image metrics only. The next batch is decoded and
+    computed while one is measured.
+
+    Args:
+        name: Of the category, in results.
+        records: Its test images.
+        root: Folder of the records.
+        score: Starts to score `(B, H, W, 3)` uint8 images, and does not wait: `Scorer.score`.
+        reading: How photos are read.
+        batch_size: B.
+        examples: Photos of each kind that the report shows.
+        n_train: Training images of the category, for the results.
+
+    Raises:
+        InputError: A score is not finite.
+    """
+    height, width = reading.size
+    count = len(records)
+    labels = np.asarray([not record.is_good for record in records], np.int32)
+    scores, has_mask = np.empty(count, np.float32), np.zeros(count, bool)
+    pixels = PixelStream(count * height * width)
+    view = ViewStream([record.path for record in records], labels, n=examples)
+    stream = reading.batches(Manifest(root, tuple(records)), batch_size, with_masks=True)
+    start = warm = time.monotonic()
+    done = first = 0
+    scored = ahead(stream, lambda batch: score(batch["image"]))
+    for batch, started in track(scored, f"{name} score", count, "images", batch_size):
+        valid = batch["_mask"]
+        rows = slice(done, done + int(valid.sum()))
+        found = jax.device_get(started)
+        maps, scores[rows] = np.asarray(found.map)[valid], found.image[valid]
+        finite = np.isfinite(scores[rows]) & np.isfinite(maps).all(axis=(1, 2))
+        if not finite.all():
+            bad = records[done + int(np.argmin(finite))].path
+            raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
+        masks, known = batch["mask"][valid], batch["has_mask"][valid]
+        has_mask[rows] = known
+        pixels.add(masks[known], maps[known])
+        told = known & (masks.any(axis=(1, 2)) | (labels[rows] == 0))
+        shown = [mask if tell else None for mask, tell in zip(masks, told)]
+        view.add(batch["image"][valid], scores[rows], maps, shown)
+        done = rows.stop
+        if rows.start == 0:
+            warm, first = time.monotonic(), done
+    end = time.monotonic()
+    maskless = int((~has_mask).sum())
+    if 0 < maskless < labels.sum():
+        print(
+            f"{name}: {maskless} of {labels.sum()} defective images have no mask; "
+            "pixel metrics leave them out",
+            file=sys.stderr,
+        )
+    steady = (done - first, end - warm) if done > first else (done, end - start)
+    metrics = category_metrics(labels, scores, stream_metrics(pixels), n_train=n_train)
+    return Scored(metrics, view.view(), end - start, steady)

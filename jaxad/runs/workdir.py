@@ -1,0 +1,126 @@
+"""A trained detector back from its work directory, which may be a stranger's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxad.config import load_config
+from jaxad.core import InputError, Variables
+from jaxad.detector import Detector
+from jaxad.files import confined, read_json, write_json
+from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.recipe import Backbones, Model
+from jaxad.runs import checkpoint
+
+SUBCLASSES = "subclasses.json"
+"""For methods that learn subclasses: detector -> their names, in order."""
+CHECKPOINTS = "checkpoints"
+
+
+def opened(workdir: str | Path) -> Path:
+    """See that something is there to be read.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    path = Path(workdir)
+    try:
+        there = path.is_dir()
+    except (OSError, ValueError):  # a name that no folder can have
+        there = False
+    if not there:
+        raise InputError(f"{path} is no folder, so there is no config.json of a run: train first")
+    return path
+
+
+def trained_backbones(workdir: Path, config: Any, hashes: Mapping[str, str]) -> Backbones:
+    """Load the frozen networks that a work directory was trained with.
+
+    Raises:
+        InputError: Weights are missing, or others than those; or `config.json` does not say which.
+    """
+    backbones = build_backbones(config)
+    if set(hashes) != set(backbones.sha256):
+        raise InputError(
+            f"{workdir / 'config.json'} is damaged: it has no SHA-256 of the weights of "
+            f"{', '.join(sorted(set(hashes) ^ set(backbones.sha256)))}; train again"
+        )
+    for role, trained_with in hashes.items():
+        if backbones.sha256[role] != trained_with:
+            raise InputError(
+                f"the {role} weights ({config.method.get(role, 'of the method')}) are not those "
+                f"that {workdir} was trained with (SHA-256 {trained_with[:12]}…): bring those "
+                "back, or train again"
+            )
+    return backbones
+
+
+def trained(workdir: Path) -> list[str]:
+    """Names of the detectors that are there whole, sorted."""
+    folder = confined(workdir, CHECKPOINTS)
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if checkpoint.is_whole(path))
+
+
+def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
+    """Write the subclasses that each detector has learnt by themselves."""
+    write_json(path, {detector: list(own) for detector, own in names.items()})
+
+
+def _subclasses(workdir: Path) -> dict[str, list[str]]:
+    path = confined(workdir, SUBCLASSES)
+    if not path.is_file():
+        return {}
+    found = read_json(path, "the list of subclasses", "train again into a new --workdir")
+    if not isinstance(found, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in found.values()
+    ):
+        raise InputError(f"{path} is damaged: train again into a new --workdir")
+    return found
+
+
+def restore(
+    workdir: Path, name: str, config: Any, backbones: Backbones, model: Callable[[int], Model]
+) -> tuple[Model, Variables]:
+    """Read one trained detector of a work directory: its model and the method's variables.
+
+    Raises:
+        InputError: The checkpoint is missing or damaged.
+    """
+    count = len(_subclasses(workdir).get(name, ())) if learns_subclasses(config) else 0
+    built = model(count)
+    size = tuple(config.data.image_size)
+    template = jax.eval_shape(
+        lambda rng, v: built.detector.init(rng, v, size=size)["method"],
+        jax.random.key(0),
+        backbones.variables,
+    )
+    return built, checkpoint.restore(confined(workdir, CHECKPOINTS, name), template)
+
+
+def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Variables, Any]:
+    """Load a trained detector: `(detector, variables, config)`; `detector.score` is jit-able.
+
+    Args:
+        workdir: What `jaxad train` wrote.
+        detector: Name of a category (or "all"); may be left out where there is only one.
+
+    Raises:
+        InputError: Not a work directory, no such detector, other weights, or a damaged checkpoint.
+    """
+    workdir = opened(workdir)
+    config, hashes = load_config(confined(workdir, "config.json"))
+    names = trained(workdir)
+    if detector is None and len(names) == 1:
+        detector = names[0]
+    if detector not in names:
+        raise InputError(f"{workdir} has detectors {names}: name one of them, not {detector!r}")
+    backbones = trained_backbones(workdir, config, hashes)
+    model, method = restore(workdir, detector, config, backbones, models(config, backbones))
+    return model.detector, {"backbones": backbones.variables, "method": method}, config

@@ -1,0 +1,1 @@
+"""What one detector learns: features kept, samples drawn, steps taken. Configuration-free."""

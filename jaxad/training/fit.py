@@ -1,0 +1,374 @@
+"""Training one detector: features once, then phase after phase of steps.
+
+A `Trainer` trains detector after detector of one configuration. What it compiles for the first one
+serves all others: frozen networks, initialisation, steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad.core import Variables
+from jaxad.data.jobs import Job
+from jaxad.data.manifest import Manifest
+from jaxad.data.reading import Reading
+from jaxad.memory import free_memory
+from jaxad.parallel import DataParallel, free_device_memory
+from jaxad.progress import track
+from jaxad.recipes.recipe import Backbones, Model, Phase
+from jaxad.training import feature_cache, phases, sampling, subclasses
+from jaxad.training.state import init_state
+
+Log = Callable[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How a detector is trained; the keys below `train` have the units."""
+
+    epochs: int
+    batch_size: int
+    balanced: bool
+    holdout: float
+    feature_cache: str
+    cache_dtype: str
+    log_every: int
+    score_batch: int
+    """Images a program call in passes without gradient."""
+    clusters: int | None
+    """Subclasses to find, 0 for those that are labelled; None: the method learns none."""
+
+
+class Fit(NamedTuple):
+    """What training one detector yields."""
+
+    model: Model
+    variables: Variables
+    """The method's own."""
+    seconds: dict[str, float]
+    subclasses: tuple[str, ...]
+    """Names of the subclasses that were learnt by themselves; none: `("",)`."""
+    cache: Any
+    """The features of the training images, if they were kept."""
+
+
+class Trainer:
+    """Trains the detectors of one configuration; every program is compiled once for all of them."""
+
+    def __init__(
+        self,
+        backbones: Backbones,
+        model: Callable[[int], Model],
+        budget: Budget,
+        reading: Reading,
+        parallel: DataParallel,
+        *,
+        capacity: int,
+    ) -> None:
+        """Set up; nothing is computed.
+
+        Args:
+            backbones: The frozen networks.
+            model: Builds the detector for a number of subclasses; the same object for the same.
+            budget: How it is trained.
+            reading: How photos are read.
+            parallel: Over which devices.
+            capacity: Training images of the largest detector, for which the cache is made.
+        """
+        self.budget, self.reading, self.parallel = budget, reading, parallel
+        self._model = model
+        self._frozen = parallel.replicate(backbones.variables)
+        self._capacity = capacity
+        detector = model(0).detector
+        self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
+
+        def features(frozen: Variables, images: Any) -> Any:
+            return detector.features({"backbones": frozen}, images)
+
+        self._features = parallel.map(features)
+        # By what a program depends on: another detector of the same shapes asks for the same.
+        self._init = functools.cache(self._make_init)
+        self._step = functools.cache(self._make_step)
+        self._holdout = functools.cache(
+            lambda count, n: phases.holdout_program(self._model(count).phases[n])
+        )
+
+    def fit(self, job: Job, root: Path, log: Log, *, seed: int, cache: Any = None) -> Fit:
+        """Train one detector, phase after phase, on the job's normal images.
+
+        Args:
+            job: What it learns.
+            root: Folder of the job's records.
+            log: Called with what is to be kept of the training.
+            seed: Of all that is drawn.
+            cache: The features of the training images, if they are there already.
+        """
+        budget, seconds = self.budget, {"features": 0.0, "train": 0.0}
+        start = time.monotonic()
+        need = feature_cache.nbytes(self.shapes, self._capacity, dtype=budget.cache_dtype)
+        place = feature_cache.cache_place(
+            budget.feature_cache, need, device=free_device_memory(), host=free_memory()
+        )
+        if cache is None and place != "off":
+            cache = self.extract(Manifest(root, job.train), job.name)
+            if place == "device":
+                cache = self.parallel.replicate(cache)
+        seconds["features"] = time.monotonic() - start
+
+        def normal_batches(index: sampling.Index) -> Iterator[Any]:
+            return self._normal_batches(job, root, cache, index)
+
+        found = self._subclasses(job, normal_batches, seed)
+        # Without subclasses to learn the method is built for none.
+        count = 0 if budget.clusters is None else len(found.names)
+        model = self._model(count)
+        held, groups = sampling.split(
+            found,
+            [record.category for record in job.train],
+            holdout=budget.holdout,
+            balanced=budget.balanced,
+            seed=seed,
+        )
+
+        def labelled_batches(index: sampling.Index) -> Iterator[Any]:
+            """The same in pairs with what is known of the images."""
+            done = 0
+            for features in normal_batches(index):
+                size = len(next(iter(features.values())))
+                yield features, {"subclass": found.of[index[done : done + size]]}
+                done += size
+
+        start = time.monotonic()
+        variables = self._init(count)(jax.random.key(seed))
+        for n, phase in enumerate(model.phases):
+            self._run(n, phase, count, variables, job, root, cache, groups, log, seed)
+            if len(held):
+                measured = phases.holdout(
+                    self._holdout(count, n), variables, labelled_batches(held)
+                )
+                log(phase=phase.name, **measured)
+        method = model.detector.method
+        if method.finalize is not None:
+            trained = np.unique(np.concatenate([part for group in groups for part in group]))
+            variables = method.finalize(variables, labelled_batches(trained))
+        jax.block_until_ready(variables)
+        seconds["train"] = time.monotonic() - start
+        return Fit(model, variables, seconds, found.names, cache)
+
+    def _run(
+        self,
+        n: int,
+        phase: Phase,
+        count: int,
+        variables: Variables,
+        job: Job,
+        root: Path,
+        cache: Any,
+        groups: list[sampling.Group],
+        log: Log,
+        seed: int,
+    ) -> None:
+        """Take the steps of phase `n`; what it trains is replaced in `variables`."""
+        budget, parallel, turns = self.budget, self.parallel, len(groups)
+        batch = sampling.batch_images(budget.batch_size, turns, parallel.device_count)
+        steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
+        self._say(phase, steps, batch, groups, log)
+        place = (
+            "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
+        )
+        start, step = self._step(count, n, steps, turns, batch, place)
+        part = _part(variables, phase.method, self.shapes)
+        state = parallel.replicate(start(part))
+        rng = parallel.replicate(training_key(seed, phase.name))
+        report = phases.reporter(
+            phase.name,
+            steps,
+            title=f"train {job.name} {phase.name}",
+            log_every=budget.log_every,
+            log=log,
+        )
+        draw = sampling.draws(seed, phase.name)
+        devices = parallel.device_count
+        if cache is not None and phase.positions:
+            _, height, width, _ = cache[phase.features[0]].shape
+            stream = sampling.position_stream(
+                groups,
+                size=phase.positions,
+                per_image=height * width,
+                devices=devices,
+                draw=draw,
+            )
+        else:
+            stream = sampling.image_stream(
+                groups, size=budget.batch_size, devices=devices, draw=draw
+            )
+        frozen: Any = {}
+        if place == "device":
+            frozen = {name: cache[name] for name in phase.features}
+            batches: Iterator[Any] = phases.blocks(stream, steps)
+        elif place == "host":
+            take = phases.taker(phase)
+            batches = (take(cache, index) for index in itertools.islice(stream, steps))
+        else:
+            frozen = self._frozen
+            order = np.concatenate(list(itertools.islice(stream, steps)))
+            chosen = Manifest(root, tuple(job.train[i] for i in order))
+            batches = ({"image": found["image"]} for found in self.reading.batches(chosen, batch))
+        if place != "device":
+            batches = map(_with_elements, batches)
+        state = phases.run(step, state, frozen, map(parallel.shard, batches), rng, report)
+        for collection, levels in state.variables.items():
+            variables[collection] = {**variables.get(collection, {}), **levels}
+
+    def extract(
+        self, manifest: Manifest, name: str, *, seen: Callable[[Any], None] | None = None
+    ) -> feature_cache.HostFeatures:
+        """Compute every image's features once, on the host.
+
+        Args:
+            manifest: The images.
+            name: For the progress.
+            seen: Is given every batch, masks included; None: no masks are read.
+
+        Returns:
+            Level -> `(capacity, h, w, C)`, of which the first `len(manifest)` rows are filled.
+        """
+        count, size = len(manifest), self.budget.score_batch
+        cache = feature_cache.allocate(
+            self.shapes, max(count, self._capacity), dtype=self.budget.cache_dtype
+        )
+        stream = self.reading.batches(manifest, size, with_masks=seen is not None)
+        done = 0
+        for batch in track(stream, f"{name} features", count, "images", size):
+            valid = batch["_mask"]
+            found = self._extract(batch["image"])
+            feature_cache.store(cache, done, {key: rows[valid] for key, rows in found.items()})
+            done += int(valid.sum())
+            if seen is not None:
+                seen(batch)
+        return cache
+
+    def _extract(self, images: Any) -> Any:
+        found = self._features(self._frozen, self.parallel.shard(images))
+        return self.parallel.gather(found)
+
+    def _normal_batches(
+        self, job: Job, root: Path, cache: Any, index: sampling.Index
+    ) -> Iterator[Any]:
+        """Features of some training images, for passes without gradient."""
+        size = self.budget.score_batch
+        if cache is not None:
+            for i in range(0, len(index), size):
+                rows = feature_cache.take_images(cache, index[i : i + size])
+                yield feature_cache.as_float32(rows)
+            return
+        chosen = Manifest(root, tuple(job.train[i] for i in index))
+        for batch in self.reading.batches(chosen, size):
+            found = self._extract(batch["image"])
+            yield {name: values[batch["_mask"]] for name, values in found.items()}
+
+    def _subclasses(
+        self, job: Job, normal_batches: Callable[[sampling.Index], Iterator[Any]], seed: int
+    ) -> subclasses.Subclasses:
+        if self.budget.clusters is None:
+            return subclasses.one_for_all(len(job.train))
+        everything = np.arange(len(job.train))
+        return subclasses.find(
+            job.train,
+            lambda: np.concatenate([pooled(found) for found in normal_batches(everything)]),
+            clusters=self.budget.clusters,
+            seed=seed,
+        )
+
+    def _make_init(self, count: int) -> Callable[..., Variables]:
+        method = self._model(count).detector.method
+
+        def init_method(rng: Any) -> Variables:
+            return method.init(rng, _zeros(self.shapes))
+
+        return jax.jit(init_method)
+
+    def _make_step(
+        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What begins a phase, and its step."""
+        detector, every = self._model(count)
+        phase, parallel = every[n], self.parallel
+
+        @jax.jit
+        def start_phase(part: Variables) -> Any:
+            return init_state(part, phase.method.optimizer(steps))
+
+        if place == "off":
+            step = phases.image_step(
+                phase, steps, detector, groups=turns, batch=batch, parallel=parallel
+            )
+        else:
+            make = phases.device_step if place == "device" else phases.cached_step
+            step = make(phase, steps, groups=turns, parallel=parallel)
+        return start_phase, step
+
+    def _say(
+        self, phase: Phase, steps: int, batch: int, groups: list[sampling.Group], log: Log
+    ) -> None:
+        """Say what a step sees: where subclasses and devices share it, more than was asked for."""
+        devices, turns = self.parallel.device_count, len(groups)
+        if phase.positions:
+            seen = sampling.share(phase.positions, turns, devices) * turns
+            log(phase=phase.name, steps=steps, positions_per_step=seen)
+            return
+        epochs = steps * batch / sampling.epoch_images(groups)
+        log(phase=phase.name, steps=steps, images_per_step=batch, epochs=round(epochs, 3))
+        if batch != self.budget.batch_size:
+            print(
+                f"{phase.name}: {steps} steps of {batch} images, {epochs:.4g} epochs: "
+                f"train.batch_size={self.budget.batch_size} does not go round {turns} "
+                f"subclasses on {devices} devices",
+                file=sys.stderr,
+            )
+
+
+def training_key(seed: int, phase: str) -> jax.Array:
+    """The key of a phase's draws and losses; that of initialisation is `jax.random.key(seed)`."""
+    number = zlib.crc32(f"train/{phase}".encode()) & 0x7FFFFFFF
+    return jax.random.fold_in(jax.random.key(seed), number)
+
+
+def pooled(found: Any) -> np.ndarray[Any, Any]:
+    """All features of some images, averaged over positions: `(B, sum of C)`."""
+    return np.concatenate([np.mean(x, axis=(1, 2)) for _, x in sorted(found.items())], axis=-1)
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _part(variables: Variables, method: Any, shapes: Any) -> Variables:
+    """What of the variables a part of the method has."""
+    own = jax.eval_shape(lambda rng: method.init(rng, _zeros(shapes)), jax.random.key(0))
+    return {
+        collection: {name: variables[collection][name] for name in levels}
+        for collection, levels in own.items()
+    }
+
+
+def _with_elements(batch: dict[str, Any]) -> dict[str, Any]:
+    """Add every element's place in the batch of all devices."""
+    count = len(next(iter(batch.values())))
+    return {**batch, "element": np.arange(count, dtype=np.int32)}
+
+
+def _on_device(cache: Any, names: tuple[str, ...]) -> bool:
+    return isinstance(cache[names[0]], jax.Array)

@@ -1,0 +1,50 @@
+"""A run on unseen subclasses, from photos in the layout of Texture-AD to results and report."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxad.config import load_config, load_file
+from jaxad.data.synthetic import write_dataset
+from jaxad.runs.dataset import jobs_of, read_dataset
+from jaxad.runs.train import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_unseen_subclass_has_its_results(tmp_path: Path) -> None:
+    root = tmp_path / "textures"
+    write_dataset(
+        root,
+        layout="texture_ad",
+        categories=("cloth",),
+        subclasses=("1", "2", "3", "4"),
+        n_train=2,
+        n_test_good=2,
+        n_test_bad=2,
+        size=(48, 48),
+    )
+    config = load_file(str(ROOT / "configs" / "mb_pfm_fast.py"))
+    config.data.root, config.data.layout, config.data.image_size = str(root), "texture_ad", (32, 32)
+    config.data.train_subclasses, config.data.test_subclasses = "1,2", "3,4"
+    m = config.method
+    m.source = m.target = "resnet18"
+    m.random_weights, m.levels, m.latent = True, (3,), (4, 6, 8)
+    config.train.steps, config.train.positions = (1, 1, 2), (16, 8, 4)
+    config.train.batch_size = config.score.batch_size = 4
+    results = train(config, tmp_path / "w")
+    assert list(results["categories"]) == ["cloth-3", "cloth-4"]
+    for metrics in results["categories"].values():
+        assert (metrics["n_train"], metrics["n_test"]) == (4, 4)
+    each = [metrics["image_auroc"] for metrics in results["categories"].values()]
+    assert results["mean"]["image_auroc"] == pytest.approx(sum(each) / 2)
+    assert [path.name for path in (tmp_path / "w" / "checkpoints").iterdir()] == ["cloth"]
+    page = (tmp_path / "w" / "report" / "index.html").read_text()
+    assert re.search(r'id="category-2" class="category">\s*<h2>cloth-4</h2>', page)
+    kept, _ = load_config(tmp_path / "w" / "config.json")
+    assert [list(job.test) for job in jobs_of(read_dataset(kept), kept)] == [["cloth-3", "cloth-4"]]
+    assert json.loads((tmp_path / "w" / "results.json").read_text())["mean"] == results["mean"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxad.core import InputError, Scores
 from jaxad.data.decode import decode_image, decode_mask
@@ -106,3 +107,32 @@ def test_a_score_that_is_not_finite_names_the_photo(test_set: Manifest) -> None:
 
     with pytest.raises(InputError, match=f"score of {test_set.records[1].path} is not finite"):
         scored(test_set, broken)
+
+
+def test_an_empty_mask_of_a_defective_image_is_not_shown(
+    test_set: Manifest, tmp_path: Path
+) -> None:
+    """It counts as all normal, but is no outline of anything."""
+    shutil.copytree(test_set.root, tmp_path / "parts")
+    data = Manifest(tmp_path / "parts", test_set.records)
+    victim = next(r for r in data.records if r.mask)
+    path = data.root / victim.root / victim.mask
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(path)
+    found = scored(data, batch_size=16)
+    shown = [e for e in (*found.view.defects, *found.view.missed, *found.view.normal)]
+    masks = {e.name: e.mask for e in shown}
+    bad = [r for r in data.records if r.mask]
+    every = score_category(
+        "disc",
+        data.records,
+        data.root,
+        brightness,
+        reading=Reading(SIZE, "lanczos"),
+        batch_size=16,
+        examples=len(bad),
+        n_train=7,
+    )
+    masks |= {e.name: e.mask for e in every.view.defects}
+    assert masks[victim.path] is None
+    assert all(masks[r.path] is not None for r in bad if r is not victim)
+    assert all(e.mask is not None and not e.mask.any() for e in every.view.normal)

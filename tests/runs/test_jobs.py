@@ -91,11 +91,11 @@ def test_afrad_trains_one_model_for_all_and_comes_back(dataset: Path, tmp_path: 
     config.data.root = str(dataset)
     config.data.image_size = (32, 48)
     m = config.method
-    m.backbone, m.random_weights, m.levels = "resnet18", True, ("layer1", "layer2")
-    m.width, m.patch_kernel, m.patch_stride = (4, 6), (2, 1), (2, 1)
-    m.refinements, m.decodings, m.adaptive, m.grid = (1, 1), (1, 1), (1, 2), 2
+    m.backbone, m.random_weights, m.levels = "resnet18", True, ("layer1",)
+    m.width, m.patch_kernel, m.patch_stride = (4,), (2,), (2,)
+    m.refinements, m.decodings, m.adaptive, m.grid = (1,), (1,), (1,), 2
     m.decoder_width, m.local_kernels = 8, (3,)
-    config.train.epochs, config.train.batch_size, config.score.batch_size = 2, 4, 4
+    config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
     results = train(config, tmp_path / "w")
     assert results["method"] == "afrad"
     assert results["categories"]["disc"]["n_train"] == 10

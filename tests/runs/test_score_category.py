@@ -122,7 +122,7 @@ def test_an_empty_mask_of_a_defective_image_is_not_shown(
     bad = [r for r in data.records if r.mask]
     Image.fromarray(np.zeros((48, 48), np.uint8)).save(data.root / bad[0].root / bad[0].mask)
     view = scored(data, batch_size=16, examples=len(bad)).view
-    masks = {e.name: e.mask for e in view.defects}
+    masks = {e.name: e.mask for e in (*view.defects, *view.missed)}
     assert {name for name, mask in masks.items() if mask is None} == {bad[0].path}
     assert len(masks) == len(bad)
     assert all(e.mask is not None and not e.mask.any() for e in view.normal)

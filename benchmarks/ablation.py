@@ -30,6 +30,7 @@ from configs import adapted_moe_ablation, afrad_ablation
 from jaxad.config import apply_changes
 from jaxad.data.manifest import Manifest
 from jaxad.detector import Detector
+from jaxad.files import write_text
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
@@ -89,7 +90,9 @@ def prepare(config: Any) -> Data:
             key: np.concatenate([batch[key][batch["_mask"]] for batch in batches])
             for key in ("label", "mask", "has_mask")
         }
-        test[name] = Test(found, truth["label"], truth["mask"], truth["has_mask"], training_images(job, name))
+        test[name] = Test(
+            found, truth["label"], truth["mask"], truth["has_mask"], training_images(job, name)
+        )
     return Data(job, manifest.root, backbones, parallel, cache, test)
 
 
@@ -195,7 +198,10 @@ def main() -> None:
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
     results: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]),
+        # Where the data lie is nobody's business.
+        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]).replace(
+            args.data, "FOLDER"
+        ),
         "environment": environment(config),
         "rows": {},
     }
@@ -203,7 +209,7 @@ def main() -> None:
         results["rows"][row] = run_row(changed(row), data, range(args.seeds))
         print(line(row, results["rows"][row]), flush=True)
         if args.json:
-            args.json.write_text(json.dumps(results, indent=1) + "\n")
+            write_text(args.json, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

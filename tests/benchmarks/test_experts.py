@@ -24,7 +24,7 @@ def test_all_forms_agree() -> None:
     assert not np.allclose(found[0][0], found[0][1])
 
     forms = training(expert, count, noise=0.0)
-    grads = {name: form(variables, x.reshape(-1, 6)[:15], rng) for name, form in forms.items()}
+    grads = {name: jax.jit(form)(variables, x.reshape(-1, 6)[:15], rng) for name, form in forms.items()}
     for k in range(count):
         stacked = jax.tree.map(lambda leaf, k=k: leaf[k], grads["stacked"]["experts"])
         for a, b in zip(jax.tree.leaves(stacked), jax.tree.leaves(grads["loop"][k])):

@@ -18,7 +18,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,17 +27,18 @@ import numpy as np
 from benchmarks.accuracy import JOIN
 from configs import adapted_moe_ablation, afrad_ablation
 from jaxad.config import apply_changes
+from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
-from jaxad.detector import Detector
 from jaxad.files import write_text
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.recipes.build import build_backbones, build_method
+from jaxad.recipes.build import build_backbones
 from jaxad.recipes.recipe import Backbones
-from jaxad.runs.evaluate import Job, environment, jobs, read_dataset
+from jaxad.runs.dataset import jobs_of, read_dataset
+from jaxad.runs.evaluate import environment
+from jaxad.runs.train import trainer_of
 from jaxad.training import feature_cache as features
-from jaxad.training.fit import extract_features, feature_extractor, fit_detector
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 
@@ -74,18 +74,15 @@ def training_images(job: Job, name: str) -> int:
 def prepare(config: Any) -> Data:
     """Read the photos and compute their features."""
     manifest, backbones = read_dataset(config), build_backbones(config)
-    (job,) = jobs(manifest, config)
-    detector = Detector(backbones.networks, build_method(config, backbones.networks)[0])
-    shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
+    (job,) = jobs_of(manifest, config)
     parallel = data_parallel("jit", devices=jax.local_devices()[:1])
-    extract = partial(feature_extractor(detector, parallel), backbones.variables)
-    train = Manifest(manifest.root, job.train)
-    cache = extract_features(train, job.name, shapes, extract, config)
+    trainer = trainer_of(config, backbones, parallel, capacity=0)
+    cache = trainer.extract(Manifest(manifest.root, job.train), job.name)
     test = {}
     for name, records in job.test.items():
         batches: list[Any] = []
         chosen = Manifest(manifest.root, records)
-        found = extract_features(chosen, name, shapes, extract, config, seen=batches.append)
+        found = trainer.extract(chosen, name, seen=batches.append)
         truth = {
             key: np.concatenate([batch[key][batch["_mask"]] for batch in batches])
             for key in ("label", "mask", "has_mask")
@@ -100,19 +97,17 @@ def run_row(config: Any, data: Data, seeds: Sequence[int]) -> dict[str, Any]:
     """Train and measure one row once for every seed."""
     size = tuple(config.data.image_size)
     results, start = [], time.monotonic()
+    trainer = trainer_of(config, data.backbones, data.parallel, capacity=len(data.job.train))
     for seed in seeds:
-        config.train.seed = seed
         logged: list[dict[str, Any]] = []
-        detector, fit = fit_detector(
+        fit = trainer.fit(
             data.job,
             data.root,
-            data.backbones,
-            config,
-            data.parallel,
             lambda logged=logged, **values: logged.append(values),
+            seed=seed,
             cache=data.train,
         )
-        variables, method = fit.variables["method"], detector.method
+        variables, method = fit.variables, fit.model.detector.method
         score = jax.jit(
             lambda v, found, method=method: method.score(v, features.as_float32(found), size=size)
         )

@@ -17,7 +17,7 @@ from jaxad.config import parse_config
 from jaxad.core import Variables
 from jaxad.detector import Detector
 from jaxad.ops.layers import BatchNorm
-from jaxad.recipes.build import build_backbones, build_method
+from jaxad.recipes.build import build_backbones, models
 
 
 class Subject(NamedTuple):
@@ -46,8 +46,8 @@ SUBJECTS = {
 }
 """By the name that stands in results. `pfm` and `b_pfm` are cases 1 and 2 of PFM's Table VII,
 of level 3 alone; `mb_pfm` has all levels. AFRAD's paper has 24.5 ms per image at batch 1."""
-SUBCLASSES = ("a", "b", "c", "d")
-"""Adapted-MoE is timed with four experts."""
+EXPERTS = 4
+"""Of Adapted-MoE."""
 
 
 def configure(name: str, *, image_size: tuple[int, int] | None = None) -> ConfigDict:
@@ -63,10 +63,11 @@ def configure(name: str, *, image_size: tuple[int, int] | None = None) -> Config
 def build(config: ConfigDict) -> tuple[Detector, Variables]:
     """Make a detector, and variables as they might be after training, ready to score."""
     backbones = build_backbones(config)
-    method, _ = build_method(config, backbones.networks, subclasses=SUBCLASSES)
-    detector = Detector(backbones.networks, method)
+    detector = models(config, backbones)(EXPERTS).detector
     shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
-    drawn = fill(jax.eval_shape(method.init, jax.random.key(0), shapes), seed=config.train.seed)
+    drawn = fill(
+        jax.eval_shape(detector.method.init, jax.random.key(0), shapes), seed=config.train.seed
+    )
     return detector, {"backbones": backbones.variables, "method": drawn}
 
 

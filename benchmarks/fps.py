@@ -34,7 +34,7 @@ from benchmarks.roofline import DTYPES, peaks
 from benchmarks.work import Work, count
 from jaxad.core import Variables
 from jaxad.detector import Detector
-from jaxad.parallel import free_memory
+from jaxad.memory import free_memory
 from jaxad.scorer import Scorer, make_scorer, stream
 
 SPAN = 0.25
@@ -144,7 +144,7 @@ def too_large(work: Work, *, batch: int, dtype: str) -> str | None:
     """Why a combination would not fit on a CPU, or None. Accelerators say so themselves."""
     if jax.default_backend() != "cpu":
         return None
-    _, host = free_memory()
+    host = free_memory()
     available = host / 1e9
     need = 3 * work.gbyte("held", batch=batch, dtype=dtype)
     if need < 0.9 * available:

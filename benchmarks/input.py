@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxad.data import prepared
 from jaxad.data.images import decode_image
 from jaxad.data.manifest import Manifest
 from jaxad.data.pipeline import batches
 from jaxad.data.synthetic import write_dataset
+from jaxad.data.write_prepared import write_prepared
 
 BATCH = 8
 QUALITY = 92
@@ -70,7 +70,7 @@ def write_photos(root: Path, *, images: int, native: int, size: int) -> dict[str
             records.append(record._replace(path=path.relative_to(root).as_posix()))
         forms[name] = Manifest(root, tuple(records))
     name = f"array_record, {size} px"
-    forms[name] = prepared.write(drawn, root / "prepared", size=(size, size))
+    forms[name] = write_prepared(drawn, root / "prepared", size=(size, size))
     return forms
 
 

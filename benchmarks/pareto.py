@@ -44,9 +44,9 @@ from jaxad.metrics.summary import category_metrics
 from jaxad.ops.pool import top_share_mean
 from jaxad.ops.resample import resize_map
 from jaxad.recipes.build import build_backbones
+from jaxad.runs.train import trainer_of
 from jaxad.scorer import Scorer, make_scorer
 from jaxad.training import feature_cache as features
-from jaxad.training.fit import fit_detector
 
 METRICS = ablation.METRICS
 DATA = ("bottle", "magnetic_tile")
@@ -123,10 +123,12 @@ def train_piece(piece: Point, data: ablation.Data, changes: Sequence[str]) -> Ma
     """Train one level; returns its `(N, h, w)` maps of the test images, as fine as its features."""
     config = configure(piece, changes)
     backbones = build_backbones(config)  # up to this level
-    detector, fit = fit_detector(
-        *(data.job, data.root, backbones, config, data.parallel, lambda **_: None), cache=data.train
+    trainer = trainer_of(config, backbones, data.parallel, capacity=len(data.job.train))
+    fit = trainer.fit(
+        data.job, data.root, lambda **_: None, seed=config.train.seed, cache=data.train
     )
-    method, variables = detector.method, fit.variables["method"]
+    detector, variables = fit.model.detector, fit.variables
+    method = detector.method
     (level,) = detector.backbones["source"].levels
     size = data.train[f"source/{level}"].shape[1:3]
     score = jax.jit(lambda v, found: method.score(v, features.as_float32(found), size=size).map)

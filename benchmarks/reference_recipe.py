@@ -81,7 +81,7 @@ def our_runs(config: Any, images: np.ndarray[Any, Any]) -> Runs:
     method = detector.method
     optimizer = method.optimizer(1000)
     step = jax.jit(
-        make_train_step(lambda v, batch, rng: method.loss(v, dict(batch), {}, rng), optimizer),
+        make_train_step(lambda v, _, batch, rng: method.loss(v, dict(batch), {}, rng), optimizer),
         donate_argnums=0,
     )
     extract = jax.jit(detector.features)
@@ -93,7 +93,7 @@ def our_runs(config: Any, images: np.ndarray[Any, Any]) -> Runs:
 
     def train() -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(step(state, found, rng))
+        state, _ = jax.block_until_ready(step(state, {}, found, rng))
 
     return Runs(train, lambda: jax.block_until_ready(extract(frozen, x)))
 

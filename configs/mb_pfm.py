@@ -14,5 +14,7 @@ from jaxad.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Return the published configuration, which is jaxad's default."""
-    return default_config()
+    """Return the published configuration."""
+    config = default_config("pfm")
+    config.data.resize = "lanczos"  # the authors' code
+    return config

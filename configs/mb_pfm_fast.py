@@ -14,7 +14,8 @@ from jaxad.config import default_config
 
 def get_config() -> ConfigDict:
     """Return the fast configuration."""
-    config = default_config()
+    config = default_config("pfm")
+    config.data.resize = "lanczos"  # as mb_pfm.py
     method, train = config.method, config.train
     method.source = "resnet18"
     method.target = "resnet50_keras"

@@ -38,7 +38,8 @@ def get_config(case: str = "8") -> ConfigDict:
     if case not in [str(n) for n in range(1, 13)]:
         raise ValueError(f"Table VII has cases 1 to 12, not {case!r}")
     number = int(case)
-    config = default_config()
+    config = default_config("pfm")
+    config.data.resize = "lanczos"  # the authors' code
     config.method.source, config.method.target = PAIRS.get(number, ("resnet18", "resnet34"))
     config.method.latent = LATENT.get(number, (50, 100, 200))
     config.method.levels = LEVELS.get(number, (1, 2, 3))

@@ -26,6 +26,34 @@ Metrics = dict[str, tuple[Array, Array]]
 """Metric name -> (sum, count); adds across batches, devices and hosts."""
 
 
+def check_images(images: Any) -> None:
+    """See that images are what a backbone takes, when a program is traced.
+
+    Raises:
+        InputError: They are not `(B, H, W, 3)` uint8; the line says how to make them so.
+    """
+    if not hasattr(images, "dtype") or not hasattr(images, "shape"):
+        raise InputError(
+            f"images are a {type(images).__name__}: give one array (B, H, W, 3) of uint8"
+        )
+    shape = tuple(images.shape)
+    if images.dtype != jnp.uint8:
+        raise InputError(
+            f"images are {images.dtype}: give uint8 pixels, 0 to 255; if they are floats from 0 to "
+            '1, np.rint(images * 255).astype("uint8")'
+        )
+    if len(shape) == 3 and shape[-1] == 3:
+        raise InputError(f"images are {shape}: give (B, H, W, 3), one image as image[None]")
+    if len(shape) == 4 and shape[1] == 3 != shape[3]:
+        raise InputError(
+            f"images are {shape}: give (B, H, W, 3), channels last: images.transpose(0, 2, 3, 1)"
+        )
+    if len(shape) != 4 or shape[-1] != 3:
+        raise InputError(f"images are {shape}: give (B, H, W, 3), red, green and blue")
+    if 0 in shape:
+        raise InputError(f"images are {shape}: there is nothing to look at")
+
+
 def pick(features: Features, names: Sequence[str]) -> list[Array]:
     """Return the named features, in this order.
 
@@ -92,11 +120,67 @@ class Backbone:
     preprocess: Preprocess
 
     def features(self, variables: Variables, images: Array) -> Features:
-        """Map `(B, H, W, 3)` uint8 RGB images to their feature maps, preprocessing included."""
+        """Map `(B, H, W, 3)` uint8 RGB images to their feature maps, preprocessing included.
+
+        Raises:
+            InputError: The images are of another type or shape, or too small for the network.
+        """
+        check_images(images)
+        try:
+            features = self._apply(variables, images)
+        except Exception as error:
+            self._check_size(variables, images, error)
+            raise
+        if any(0 in value.shape for value in features.values()):
+            self._check_size(variables, images)
+        return features
+
+    def least_size(self, variables: Variables) -> int:
+        """The least height and width of images that reach every level; nothing is computed.
+
+        Raises:
+            InputError: None up to 1024 pixels does.
+        """
+        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+
+        def fits(size: int) -> bool:
+            image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+            try:
+                found = jax.eval_shape(self._apply, spec, image)
+            except Exception:  # a network may fail in any way on what is too small for it
+                return False
+            return not any(0 in value.shape for value in found.values())
+
+        low, high = 0, 1  # the largest that is known not to fit, the least that may
+        while not fits(high):
+            low, high = high, 2 * high
+            if high > 1024:
+                raise InputError(f"backbone {self.name} takes no image of up to {low} pixels")
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        return high
+
+    def _apply(self, variables: Variables, images: Array) -> Features:
         x = self.preprocess(images)
         dtype = jax.tree.leaves(variables["params"])[0].dtype
         features: Features = self.module.apply(variables, x.astype(dtype))
         return {name: value.astype(jnp.float32) for name, value in features.items()}
+
+    def _check_size(
+        self, variables: Variables, images: Array, error: Exception | None = None
+    ) -> None:
+        """See that images on which the network failed are not just too small.
+
+        Raises:
+            InputError: They are.
+        """
+        height, width = images.shape[1:3]
+        if min(height, width) < (least := self.least_size(variables)):
+            raise InputError(
+                f"images of {height} x {width} pixels are too small for {self.name}: its level "
+                f"{list(self.levels)[-1]} needs at least {least} x {least} (data.image_size)"
+            ) from error
 
 
 class Aux(NamedTuple):
@@ -111,9 +195,13 @@ class Method(NamedTuple):
     """An anomaly detection method as pure functions of features, in the manner of optax."""
 
     init: Callable[[Array, Features], Variables]
-    """`init(rng, features) -> variables`; only the shapes of `features` matter."""
+    """`init(rng, features) -> variables`, of zeros shaped as one image's features, `(1, h, w, C)`.
+    Called under `jit`, which leaves out what the variables do not depend on."""
     loss: Callable[[Variables, Features, Mapping[str, Array], Array], tuple[Array, Aux]]
-    """`loss(variables, features, batch, rng) -> (scalar, aux)`, in training mode."""
+    """`loss(variables, features, batch, rng) -> (scalar, aux)`, in training mode.
+
+    `batch["element"]`, `(B,)` int32, has the places of images or drawn positions in the batch over
+    all devices: noise goes by them (`jaxad.ops.noise`). `batch["subclass"]`, `(B,)` int32."""
     score: Callable[..., Scores]
     """`score(variables, features, *, size) -> Scores` with maps of `size = (H, W)`."""
     optimizer: Callable[[int], optax.GradientTransformation]
@@ -121,6 +209,6 @@ class Method(NamedTuple):
     finalize: Callable[[Variables, Iterable[Any]], Variables] | None = None
     """`finalize(variables, batches)`: statistics from a pass over the training images, in pairs
     `(features, batch)` as `loss` takes them."""
-    prepare: Callable[[Variables], Variables] | None = None
-    """`prepare(variables)`: a form of them that gives equal scores faster, and serves `score` alone
-    (BatchNorm folded, linear layers merged)."""
+    fold: Callable[[Variables], Variables] | None = None
+    """`fold(variables)`: a form of them that gives equal scores faster, and serves `score` alone
+    (BatchNorm folded, linear layers merged). A pure function, for `jit` too."""

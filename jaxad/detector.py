@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables
+from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables, check_images
 from jaxad.ops.chunk import by_image
 
 
@@ -42,7 +42,12 @@ class Detector:
     method: Method
 
     def features(self, variables: Variables, images: Array) -> Features:
-        """Map `(B, H, W, 3)` uint8 images to all feature maps, named `role/level`."""
+        """Map `(B, H, W, 3)` uint8 images to all feature maps, named `role/level`.
+
+        Raises:
+            InputError: The images are of another type or shape, or too small for a network.
+        """
+        check_images(images)
         found: Features = {}
         for role, backbone in self.backbones.items():
             frozen = variables["backbones"][role]
@@ -57,8 +62,14 @@ class Detector:
 
     def init(self, rng: Array, backbones: Variables, *, size: tuple[int, int]) -> Variables:
         """Make the detector's variables from those of its backbones, for images of `(H, W)`."""
-        method = self.method.init(rng, self.feature_shapes(backbones, size=size))
-        return {"backbones": backbones, "method": method}
+        shapes = self.feature_shapes(backbones, size=size)
+
+        @jax.jit
+        def initialise(rng: Array) -> Variables:
+            zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+            return self.method.init(rng, zeros)
+
+        return {"backbones": backbones, "method": initialise(rng)}
 
     def cost(self, backbones: Variables, *, size: tuple[int, int]) -> Cost:
         """Count parameters and operations for images of `size = (H, W)`; nothing is computed."""
@@ -78,8 +89,10 @@ class Detector:
         gflop = counted["flops"] / 1e9 if "flops" in counted else None
         return Cost(trained, frozen, gflop)
 
-    def prepare(self, variables: Variables, *, dtype: str = "float32") -> Variables:
+    def fold(self, variables: Variables, *, dtype: str = "float32") -> Variables:
         """Bring variables into a form that gives equal scores faster, and serves `score` alone.
+
+        A pure function of arrays, for `jit` too.
 
         Args:
             variables: As trained.
@@ -87,28 +100,39 @@ class Detector:
                 the choice of experts stay float32.
         """
         method = variables["method"]
-        if self.method.prepare is not None:
-            method = self.method.prepare(method)
-        prepared = {"backbones": variables["backbones"], "method": method}
+        if self.method.fold is not None:
+            method = self.method.fold(method)
+        folded = {"backbones": variables["backbones"], "method": method}
 
         def cast(path: Any, leaf: Array) -> Array:
             names = {getattr(key, "key", None) for key in path}
             return leaf if names & EXACT or "params" not in names else leaf.astype(dtype)
 
-        return prepared if dtype == "float32" else jax.tree_util.tree_map_with_path(cast, prepared)
+        return folded if dtype == "float32" else jax.tree_util.tree_map_with_path(cast, folded)
 
     def loss(
-        self, variables: Variables, batch: Mapping[str, Array], rng: Array
+        self, variables: Variables, frozen: Variables, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
-        """The method's training loss on `batch["image"]`, `(B, H, W, 3)` uint8."""
-        features = self.features(variables, batch["image"])
-        return self.method.loss(variables["method"], features, batch, rng)
+        """The method's training loss on `batch["image"]`, `(B, H, W, 3)` uint8.
+
+        Args:
+            variables: The method's own, all that a training state holds.
+            frozen: The backbones', by role.
+            batch: The images, and what `Method.loss` reads beside features.
+            rng: Key of this step.
+        """
+        features = self.features({"backbones": frozen}, batch["image"])
+        return self.method.loss(variables, features, batch, rng)
 
     def score(self, variables: Variables, images: Array) -> Scores:
         """Score `(B, H, W, 3)` uint8 images: maps `(B, H, W)`, image scores `(B,)`.
 
         Evaluation, prediction, export and benchmarks all call exactly this function.
+
+        Raises:
+            InputError: The images are of another type or shape, or too small for a network.
         """
+        check_images(images)
         height, width = images.shape[1:3]
         features = self.features(variables, images)
         return self.method.score(variables["method"], features, size=(height, width))

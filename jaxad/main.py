@@ -17,29 +17,38 @@ from jaxad.errors import InputError
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
-    from jaxad.report.table import format_table
     from jaxad.runs.train import train
 
     results = train(parse_config(rest), args.workdir, overwrite=args.overwrite)
-    _print_results(results, args.workdir, format_table)
+    _print_results(results, args.workdir)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    from jaxad.report.table import format_table
     from jaxad.runs.evaluate import evaluate
 
-    _print_results(evaluate(args.workdir), args.workdir, format_table)
+    _print_results(evaluate(args.workdir, rest), args.workdir)
 
 
-def _print_results(results: dict[str, Any], workdir: Path, format_table: Any) -> None:
-    print(format_table(results))
+def _print_results(results: dict[str, Any], workdir: Path) -> None:
+    from jaxad.report.table import fitting, format_table
+
+    encoding = sys.stdout.encoding
+    lines = []
+    if results["categories"]:
+        lines.append(format_table(results, encoding=encoding))
+    else:
+        lines.append("trained; there are no test photos, so nothing was measured")
     for name, value in results.get("replicates", {}).get("mean", {}).items():
         if value is not None:
             count = results["replicates"]["count"]
-            print(f"{name} of {count} replicates: {value['mean']:.4f} ± {value['sd']:.4f}")
+            lines.append(f"{name} of {count} replicates: {value['mean']:.4f} ± {value['sd']:.4f}")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
-    print(f"{seconds}; scoring {results['images_per_second']} images a second")
-    print(f"report: {workdir / 'report' / 'index.html'}")
+    speed = results["images_per_second"]
+    lines.append(seconds + ("" if speed is None else f"; scoring {speed} images a second"))
+    if results["categories"]:
+        page = "part.html" if results.get("part") else "index.html"
+        lines.append(f"report: {workdir / 'report' / page}")
+    print("\n".join(fitting(line, encoding) for line in lines))
 
 
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -60,15 +69,22 @@ def make_parser() -> argparse.ArgumentParser:
         "train",
         help="train and evaluate a detector for every category",
         usage="jaxad train --config FILE[:ARGUMENT] --workdir DIR [--overwrite] [--config.a.b=V …]",
-        description="The keys of a configuration are listed in jaxad/config.py.",
+        description="FILE is a configuration, or the name of one that comes with jaxad, such as "
+        "mb_pfm_lite. docs/configuration.md lists its keys.",
     )
     train.add_argument("--workdir", type=Path, required=True, help="folder to make")
     train.add_argument("--overwrite", action="store_true", help="replace a run in --workdir")
     train.set_defaults(run=_train, takes_config=True)
 
-    evaluate = commands.add_parser("evaluate", help="score and measure a trained detector again")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score and measure a trained detector again",
+        usage="jaxad evaluate --workdir DIR [--config.data.root=DIR …]",
+        description="Keys below data, score and report may differ from training's: where photos "
+        "are now, which categories are wanted.",
+    )
     evaluate.add_argument("--workdir", type=Path, required=True, help="folder of `jaxad train`")
-    evaluate.set_defaults(run=_evaluate, takes_config=False)
+    evaluate.set_defaults(run=_evaluate, takes_config=True)
 
     data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True)
     check = data.add_parser("check", help="count images and list every problem")

@@ -1,17 +1,18 @@
 """The only room that knows devices: one step body, run data-parallel by pmap or by jit.
 
-The state is an ordinary replicated tree under both (`in_axes=(None, 0, None)`, `out_axes=None`), so
-it is saved, donated and compared like any other. Bodies contain no collectives of their own: pmap
-gets them through the injected `mean` and the `axis_name` of BatchNorm; jit needs none.
+The state is an ordinary replicated tree under both, so it is saved, donated and compared like any
+other. Bodies contain no collectives of their own: pmap gets them through the injected `mean` and
+the `axis_name` of BatchNorm; jit needs none. What is drawn at random goes by an element's global
+index in the batch (`ops.noise`), so that both draw the same, on any number of devices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -26,9 +27,11 @@ class DataParallel(NamedTuple):
     axis_name: str | None
     """For modules that share statistics over devices; None where the compiler does it."""
     mean: Callable[[Any], Any]
-    """Average over devices, to be injected into `steps.make_train_step`."""
+    """Average over devices, to be injected into `steps.make_train_step`. Integers and booleans are
+    kept: they have to be the same on all devices."""
     train_step: Callable[[Callable[..., Any]], Callable[..., Any]]
-    """Compile `step(state, batch, rng) -> (state, metrics)`; the state's buffers are donated."""
+    """Compile `step(state, frozen, batch, rng) -> (state, metrics)`; only the state's buffers are
+    donated."""
     map: Callable[[Callable[..., Any]], Callable[..., Any]]
     """Compile `f(variables, batch) -> outputs` (leading axis = batch) for sharded batches.
 
@@ -67,8 +70,7 @@ def data_parallel(
         for leaf in jax.tree.leaves(tree):
             if len(leaf) % n:
                 raise InputError(
-                    f"a batch of {len(leaf)} can not be split over {n} devices: set "
-                    "train.batch_size, train.positions and score.batch_size to multiples of it"
+                    f"a batch of {len(leaf)} can not be split over {n} devices: use a multiple"
                 )
 
     if backend == "jit":
@@ -94,13 +96,17 @@ def data_parallel(
         )
 
     def mean(tree: Any) -> Any:
-        return jax.lax.pmean(tree, AXIS)
+        def of(x: Any) -> Any:
+            exact = not jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+            return jax.lax.pmax(x, AXIS) if exact else jax.lax.pmean(x, AXIS)
+
+        return jax.tree.map(of, tree)
 
     def pmap_train_step(step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(
             step,
             axis_name=AXIS,
-            in_axes=(None, 0, None),
+            in_axes=(None, None, 0, None),
             out_axes=None,
             donate_argnums=0,
             devices=devices,
@@ -115,14 +121,8 @@ def data_parallel(
     return DataParallel(AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, n)
 
 
-def free_memory() -> tuple[int, int]:
-    """Bytes that are free on the first local accelerator (0 on CPU) and in the host's memory."""
+def free_device_memory() -> int:
+    """Bytes that are free on the first local accelerator; 0 where there is none."""
     device = jax.local_devices()[0]
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
-    on_device = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-    try:  # what can be had, the page cache included: Linux tells, others give a careful guess
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return on_device, int(found.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return on_device, 8 << 30
+    return int(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0))

@@ -1,22 +1,23 @@
-"""Scoring at full speed: variables prepared once, one program compiled ahead of time.
+"""The one way from uint8 photos to scores: one program, compiled once, at full speed.
 
 The program is `Detector.score` itself. What makes it fast stands where it belongs: how operations
 are put to XLA in `jaxad.ops` (`convolve`, `chunk`), what can be computed before the first image in
-`Detector.prepare`, how XLA compiles here. benchmarks/NOTES.md says what was tried and what it gave.
+`Detector.fold`, how XLA compiles here. benchmarks/NOTES.md says what was tried and what it gave.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxad.core import Scores, Variables
+from jaxad.core import InputError, Scores, Variables
 from jaxad.detector import Detector
+from jaxad.parallel import DataParallel
 
 _FUSE = "LIBRARY_FUSION_TYPE_"
 CPU_OPTIONS: dict[str, str | bool] = {
@@ -28,13 +29,26 @@ CPU_OPTIONS: dict[str, str | bool] = {
 bfloat16, where jax 0.12.0.1 then computes NaN, and not for networks with depthwise convolutions,
 whose sums of shifted products then take twice as long (benchmarks/NOTES.md)."""
 
+COMPILE_SECONDS = 5.0
+"""What compiling a detector's scoring takes on a CPU, about."""
+CONSTANTS_SAVE = 0.1
+"""Share of the time that a CPU saves where weights are constants (5 to 19 %, NOTES.md)."""
+CPU_GFLOP_PER_SECOND = 100.0
+"""Of a CPU, about."""
+
 
 class Scorer(NamedTuple):
-    """A detector compiled for batches of one shape on one device."""
+    """A detector compiled for batches of one shape."""
 
     score: Callable[[Any], Scores]
-    """Maps `(B, H, W, 3)` uint8, on the host or on the device, to scores; does not wait."""
+    """Maps `(k, H, W, 3)` uint8, 1 <= k <= B, on the host or on the device, to the scores of these
+    k images; does not wait."""
     compile_seconds: float
+    batch_size: int
+    size: tuple[int, int]
+    renew: Callable[[Variables], Scorer]
+    """Gives the scorer of other variables of the same shapes, such as the next category's: the same
+    program, or one compiled anew where weights are constants of it."""
 
 
 def make_scorer(
@@ -44,10 +58,10 @@ def make_scorer(
     batch_size: int,
     size: tuple[int, int],
     dtype: str = "float32",
+    constants: bool | None = None,
+    parallel: DataParallel | None = None,
 ) -> Scorer:
-    """Compile `detector.score` for `batch_size` images of `size = (H, W)`.
-
-    On a CPU the program holds the weights, so that it and a compilation cache grow by their size.
+    """Compile `detector.score` for up to `batch_size` images of `size = (H, W)`.
 
     Args:
         detector: What scores.
@@ -55,21 +69,145 @@ def make_scorer(
         batch_size: B.
         size: (H, W).
         dtype: Of weights and features, "float32" or "bfloat16"; score maths are float32.
+        constants: Whether the program holds the weights: faster on a CPU, but a program and an
+            entry of the compilation cache for every detector, as large as these. None: on a CPU.
+        parallel: Splits batches over its devices; None: one device.
+
+    Raises:
+        InputError: The devices can not share a batch.
     """
     start = time.monotonic()
-    shape = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
-    prepared = detector.prepare(variables, dtype=dtype)
-    score: Callable[[Any], Scores]
-    if jax.default_backend() == "cpu":
-        fuse = dtype == "float32" and not has_depthwise(prepared)
-        # Weights as constants: brought into the products' own layout once, not in every call.
-        lowered = jax.jit(functools.partial(detector.score, prepared)).lower(shape)
-        score = lowered.compile(compiler_options=dict(CPU_OPTIONS) if fuse else None)
+    fold = jax.jit(detector.fold, static_argnames="dtype")
+    several = parallel is not None and parallel.device_count > 1
+    on_cpu = jax.default_backend() == "cpu"
+    folded = fold(variables, dtype=dtype)
+    options = None
+    if on_cpu and not several and dtype == "float32" and not has_depthwise(folded):
+        options = dict(CPU_OPTIONS)
+    if several:
+        assert parallel is not None
+        if batch_size % parallel.device_count:
+            raise InputError(
+                f"score.batch_size is {batch_size}, which {parallel.device_count} devices can not "
+                "share: use a multiple"
+            )
+        make = _split(detector, batch_size, size, parallel)
+    elif on_cpu if constants is None else constants:
+        make = _constant(detector, batch_size, size, options)
     else:
-        compiled = jax.jit(detector.score).lower(prepared, shape).compile()
-        score = functools.partial(compiled, prepared)
-    seconds = time.monotonic() - start
-    return Scorer(lambda images: score(jnp.asarray(images)), seconds)
+        make = _with_arguments(detector, folded, batch_size, size, options)
+
+    def scorer(folded: Variables, start: float) -> Scorer:
+        program = make(folded)
+
+        def renew(variables: Variables) -> Scorer:
+            begin = time.monotonic()
+            return scorer(fold(variables, dtype=dtype), begin)
+
+        def score(images: Any) -> Scores:
+            count = _check(images, batch_size, size)
+            if count == batch_size:
+                return program(images)
+            xp = jnp if isinstance(images, jax.Array) else np
+            padded = xp.pad(images, [(0, batch_size - count), (0, 0), (0, 0), (0, 0)])
+            found = program(padded)
+            return Scores(found.map[:count], found.image[:count])
+
+        return Scorer(score, time.monotonic() - start, batch_size, size, renew)
+
+    return scorer(folded, start)
+
+
+def constants_pay(*, gflop: float | None, images: int, detectors: int) -> bool:
+    """Whether a CPU scores a run sooner with weights as constants, and a program a detector.
+
+    Args:
+        gflop: Work of an image, see `Detector.cost`; None: unknown.
+        images: To score with each detector, on average.
+        detectors: In the run.
+    """
+    if detectors <= 1 or gflop is None:
+        return detectors <= 1
+    saved = CONSTANTS_SAVE * images * gflop / CPU_GFLOP_PER_SECOND
+    return saved > COMPILE_SECONDS
+
+
+def _check(images: Any, batch_size: int, size: tuple[int, int]) -> int:
+    shape = tuple(np.shape(images))
+    if len(shape) != 4 or shape[1:] != (*size, 3) or not 1 <= shape[0] <= batch_size:
+        height, width = size
+        raise InputError(
+            f"images are of shape {shape}: this scorer takes 1 to {batch_size} images of "
+            f"({height}, {width}, 3)"
+        )
+    if images.dtype != np.uint8:
+        raise InputError(f"images are {images.dtype}: give uint8 pixels, 0 to 255")
+    return int(shape[0])
+
+
+Program = Callable[[Any], Scores]
+
+
+def _shape(batch_size: int, size: tuple[int, int]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
+
+
+def _constant(
+    detector: Detector, batch_size: int, size: tuple[int, int], options: Any
+) -> Callable[[Variables], Program]:
+    """Weights as constants: brought into the products' own layout once, not in every call."""
+
+    def make(folded: Variables) -> Program:
+        def score_images(images: Any) -> Scores:
+            return detector.score(folded, images)
+
+        lowered = jax.jit(score_images).lower(_shape(batch_size, size))
+        program = lowered.compile(compiler_options=options)
+        return lambda images: program(jnp.asarray(images))
+
+    return make
+
+
+def _with_arguments(
+    detector: Detector, like: Variables, batch_size: int, size: tuple[int, int], options: Any
+) -> Callable[[Variables], Program]:
+    """Weights as arguments: one program for all variables of these shapes."""
+
+    def score_images(folded: Variables, images: Any) -> Scores:
+        return detector.score(folded, images)
+
+    lowered = jax.jit(score_images).lower(like, _shape(batch_size, size))
+    program = lowered.compile(compiler_options=options)
+
+    def make(folded: Variables) -> Program:
+        return lambda images: program(folded, jnp.asarray(images))
+
+    return make
+
+
+def _split(
+    detector: Detector, batch_size: int, size: tuple[int, int], parallel: DataParallel
+) -> Callable[[Variables], Program]:
+    """A batch over several devices."""
+
+    def score_images(folded: Variables, images: Any) -> Scores:
+        return detector.score(folded, images)
+
+    mapped = parallel.map(score_images)
+    height, width = size
+
+    def make(folded: Variables) -> Program:
+        everywhere = parallel.replicate(folded)
+
+        def program(images: Any) -> Scores:
+            found = mapped(everywhere, parallel.shard(np.asarray(images)))
+            # pmap has an axis of devices before that of images, jit has not.
+            return Scores(found.map.reshape(batch_size, height, width), found.image.reshape(-1))
+
+        program(np.zeros((batch_size, *size, 3), np.uint8))  # compiles
+        return program
+
+    return make
 
 
 def has_depthwise(variables: Variables) -> bool:
@@ -81,11 +219,11 @@ def has_depthwise(variables: Variables) -> bool:
 
 
 def stream(scorer: Scorer, batches: Iterable[Any]) -> Iterator[Scores]:
-    """Score batches of images from the host; yields scores on the host.
+    """Score batches of up to B images from the host; yields scores on the host.
 
     The next batch is copied and started before the last one is waited for.
     """
-    for _, started in ahead(batches, lambda images: scorer.score(jax.device_put(images))):
+    for _, started in ahead(batches, scorer.score):
         yield jax.device_get(started)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from jaxad.config import parse_config
-from jaxad.detector import Detector
-from jaxad.recipes.build import build_backbones, build_method
+from jaxad.recipes.build import build_backbones, models
 from jaxad.scorer import ahead, has_depthwise, make_scorer, stream
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -47,8 +46,7 @@ def detector_of(name):
     flags = [f"--config.{change}" for change in (*SMALL, *changes)]
     config = parse_config(["--config", str(CONFIGS / file), *flags])
     backbones = build_backbones(config)
-    method, _ = build_method(config, backbones.networks, subclasses=("a", "b"))
-    detector = Detector(backbones.networks, method)
+    detector = models(config, backbones)(2).detector
     shapes = detector.feature_shapes(backbones.variables, size=SIZE)
     r = np.random.default_rng(1)
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxad.data.confine import path_judge
 from jaxad.data.decode import (
-    decode_mask,
     image_path,
     mask_path,
     read_header,
     read_image,
-    read_mask_header,
+    read_mask,
+    read_mask_headers,
 )
-from jaxad.data.images import mask_size_message
+from jaxad.data.images import mask_size_message, vanishes
 from jaxad.data.layouts import guess_layout, scan_dataset
-from jaxad.data.manifest import Manifest, Record, problems
+from jaxad.data.left_out import left_out
+from jaxad.data.manifest import Manifest, Record, problems, some
 from jaxad.errors import InputError
 
 LIMIT = 20
@@ -37,6 +38,8 @@ class Finding(NamedTuple):
     """Why the record can not be used."""
     remark: str = ""
     """What is worth a look, though usable."""
+    vanishes: bool = False
+    """Whether the mask is too small to be seen at the size asked for."""
 
 
 def check_dataset(
@@ -45,7 +48,8 @@ def check_dataset(
     layout: str = "",
     categories: Sequence[str] = (),
     decode: bool = False,
-    **options: Any,
+    image_size: tuple[int, int] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[str, bool]:
     """Read a dataset and describe it; see `describe`.
 
@@ -54,7 +58,8 @@ def check_dataset(
       layout: Its layout; "": guessed from the folder.
       categories: The categories to check, all if empty.
       decode: Whether to decode every file.
-      **options: Of the layout.
+      image_size: See `describe`.
+      options: Of layouts, by their names, e.g. `{"folder": {"normal": "ok"}}`.
 
     Returns:
       The description, and whether the dataset can be used.
@@ -63,18 +68,30 @@ def check_dataset(
       InputError: the layout can not be read at all.
     """
     layout = layout or guess_layout(root)
-    manifest = scan_dataset(layout, root, categories=categories, **options)
-    text, ok = describe(manifest, decode=decode)
+    own = (options or {}).get(layout, {})
+    manifest = scan_dataset(layout, root, categories=categories, **own)
+    text, ok = describe(manifest, layout=layout, decode=decode, image_size=image_size)
     return f"layout {layout}\n{text}", ok
 
 
-def describe(manifest: Manifest, *, decode: bool = False) -> tuple[str, bool]:
+def describe(
+    manifest: Manifest,
+    *,
+    layout: str = "",
+    decode: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> tuple[str, bool]:
     """Describe a manifest in lines of text: counts, sizes and modes, then all problems found.
+
+    Files that are not used are counted and named, see `left_out`.
 
     Args:
       manifest: Judged or not.
+      layout: Its layout's name, for the mends.
       decode: Decode every image and mask whole, which also finds files damaged after their header
         and masks that contradict the label. Without it only headers are read.
+      image_size: `(H, W)` of training, to count the masks of which nothing is seen at that size;
+        takes `decode`.
 
     Returns:
       The text, and whether nothing stands in the way of using the dataset.
@@ -85,11 +102,14 @@ def describe(manifest: Manifest, *, decode: bool = False) -> tuple[str, bool]:
     usable = [
         r
         for r in _by_files(manifest).values()
-        if r.path and not any(judges[r.root](name) for name in (r.path, r.mask) if name)
+        if r.path
+        and not judges[r.root](r.path)
+        and not (r.mask and judges[r.root](r.mask, mask=True))
     ]
     if decode:  # threads help with pixels, which Pillow decodes outside the GIL, not with headers
         with ThreadPoolExecutor() as pool:
-            findings = list(pool.map(functools.partial(_decoded, manifest.root), usable))
+            decoded = functools.partial(_decoded, manifest.root, image_size=image_size)
+            findings = list(pool.map(decoded, usable))
     else:
         findings = [_headers(manifest.root, r) for r in usable]
     by_files = {_files(r): finding for r, finding in zip(usable, findings)}
@@ -99,6 +119,15 @@ def describe(manifest: Manifest, *, decode: bool = False) -> tuple[str, bool]:
         lines += _describe_category(manifest.select(category), by_files)
     found += [f.problem for f in findings if f.problem]
     remarks = [f.remark for f in findings if f.remark]
+    small = [r.mask for r, f in zip(usable, findings) if f.vanishes]
+    if small and image_size:
+        height, width = image_size
+        remarks.append(
+            f"{len(small)} masks are too small to be seen at {width}x{height}: {some(small)}: one "
+            "pixel of each is kept; a larger data.image_size shows them"
+        )
+    if manifest.records:
+        lines += left_out(manifest, layout=layout)
     lines += _listed("remark", remarks) + _listed("problem", found)
     if not found:
         lines.append("no problems" + ("" if decode else " (headers only)"))
@@ -158,12 +187,11 @@ def _describe_category(
 def _headers(root: Path, record: Record) -> Finding:
     try:
         mode, size = read_header(root, record)
-        if record.mask:
-            mask_size = read_mask_header(root, record).size
-            if mask_size != size:
+        for path, header in read_mask_headers(root, record):
+            if header.size != size:
                 message = mask_size_message(
-                    mask_path(root, record),
-                    mask_size,
+                    path,
+                    header.size,
                     image_path(root, record),
                     size,
                     upright=not record.as_stored,
@@ -174,21 +202,24 @@ def _headers(root: Path, record: Record) -> Finding:
     return Finding(mode, size)
 
 
-def _decoded(root: Path, record: Record) -> Finding:
+def _decoded(root: Path, record: Record, *, image_size: tuple[int, int] | None) -> Finding:
     try:
         mode = read_header(root, record).mode
         image = read_image(root, record)
         size = (image.height, image.width)
-        remark = ""
+        remark, small = "", False
         if record.mask:
-            marked = decode_mask(root, record, size=size, image_size=size)
+            marked = read_mask(root, record, image_size=size)
+            small = image_size is not None and vanishes(marked, image_size)
+            if marked.all():
+                remark = f"{mask_path(root, record)}: the mask marks every pixel: is it inverted?"
             if not record.is_good and not marked.any():
                 remark = f"{mask_path(root, record)}: the mask of a defective image is empty"
             if record.is_good and marked.any():
                 remark = f"{mask_path(root, record)}: the mask of a normal image is not empty"
     except InputError as error:
         return Finding(problem=str(error))
-    return Finding(mode, size, remark=remark)
+    return Finding(mode, size, remark=remark, vanishes=small)
 
 
 def _plural(categories: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a relative path names an image within its folder, links followed."""
+"""Whether a relative path names an image or a mask within its folder, links followed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
+from jaxad.data.listing import mask_files
 from jaxad.data.members import is_container, is_number
 
 OUTSIDE, LINKED, MISSING = "outside", "linked", "missing"
 
 
-def path_judge(root: Path) -> Callable[[str], str]:
+def path_judge(root: Path) -> Callable[..., str]:
     """Make a function that tells what is wrong with a path relative to `root`.
 
     It says "" (a file, or an image within one, below `root`), `OUTSIDE` (the path itself leads
-    out), `LINKED` (a link does) or `MISSING`. It keeps what it has learnt of folders, so use one
-    for many paths, and not for longer than the files stay as they are.
+    out), `LINKED` (a link does) or `MISSING`. With `mask=True` a folder will do that holds images,
+    none of which may lead out either. It keeps what it has learnt of folders, so use one for many
+    paths, and not for longer than the files stay as they are.
     """
     real_root = Path(os.path.realpath(root))
     known: dict[str, bool] = {}  # folder -> whether it lies within the root
@@ -32,7 +34,7 @@ def path_judge(root: Path) -> Callable[[str], str]:
             containers[folder] = is_container(root / folder)
         return containers[folder]
 
-    def judge(name: str) -> str:
+    def judge(name: str, *, mask: bool = False) -> str:
         if leaves(name):
             return OUTSIDE
         folder, _, last = name.rpartition("/")
@@ -40,6 +42,9 @@ def path_judge(root: Path) -> Callable[[str], str]:
             if is_number(last) and holds_images(folder):
                 return "" if within(folder) else LINKED
             path = root / name
+            if mask and path.is_dir():
+                verdicts = [judge(f"{name}/{file.name}") for file in mask_files(path)]
+                return next((v for v in verdicts if v), "") if verdicts else MISSING
             if not path.is_file():
                 return MISSING
             if path.is_symlink():

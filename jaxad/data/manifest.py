@@ -3,7 +3,8 @@
 Every layout on disk is read into a `Manifest`; everything after that sees only records. As CSV it
 has the header `path,category,subclass,split,label,mask`, UTF-8, one image a row:
 
-- `path`, `mask`: relative to the folder of the manifest, with `/`; `mask` empty if there is none;
+- `path`, `mask`: relative to the folder of the manifest, with `/`; `mask` empty if there is none,
+  or a folder of several masks that count together;
 - `category`: what one detector is trained for ("bottle"); `subclass`: a kind within it, or empty;
 - `split`: "train" or "test";
 - `label`: "good" for a normal image, anything else is the name of its defect. "normal" is read as
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
 import posixpath
 from collections import Counter
@@ -27,6 +29,7 @@ from typing import NamedTuple
 from jaxad.data.confine import LINKED, MISSING, OUTSIDE, path_judge
 from jaxad.data.table import read_table
 from jaxad.errors import InputError
+from jaxad.files import write_bytes
 
 GOOD = "good"
 SPLITS = ("train", "test")
@@ -64,6 +67,8 @@ class Manifest:
 
     root: Path
     records: tuple[Record, ...]
+    aside: tuple[Record, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    """Records that a choice of categories or subclasses left out: not used, nor overlooked."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -122,23 +127,25 @@ def read_csv(path: str | os.PathLike[str], root: str | os.PathLike[str] | None =
 
 
 def write_csv(manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """Write a manifest as CSV, whole or not at all (to a temporary name, then renamed).
+    """Write a manifest as CSV, whole or not at all.
 
     Raises:
-      InputError: records with a folder of their own or read as stored, which CSV can not say.
+      InputError: records with a folder of their own or read as stored, which CSV can not say; a
+        name that is not UTF-8; a file that can not be written.
     """
     path = Path(path)
     if any(record.root or record.as_stored for record in manifest.records):
         raise InputError(f"{path}: joined data and layout visa can not be written as CSV")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(COLUMNS)
+    rows.writerows(record[: len(COLUMNS)] for record in manifest.records)
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(COLUMNS)
-            rows.writerows(record[: len(COLUMNS)] for record in manifest.records)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        data = text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        name = error.object[max(0, error.start - 20) : error.end + 20]
+        raise InputError(f"{path}: the name in {name!r} is not UTF-8: rename the file") from None
+    write_bytes(path, data)
 
 
 def validate(manifest: Manifest) -> Manifest:
@@ -173,7 +180,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
         yield f"{root}: unknown split {some(sorted(splits))}: write train or test"
     # Categories name folders of results, so they may not lead elsewhere either.
     bad = {r.category for r in records if r.category in (".", "..")}
-    bad |= {r.category for r in records if set(r.category) & set("/\\\0")}
+    bad |= {c for c in manifest.categories if set(c) & set("/\\\0") or not c.isprintable()}
     if bad:
         yield f"{root}: category {some(sorted(bad))} can not name a folder: rename it"
     labels = {r.label for r in records if r.label != canonical_label(r.label)}
@@ -239,11 +246,13 @@ def _by_image(manifest: Manifest) -> dict[str, list[Record]]:
 def _path_problems(manifest: Manifest) -> Iterator[str]:
     for own in _own_roots(manifest):
         root = manifest.root / own
-        names = {n: None for r in manifest.records if r.root == own for n in (r.path, r.mask) if n}
+        here = [r for r in manifest.records if r.root == own]
+        names = dict.fromkeys((n, m) for r in here for n, m in ((r.path, False), (r.mask, True)))
         judge = path_judge(root)
         bad: dict[str, list[str]] = {}
-        for name in names:
-            bad.setdefault(judge(name), []).append(name)
+        for name, mask in names:
+            if name:
+                bad.setdefault(judge(name, mask=mask), []).append(name)
         for wrong, line in (
             (OUTSIDE, "paths that leave this folder: {}: make them relative to it"),
             (LINKED, "links that leave this folder: {}: copy the files in"),

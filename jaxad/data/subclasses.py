@@ -36,6 +36,7 @@ def of_subclasses(
     """
     where = name_of(manifest)
     records = manifest.records
+    aside = manifest.aside
     for split, wanted in zip(SPLITS, (train, test)):
         if not wanted:
             continue
@@ -55,6 +56,7 @@ def of_subclasses(
                 f"{where}: {key} leaves category {some(emptied)} no {split} images: name a "
                 "subclass of it too, or leave it out by data.categories"
             )
+        aside += tuple(r for r in records if r.split == split and r.subclass not in wanted)
         records = tuple(r for r in records if r.split != split or r.subclass in wanted)
     if test:
         names: dict[str, tuple[str, str]] = {}
@@ -65,7 +67,7 @@ def of_subclasses(
                     f"{where}: subclass {r.subclass!r} of category {r.category!r} can not name "
                     "results of its own: rename it"
                 )
-    return Manifest(manifest.root, records)
+    return Manifest(manifest.root, records, aside=aside)
 
 
 def by_subclass(

@@ -15,7 +15,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
     UTF-8, with or without a byte order mark (spreadsheets put one); further columns are ignored.
 
     Raises:
-      InputError: no such file, not UTF-8, columns missing, or a row of another length.
+      InputError: no such file, one that can not be read, not UTF-8, columns missing, or a row of
+        another length.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -39,6 +40,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[s
                 yield rows.line_num, [row[place] for place in places]
     except FileNotFoundError:
         raise InputError(f"{path}: no such manifest") from None
+    except OSError as error:
+        raise InputError(f"{path}: can not be read ({error.strerror})") from error
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8: save the manifest as UTF-8 text") from None
     except csv.Error as error:

@@ -1,14 +1,13 @@
 """`visual_ad`: any manifest as a dataset of tensorflow_datasets, without tensorflow.
 
-One array_record of whole examples for each split, in the manifest's order, each photo at one size:
+One array_record of examples for each split, in the manifest's order, each photo at one size:
 
-    builder = VisualAD(manifest, size=(256, 256), data_dir="prepared")
+    builder = VisualAD(manifest, size=(256, 256), data_dir="exported")
     builder.download_and_prepare()
     builder.as_data_source("train")[0]["image"]  # (256, 256, 3) uint8
 
-Later `tfds.builder_from_directory` reads it by itself. Pixels are stored as they are: a PNG of the
-training size would take milliseconds to decode, and array_record's own compression four times as
-long to read for a seventh less room, since camera noise can not be compressed.
+Later `tfds.builder_from_directory` reads it by itself, so photos go to whoever works with tfds. For
+its own runs jaxad keeps them in a plainer form, see `jaxad.data.prepared`.
 
 Not a `GeneratorBasedBuilder`: that one keeps a split in memory and, beyond 1000 MiB of it (5000
 photos), writes through tensorflow.
@@ -17,43 +16,20 @@ photos), writes through tensorflow.
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import (  # type: ignore[import-untyped]
-    ArrayRecordWriter,
-)
 
 from jaxad.data.manifest import SPLITS, Manifest, Record
 from jaxad.data.pipeline import batches
-from jaxad.data.prepared import NAME, VERSION, nbytes
+from jaxad.data.prepared import nbytes
 from jaxad.progress import Progress
 
 SHARD_BYTES = 128 * 2**20
 """Of one file of a split; tfds keeps as much in memory while it writes."""
 LABELS = ("good", "defective")
-
-
-class _Uncompressed(tfds.core.writer.ExampleWriter):
-    """Writes a shard whose examples can each be read with a single copy."""
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
-        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
-        try:
-            for _, example in examples:
-                writer.write(example)
-        finally:
-            writer.close()  # raises what a write met with: the disk is full
-
-
-class _Info(tfds.core.DatasetInfo):
-    """Is never looked for on the network."""
-
-    def initialize_from_bucket(self) -> None:
-        pass
 
 
 class VisualAD(tfds.core.ShardBasedBuilder):
@@ -67,8 +43,8 @@ class VisualAD(tfds.core.ShardBasedBuilder):
     - `index`, position in the manifest.
     """
 
-    name = NAME
-    VERSION = tfds.core.Version(VERSION)
+    name = "visual_ad"
+    VERSION = tfds.core.Version("1.0.0")
     url_infos: ClassVar[dict[str, Any]] = {}
     """Nothing is downloaded; tfds 4.9.10 would look for a list by a package that it lacks."""
 
@@ -84,14 +60,13 @@ class VisualAD(tfds.core.ShardBasedBuilder):
         """Name what to write; nothing is read yet.
 
         Args:
-          manifest: Validated; decoded anew even where it is prepared.
+          manifest: Validated.
           size: `(H, W)`.
           resample: A name in `images.FILTERS`.
           workers: As of `pipeline.batches`.
           **options: Of tfds, first of all `data_dir`.
         """
-        records = tuple(r._replace(prepared="") for r in manifest.records)
-        self._manifest = Manifest(manifest.root, records)
+        self._manifest = manifest
         self._size, self._resample, self._workers = size, resample, workers
         super().__init__(file_format="array_record", **options)
 
@@ -113,7 +88,7 @@ class VisualAD(tfds.core.ShardBasedBuilder):
             "path": text(),
             "index": tfds.features.Scalar(np.int64),
         }
-        return _Info(
+        return tfds.core.DatasetInfo(
             builder=self,
             description="Photos for visual anomaly detection, at one size, with masks.",
             features=tfds.features.FeaturesDict(features),
@@ -124,7 +99,7 @@ class VisualAD(tfds.core.ShardBasedBuilder):
         del dl_manager
         numbered = list(enumerate(self._manifest.records))
         count = max(1, SHARD_BYTES // nbytes(1, self._size))
-        progress = Progress("prepare", len(numbered), "images")
+        progress = Progress("export", len(numbered), "images")
         found = {}
         for split in SPLITS:
             own = [(i, record) for i, record in numbered if record.split == split]
@@ -162,16 +137,6 @@ class VisualAD(tfds.core.ShardBasedBuilder):
                     },
                 )
                 progress.advance()
-
-    def _example_writer(self) -> _Uncompressed:
-        return _Uncompressed(file_format=self.info.file_format)
-
-    # tfds announces a download, though there is none, on standard output.
-    def _log_download_bytes(self) -> None:
-        pass
-
-    def _log_download_done(self) -> None:
-        pass
 
 
 def _bytes(text: str) -> bytes:

@@ -21,7 +21,9 @@ import optax
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.methods.routing import Router, embed, route
 from jaxad.methods.simplenet import Expert, margin_loss, merge, two_rates
-from jaxad.ops.normalise import l2_normalise
+from jaxad.ops.noise import elements, normal_by_element
+from jaxad.ops.normalise import l2_normalise, safe_sqrt
+from jaxad.ops.precision import EXACT
 from jaxad.ops.resample import resize_map
 
 AXES = {"positions": (1, 2), "all": (1, 2, 3), "channels": (3,)}
@@ -31,7 +33,8 @@ AXES = {"positions": (1, 2), "all": (1, 2, 3), "channels": (3,)}
 def moments(x: Array, *, axes: str) -> tuple[Array, Array]:
     """Mean and standard deviation of each image's patch features over `AXES[axes]`, kept as 1."""
     over = AXES[axes]
-    return jnp.mean(x, axis=over, keepdims=True), jnp.std(x, axis=over, keepdims=True)
+    spread = safe_sqrt(jnp.var(x, axis=over, keepdims=True))
+    return jnp.mean(x, axis=over, keepdims=True), spread
 
 
 def adapt(x: Array, mean: Array, std: Array, *, axes: str, epsilon: float = 1e-5) -> Array:
@@ -51,6 +54,8 @@ def adapt(x: Array, mean: Array, std: Array, *, axes: str, epsilon: float = 1e-5
 
 def grouped(x: Array, groups: int) -> Array:
     """Sort a batch that goes through the subclasses in turn: `(m·n, ...)` to `(n, m, ...)`.
+
+    Under pmap this is one device's part, which goes through them all by itself.
 
     Raises:
         InputError: The batch is not a multiple of `groups`.
@@ -97,16 +102,17 @@ def experts(
         return l2_normalise(x) if normalise else x
 
     def init(rng: Array, features: Features) -> Variables:
-        x = jnp.zeros((2, pick(features, [feature])[0].shape[-1]))
+        x = pick(features, [feature])[0]
+        x = jnp.zeros((2, x.shape[-1]), x.dtype)
         each = jax.vmap(lambda key: expert.init(key, x, x))(jax.random.split(rng, count))
         return {name: {"experts": tree} for name, tree in each.items()}
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
-        del batch
-        x = grouped(patches(features), count)
-        drawn = jnp.float32(noise) * jax.random.normal(rng, x.shape)
+        x = patches(features)
+        drawn = normal_by_element(rng, elements(batch, len(x)), x.shape[1:], dtype=x.dtype)
+        x, drawn = grouped(x, count), grouped(noise * drawn, count)
 
         def one(own: Variables, x: Array, drawn: Array) -> Any:
             return expert.apply(own, x, drawn, mutable=["batch_stats"])
@@ -131,7 +137,7 @@ def experts(
             *learning_rates, adaptor_decay=weight_decays[0], discriminator_decay=weight_decays[1]
         )
 
-    return Method(init, loss, score, optimizer, prepare=merge_experts)
+    return Method(init, loss, score, optimizer, fold=merge_experts)
 
 
 def of_experts(variables: Variables) -> Variables:
@@ -210,19 +216,19 @@ def adapted_moe(
 
     def init(rng: Array, features: Features) -> Variables:
         variables: Variables = {}
-        for part in parts.values():
-            for collection, tree in part.init(rng, features).items():
+        for part, key in zip(parts.values(), jax.random.split(rng, len(parts))):
+            for collection, tree in part.init(key, features).items():
                 variables.setdefault(collection, {}).update(tree)
-        width = patches(features).shape[-1] if axes == "positions" else 1
-        unknown = jnp.zeros((count, width))
+        x = patches(features)
+        unknown = jnp.zeros((count, x.shape[-1] if axes == "positions" else 1), x.dtype)
         return {**variables, "patches": {"mean": unknown, "std": unknown + 1}}
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
         total, updates, metrics = jnp.zeros(()), dict[str, Any](), {}
-        for part in parts.values():
-            value, aux = part.loss(variables, features, batch, rng)
+        for part, key in zip(parts.values(), jax.random.split(rng, len(parts))):
+            value, aux = part.loss(variables, features, batch, key)
             total = total + value
             updates.update(aux.updates)
             metrics.update(aux.metrics)
@@ -254,7 +260,8 @@ def adapted_moe(
         image = jnp.broadcast_to(jnp.arange(len(x))[:, None], index.shape)
         each = jax.lax.map(judge, (image.ravel(), index.ravel()))
         each = each.reshape(*index.shape, *each.shape[1:])
-        return scores_of(-jnp.einsum("bk,bkhw->bhw", weights, each), size=size, smoothing=smoothing)
+        mixed = jnp.einsum("bk,bkhw->bhw", weights, each, precision=EXACT)
+        return scores_of(-mixed, size=size, smoothing=smoothing)
 
     def optimizer(steps: int) -> optax.GradientTransformation:
         return optax.multi_transform(
@@ -274,7 +281,8 @@ def adapted_moe(
                 jnp.mean(value, axis=(1, 2)) for value in (mean, std, jnp.square(mean) + std**2)
             ]
             member = jax.nn.one_hot(y, count, dtype=x.dtype).T
-            return (member.sum(axis=1)[:, None], *(member @ value for value in kept))
+            totals = [jnp.matmul(member, value, precision=EXACT) for value in kept]
+            return (member.sum(axis=1)[:, None], *totals)
 
         total = [jnp.zeros(()) for _ in range(4)]
         for features, batch in batches:
@@ -283,7 +291,7 @@ def adapted_moe(
         images = jnp.maximum(total[0], 1)
         mean, std, square = (value / images for value in total[1:])
         if spread == "all":
-            std = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0))
+            std = safe_sqrt(square - jnp.square(mean))
         return {**variables, "patches": {"mean": mean, "std": std}}
 
     return Method(init, loss, score, optimizer, finalize, merge_experts)

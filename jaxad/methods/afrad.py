@@ -12,69 +12,45 @@ UniAD, AFRAD's nearest relative, from which the target, Eq. 14 and the pooling a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.methods.afrad_network import AFRADNetwork, Stage, positions, split_stages
+from jaxad.ops.initialise import lecun_normal
+from jaxad.ops.noise import elements, normal_by_element
+from jaxad.ops.normalise import rms, safe_sqrt, shortened
 from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize, resize_map
 
 
-def rms(x: Array, *, minimum: float = 0.0) -> Array:
-    """Root mean square over the channels of `(..., C)`, `(..., 1)`, not below `minimum`."""
-    square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return jnp.sqrt(jnp.maximum(square, jnp.float32(minimum) ** 2))
-
-
 def jitter_features(
-    rng: Array, S: Sequence[Array], *, scale: float, grid: tuple[int, int]
+    rng: Array, S: Sequence[Array], *, element: Array, scale: float, grid: tuple[int, int]
 ) -> list[Array]:
     """Add Gaussian noise to maps `(B, H, W, C)`, `scale` times each position's root mean square.
 
     UniAD's feature jitter has standard deviation 20 ‖token‖ / C, which for its 272 channels is 1.2
     times the root mean square; said in this way, stages of few channels get no more of it. As
     there, noise is drawn on the token grid `(h, w)`: noise drawn anew at each of a patch's
-    positions would be averaged away by its embedding.
+    positions would be averaged away by its embedding. `element`, `(B,)`, are the images' places in
+    the batch over all devices, which decide their noise.
     """
     h, w = grid
     # One draw for all stages: each draw takes a second to compile.
-    noise = jax.random.normal(rng, (S[0].shape[0], h, w, sum(x.shape[-1] for x in S)))
+    shape = (h, w, sum(x.shape[-1] for x in S))
+    noise = normal_by_element(rng, element, shape, dtype=S[0].dtype)
     jittered, start = [], 0
     for x in S:
         H, W = positions(x)
         own = noise[..., start : start + x.shape[-1]]
         own = own[:, np.arange(H) * h // H][:, :, np.arange(W) * w // W]
-        jittered.append(x + jnp.float32(scale) * rms(x) * own)
+        jittered.append(x + scale * rms(x) * own)
         start += x.shape[-1]
     return jittered
-
-
-def lecun_normal(rng: Array, shapes: Variables) -> Variables:
-    """Fill kernels `(..., inputs, outputs)` with N(0, 1 / fan_in), scales with 1, biases with 0.
-
-    One draw serves all kernels: a program that draws each of them takes a minute to compile.
-    """
-    flat = flatten_dict(shapes)
-    total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
-    noise, start = jax.random.normal(rng, (total,)), 0
-    filled = {}
-    for path, leaf in flat.items():
-        if path[-1] == "kernel":
-            fan_in = math.prod(leaf.shape[:-1])
-            own = noise[start : start + leaf.size].reshape(leaf.shape)
-            filled[path] = own * jnp.float32(fan_in**-0.5)
-            start += leaf.size
-        else:
-            filled[path] = jnp.full(leaf.shape, float(path[-1] == "scale"))
-    variables: Variables = unflatten_dict(filled)
-    return variables
 
 
 def afrad(
@@ -178,7 +154,7 @@ def afrad(
         S = chosen(features)
         if not normalise:
             return S
-        return [x * rms(x, minimum=1e-6) ** -jnp.float32(normalise) for x in S]
+        return [shortened(x, power=normalise) for x in S]
 
     def original(S: Sequence[Array]) -> tuple[Array, tuple[int, int]]:
         """F_ori `(B, h, w, ΣC_i)` and its grid."""
@@ -186,18 +162,19 @@ def afrad(
         return jnp.concatenate([resize(x, size=size, align_corners=True) for x in S], -1), size
 
     def init(rng: Array, features: Features) -> Variables:
-        S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in chosen(features)]
+        S = [x[:1] for x in chosen(features)]
         module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
-        return lecun_normal(rng, jax.eval_shape(lambda S: module.init(rng, S, size), S))
+        shapes = jax.eval_shape(lambda S: module.init(jax.random.key(0), S, size), S)
+        return lecun_normal(rng, shapes, dtype=S[0].dtype)
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
-        del batch  # no labels
-        S = inputs(features)
+        S = inputs(features)  # no labels
         F_ori, size = original(S)
         if jitter:
-            S = jitter_features(rng, S, scale=jitter, grid=size)
+            element = elements(batch, len(F_ori))
+            S = jitter_features(rng, S, element=element, scale=jitter, grid=size)
         F_rec = network(F_ori.shape[-1]).apply(variables, S, size)
         error = jnp.mean(jnp.square(F_rec - F_ori), axis=(0, 1, 2))
         parts = [jnp.mean(x) for x in split_stages(error, S)]
@@ -217,7 +194,8 @@ def afrad(
         errors = [jnp.sum(x, axis=-1) for x in split_stages(jnp.square(F_rec - F_ori), S)]
 
         def distance(errors: Sequence[Array]) -> Array:  # Eq. 14
-            return resize_map(jnp.sqrt(sum(errors)), size=size, align_corners=True)
+            total = sum(errors[1:], start=errors[0])
+            return resize_map(safe_sqrt(total), size=size, align_corners=True)
 
         judged = [errors[i - 1] for i in image_stages]
         if map_length:
@@ -225,7 +203,7 @@ def afrad(
                 resize(rms(x, minimum=1e-6), size=grid_size, align_corners=True)[..., 0]
                 for x in chosen(features)
             ]
-            errors = [e * x ** jnp.float32(2 * map_length) for e, x in zip(errors, lengths)]
+            errors = [e * x ** (2 * map_length) for e, x in zip(errors, lengths)]
         M = distance(errors)
         judge = distance(judged) if judged else M
         if not pooling:

@@ -7,6 +7,7 @@ paper leaves open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from jaxad.core import Array
 from jaxad.ops.convolve import convolve
+from jaxad.ops.precision import NETWORK
 from jaxad.ops.resample import resize
 
 
@@ -42,6 +44,16 @@ def positions(x: Any) -> tuple[int, int]:
     return h, w
 
 
+def finest(stages: Sequence[Any]) -> tuple[int, int]:
+    """`(h, w)` of the stage that has most positions."""
+    return max((positions(x) for x in stages), key=math.prod)
+
+
+def dense(features: int, name: str) -> nn.Dense:
+    """A linear layer on the last axis."""
+    return nn.Dense(features, name=name, precision=NETWORK)
+
+
 def split_stages(x: Array, S: Sequence[Any]) -> list[Array]:
     """Cut `(..., ΣC_i)` into `(..., C_i)`, as many channels as every stage has."""
     return jnp.split(x, np.cumsum([stage.shape[-1] for stage in S])[:-1], axis=-1)
@@ -57,12 +69,17 @@ class MLP(nn.Module):
         """Map `(..., d)` to `(..., d)`."""
         d = x.shape[-1]
         norm = nn.LayerNorm(epsilon=1e-6, name="norm")  # in float32, as are its parameters
-        y = nn.Dense(self.ratio * d, name="expand")(norm(x.astype(jnp.float32)).astype(x.dtype))
-        return x + nn.Dense(d, name="project")(nn.gelu(y, approximate=True))
+        wide = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+        y = dense(self.ratio * d, "expand")(norm(wide).astype(x.dtype))
+        return x + dense(d, "project")(nn.gelu(y, approximate=True))
 
 
 class StageAdaptiveDecoder(nn.Module):
-    """Eq. 3-6: each stage through its own number of MLPs, upsampled, concatenated, fused."""
+    """Eq. 3-6: each stage through its own number of MLPs, upsampled, concatenated, fused.
+
+    Stages are upsampled to the finest of them, as the paper says of Eq. 7; what leaves has the grid
+    of F_ori, which the paper does not tell.
+    """
 
     width: int
     decodings: tuple[int, ...]
@@ -71,12 +88,13 @@ class StageAdaptiveDecoder(nn.Module):
     @nn.compact
     def __call__(self, stages: Sequence[Array], grid: tuple[int, int]) -> Array:
         """Map `(B, h_i, w_i, d_i)` of every stage to `(B, h, w, width)`, `grid = (h, w)`."""
-        U = []
+        U, size = [], finest(stages)
         for i, (x, times) in enumerate(zip(stages, self.decodings)):
             for n in range(times):
                 x = MLP(self.ratio, name=f"mlp{i}_{n}")(x)
-            U.append(resize(x, size=grid, align_corners=True))
-        return nn.Dense(self.width, name="fuse")(jnp.concatenate(U, axis=-1))
+            U.append(resize(x, size=size, align_corners=True))
+        fused = dense(self.width, "fuse")(jnp.concatenate(U, axis=-1))
+        return resize(fused, size=grid, align_corners=True)
 
 
 class DepthwiseConv(nn.Module):
@@ -104,14 +122,14 @@ class FocusedLocalDecoder(nn.Module):
     @nn.compact
     def __call__(self, stages: Sequence[Array], grid: tuple[int, int]) -> Array:
         """Map the stages, at the grid of the finest, to `(B, h, w, width)`, `grid = (h, w)`."""
-        finest = positions(stages[0])
-        S = jnp.concatenate([resize(x, size=finest, align_corners=True) for x in stages], axis=-1)
+        size = finest(stages)
+        S = jnp.concatenate([resize(x, size=size, align_corners=True) for x in stages], axis=-1)
         branches = []
         for p in self.kernels:
-            y = nn.gelu(nn.Dense(self.width, name=f"enter{p}")(S))
+            y = nn.gelu(dense(self.width, f"enter{p}")(S))
             y = nn.gelu(DepthwiseConv(p, name=f"depthwise{p}")(y))
-            branches.append(nn.Dense(self.width, name=f"leave{p}")(y))
-        y = nn.Dense(self.width, name="fuse")(jnp.concatenate(branches, axis=-1))
+            branches.append(dense(self.width, f"leave{p}")(y))
+        y = dense(self.width, "fuse")(jnp.concatenate(branches, axis=-1))
         return resize(y, size=grid, align_corners=True)
 
 
@@ -144,6 +162,7 @@ class AFRADNetwork(nn.Module):
                 (stage.kernel, stage.kernel),
                 (stage.stride, stage.stride),
                 padding="SAME",
+                precision=NETWORK,
                 name=f"patch_embedding{i}",
             )(S[i - 1])  # Eq. 1
             for n in range(stage.refinements if self.refine else 0):
@@ -192,10 +211,10 @@ class AFRADNetwork(nn.Module):
             for n in range(self.ngib_layers):
                 F = MLP(self.ratio, name=f"ngib{n}")(F)  # Eq. 12
         if not self.hidden:
-            return nn.Dense(self.channels, name="output")(F)  # Eq. 13
+            return dense(self.channels, "output")(F)  # Eq. 13
         parts: dict[int, Array] = {}
         for n, (group, x) in enumerate(zip(self.hidden, jnp.split(F, len(self.hidden)))):
             own = [S[i - 1] for i in group]
-            y = nn.Dense(sum(x.shape[-1] for x in own), name=f"output{n}")(x)
+            y = dense(sum(x.shape[-1] for x in own), f"output{n}")(x)
             parts |= zip(group, split_stages(y, own))
         return jnp.concatenate([parts[i] for i in sorted(parts)], axis=-1)

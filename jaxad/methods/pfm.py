@@ -11,6 +11,7 @@ through the same functions. The defaults are the authors' code; `normalise_outpu
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,6 +24,7 @@ import optax
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
 from jaxad.ops.chunk import by_position
 from jaxad.ops.fold import fold_batch_norm
+from jaxad.ops.initialise import torch_linear
 from jaxad.ops.layers import BatchNorm, Linear
 from jaxad.ops.normalise import l2_normalise
 from jaxad.ops.pool import top_share_mean
@@ -151,9 +153,17 @@ def pfm(
 
     Returns:
         A `Method` whose variables are `params` and `batch_stats` by level name.
+
+    Raises:
+        InputError: No level, one twice, or `zero_output` with `normalise_output`.
     """
     if not levels:
         raise InputError("method.levels is empty: name at least one level")
+    if zero_output and normalise_output:
+        raise InputError(
+            "method.zero_output starts at features of length zero, which have no direction that "
+            "method.normalise_output could keep: set one of them to false"
+        )
     names = [level.name for level in levels]
     if len(set(names)) != len(names):
         raise InputError(f"method.levels names a level twice: {names}")
@@ -190,11 +200,15 @@ def pfm(
         for level in levels:
             _check_pair(level, features)
             F_S, F_T = (
-                jnp.zeros((2, features[name].shape[-1])) for name in (level.source, level.target)
+                jnp.zeros((2, features[name].shape[-1]), features[name].dtype)
+                for name in (level.source, level.target)
             )
             # A level's weights depend on its name only, not on which others are trained beside it.
             key = jax.random.fold_in(rng, zlib.crc32(level.name.encode()) & 0x7FFFFFFF)
-            made = networks(level, features).init(key, F_S, F_T, train=True)
+            module = networks(level, features)
+            make = functools.partial(module.init, train=True)
+            shapes = jax.eval_shape(make, jax.random.key(0), F_S, F_T)
+            made = torch_linear(key, shapes, dtype=F_S.dtype)
             if zero_output:
                 last = {k: v for k, v in made["params"].items() if k.endswith("layer6")}
                 made["params"] |= jax.tree.map(jnp.zeros_like, last)
@@ -248,7 +262,7 @@ def pfm(
 
         return optax.multi_transform({level.name: chain(level) for level in levels}, labels)
 
-    def prepare(variables: Variables) -> Variables:
+    def fold(variables: Variables) -> Variables:
         return fold_batch_norm(variables, BatchNorm.epsilon)
 
-    return Method(init, loss, score, optimizer, prepare=prepare)
+    return Method(init, loss, score, optimizer, fold=fold)

@@ -14,6 +14,7 @@ import optax
 
 from jaxad.core import Array, Aux, Features, Method, Scores, Variables, pick
 from jaxad.ops.normalise import l2_normalise
+from jaxad.ops.precision import EXACT
 
 
 class Router(nn.Module):
@@ -26,9 +27,10 @@ class Router(nn.Module):
     @nn.compact
     def __call__(self, X: Array) -> tuple[Array, Array]:
         """Map `(B, h, w, C)` to embeddings x `(B, width)` and class logits `(B, experts)`."""
-        x = jnp.mean(nn.relu(nn.Conv(self.width, (3, 3), name="project")(X)), axis=(1, 2))
+        own = {"precision": EXACT, "param_dtype": X.dtype}
+        x = jnp.mean(nn.relu(nn.Conv(self.width, (3, 3), name="project", **own)(X)), axis=(1, 2))
         x = l2_normalise(x) if self.normalise else x
-        return x, nn.Dense(self.experts, use_bias=False, name="classify")(x)
+        return x, nn.Dense(self.experts, use_bias=False, name="classify", **own)(x)
 
 
 def embed(router: Router, variables: Variables, X: Array) -> tuple[Array, Array]:
@@ -61,10 +63,15 @@ def moved_centres(
     `axis_name` the batch is that of all devices.
     """
     member = jax.nn.one_hot(y, len(centres), dtype=x.dtype)
-    count, total = member.sum(axis=0)[:, None], member.T @ x
+    count, total = member.sum(axis=0)[:, None], jnp.matmul(member.T, x, precision=EXACT)
     if axis_name is not None:
         count, total = jax.lax.psum((count, total), axis_name)
     return centres - rate * (count * centres - total) / (1 + count)
+
+
+def cosines(x: Array, centres: Array) -> Array:
+    """Cosine of each embedding `(B, width)` and each centre `(n, width)`: `(B, n)`."""
+    return jnp.matmul(l2_normalise(x), l2_normalise(centres).T, precision=EXACT)
 
 
 def route(x: Array, centres: Array, *, k: int, temperature: float) -> tuple[Array, Array]:
@@ -74,8 +81,7 @@ def route(x: Array, centres: Array, *, k: int, temperature: float) -> tuple[Arra
         The `k` nearest, nearest first, `(B, k)` int32, and their weights in Eq. 4, `(B, k)`: a
         softmax of cosine / `temperature` over them (the printed weights can add up to 0).
     """
-    cosine = l2_normalise(x) @ l2_normalise(centres).T
-    best, index = jax.lax.top_k(cosine, k)
+    best, index = jax.lax.top_k(cosines(x, centres), k)
     return index, jax.nn.softmax(best / temperature)
 
 
@@ -111,9 +117,9 @@ def routing(
     """
 
     def init(rng: Array, features: Features) -> Variables:
-        x = jnp.zeros(pick(features, [feature])[0].shape)
+        x = pick(features, [feature])[0]
         params = router.init(rng, x)["params"]
-        centres = jnp.zeros((router.experts, router.width))
+        centres = jnp.zeros((router.experts, router.width), x.dtype)
         return {"params": {"router": params}, "routing": {"centres": centres}}
 
     def loss(
@@ -131,7 +137,7 @@ def routing(
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         x, _ = embed(router, variables, pick(features, [feature])[0])
         centres = variables["routing"]["centres"]
-        distance = 1 - jnp.max(l2_normalise(x) @ l2_normalise(centres).T, axis=-1)
+        distance = 1 - jnp.max(cosines(x, centres), axis=-1)
         return Scores(jnp.broadcast_to(distance[:, None, None], (len(x), *size)), distance)
 
     def optimizer(steps: int) -> optax.GradientTransformation:

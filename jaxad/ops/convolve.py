@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxad.core import Array
+from jaxad.ops.precision import NETWORK
 
 Padding = tuple[tuple[int, int], tuple[int, int]] | Literal["SAME"]
 """Zeros before and after, along height and width; "SAME" is TensorFlow's, by the input at hand."""
@@ -52,7 +53,7 @@ def convolve(x: Array, kernel: Array, *, stride: int, padding: Padding, groups: 
             same_padding(width, kernel_size=kw, stride=stride),
         )
     if kh == kw == 1 and groups == 1 and padding == ((0, 0), (0, 0)):
-        return jnp.dot(x[:, ::stride, ::stride, :], kernel[0, 0])
+        return jnp.dot(x[:, ::stride, ::stride, :], kernel[0, 0], precision=NETWORK)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return _depthwise(x, kernel, stride=stride, padding=padding)
     return lax.conv_general_dilated(
@@ -62,6 +63,7 @@ def convolve(x: Array, kernel: Array, *, stride: int, padding: Padding, groups: 
         padding,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
+        precision=NETWORK,
     )
 
 

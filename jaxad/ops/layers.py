@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array
+from jaxad.ops.precision import NETWORK
 
 
 class BatchNorm(nn.Module):
@@ -79,7 +80,7 @@ class Linear(nn.Module):
 
         draw = nn.initializers.xavier_normal() if self.xavier else uniform
         kernel = self.param("kernel", draw, (x.shape[-1], self.features))
-        y = jnp.dot(x.astype(kernel.dtype), kernel)
+        y = jnp.dot(x.astype(kernel.dtype), kernel, precision=NETWORK)
         if not self.use_bias:
             return y
         bias = self.param("bias", uniform, (self.features,))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Array
+from jaxad.ops.precision import EXACT
 
 
 def average_pool(x: Array, *, window: int) -> Array:
@@ -24,7 +25,7 @@ def average_pool(x: Array, *, window: int) -> Array:
         jnp.asarray(rows, x.dtype),
         x,
         jnp.asarray(columns, x.dtype),
-        precision=jax.lax.Precision.HIGHEST,
+        precision=EXACT,
     )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Array
+from jaxad.ops.precision import EXACT
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -74,7 +74,7 @@ def resize(x: Array, *, size: tuple[int, int], align_corners: bool = False) -> A
         jnp.asarray(bilinear_matrix(n_in, n_out, align_corners=align_corners), x.dtype)
         for n_in, n_out in zip(x.shape[1:3], size)
     )
-    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, x, columns)
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", rows, x, columns, precision=EXACT)
 
 
 def resize_map(
@@ -97,6 +97,5 @@ def resize_map(
         jnp.asarray(rows, x.dtype),
         x,
         jnp.asarray(columns, x.dtype),
-        # Scores are compared with thresholds: no TF32 or bfloat16 products here.
-        precision=jax.lax.Precision.HIGHEST,
+        precision=EXACT,
     )

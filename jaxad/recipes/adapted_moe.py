@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxad.core import Backbone, InputError, Method
-from jaxad.methods.adapted_moe import adapted_moe, experts
+from jaxad.keys import Key, choice, flag, integer, number
+from jaxad.methods.adapted_moe import AXES, adapted_moe, experts
 from jaxad.methods.routing import Router, embed, routed_right, routing
 from jaxad.methods.simplenet import Expert
 from jaxad.recipes.recipe import Phase, Recipe
 from jaxad.recipes.simplenet import FEATURE, backbones, expert_options
+from jaxad.recipes.simplenet import KEYS as SIMPLENET
+
+KEYS = {
+    **SIMPLENET,
+    "moe": Key(True, flag(), "one expert a subclass; False = one for all, and no router"),
+    "adaption": Key(True, flag(), "calibrate test images to the expert (Eq. 5)"),
+    "normalise_embedding": Key(True, flag(), "x of the router to length 1"),
+    "normalise_patches": Key(True, flag(), "patch features to length 1 (Eq. 6)"),
+    "clusters": Key(
+        0,
+        integer(least=0),
+        "subclasses by k-means; 0 = as labelled, or else as many as the silhouette says",
+    ),
+    "top_k": Key(1, integer(least=1), "experts that judge an image"),
+    "temperature": Key(0.1, number(above=0), "of the experts' weights (Eq. 4), in cosines"),
+    "router_width": Key(256, integer(least=1), "C of Eq. 1, channels"),
+    "router_learning_rate": Key(1e-3, number(above=0), "of Adam, for the router"),
+    "centre_weight": Key(0.5, number(least=0, most=1), "alpha of Eq. 2; 0 = cross-entropy alone"),
+    "centre_rate": Key(0.5, number(least=0, most=1), "of the centres' own steps"),
+    "axes": Key(
+        "positions", choice(*AXES), "what Eq. 5's mean and standard deviation are taken over"
+    ),
+    "spread": Key(
+        "image",
+        choice("image", "all"),
+        "an expert's standard deviation: mean of each image's, or of all patches together",
+    ),
+    "centre": Key(
+        "patches",
+        choice("patches", "router"),
+        "what Eq. 5 adds: mean of the expert's patches, or the router's centre",
+    ),
+}
+"""Below `method`."""
 
 
 def method(
@@ -18,7 +53,7 @@ def method(
     networks: Mapping[str, Backbone],
     *,
     axis_name: str | None = None,
-    subclasses: Sequence[str] = (),
+    subclasses: int = 0,
 ) -> tuple[Method, list[Phase]]:
     """Make the whole method, and its phases: the router on whole maps, then the experts.
 
@@ -26,7 +61,7 @@ def method(
     """
     del networks
     m, train = config.method, config.train
-    count = max(len(subclasses), 1) if m.moe else 1
+    count = max(subclasses, 1) if m.moe else 1
     steps, positions = tuple(train.steps) or (0, 0), tuple(train.positions) or (0,)
     if len(steps) != 2 or len(positions) != 1:
         raise InputError(
@@ -90,4 +125,4 @@ def learns_subclasses(config: Any) -> bool:
     return bool(config.method.moe)
 
 
-RECIPE = Recipe(backbones, method, learns_subclasses)
+RECIPE = Recipe(KEYS, backbones, method, learns_subclasses)

@@ -2,13 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxad.core import Backbone, InputError, Method
+from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
+
+_STAGES = several(integer(least=1), what="stages")
+_EACH = several(integer(least=1), empty=False, what="stages")
+
+KEYS = {
+    "backbone": Key("efficientnet_b4", text(empty=False), "architecture or weight file"),
+    "random_weights": Key(False, flag(), "random instead of converted weights"),
+    "levels": Key(
+        (),
+        several(text(empty=False), what="stages"),
+        "names of the stages S_1, S_2, ..., shallow first; () = the usual ones",
+    ),
+    "width": Key((64, 96, 128, 256), _EACH, "d_i: channels of each stage's tokens"),
+    "patch_kernel": Key((8, 4, 2, 1), _EACH, "of each stage's patch embedding, positions"),
+    "patch_stride": Key((8, 4, 2, 1), _EACH, "positions of each stage per token"),
+    "refinements": Key(
+        (1, 1, 1, 1),
+        several(integer(least=0), empty=False, what="stages"),
+        "feature refinement modules of each stage (Eq. 2)",
+    ),
+    "decodings": Key(
+        (1, 1, 2, 2),
+        several(integer(least=0), empty=False, what="stages"),
+        "MLPs of each stage in the stage-adaptive decoder (Eq. 3)",
+    ),
+    "grid": Key(4, integer(least=1), "stage at whose resolution features are reconstructed"),
+    "decoder_width": Key(256, integer(least=1), "channels of the three decoders"),
+    "local": Key((1, 2), _STAGES, "stages of the focused local decoder; () = without it"),
+    "compensation": Key((1, 2), _STAGES, "stages of the compensation decoder; () = without it"),
+    "adaptive": Key((1, 2, 3, 4), _STAGES, "stages of the stage-adaptive decoder; () = without it"),
+    "local_kernels": Key(
+        (5, 7), several(integer(least=1), empty=False, what="kernels"), "p of Eq. 8, tokens"
+    ),
+    "compensation_refinements": Key(1, integer(least=0), "of Eq. 2 in the compensation decoder"),
+    "mlp_ratio": Key(4, integer(least=1), "inner width of every MLP over its outer"),
+    "ngib_layers": Key(1, integer(least=0), "MLPs of Eq. 12; 0 = the decoders' outputs are added"),
+    "refine": Key(True, flag(), "apply the feature refinement module (Table 7)"),
+    "hidden": Key(
+        (),
+        several(several(integer(least=1), empty=False, what="stages"), what="groups"),
+        "groups of stages, each rebuilt unseen, as ((1, 2, 3), (4,)); () = all from all",
+    ),
+    "normalise": Key(
+        0.0,
+        number(least=0, most=1),
+        "divide each position's features by this power of their length (ours)",
+    ),
+    "jitter": Key(
+        1.2,
+        number(least=0),
+        "noise on the features in training, in units of their root mean square",
+    ),
+    "sum_of_scales": Key(False, flag(), "loss: sum over stages instead of the mean over channels"),
+    "map_length": Key(
+        0.0, number(least=0, most=1), "the score map gives this power of their length back (ours)"
+    ),
+    "image_stages": Key((), _STAGES, "stages of the image score; () = from the score map"),
+    "pooling": Key(
+        16,
+        integer(least=0),
+        "average pooling before the maximum, pixels; 0 = mean of the map",
+    ),
+    "top_share": Key(
+        0.0,
+        number(least=0, most=1),
+        "image score = mean of this share of the highest pooled pixels; 0 = the maximum",
+    ),
+    "learning_rate": Key(1e-4, number(above=0), "of AdamW, the peak if scheduled"),
+    "weight_decay": Key(1e-4, number(least=0), "of AdamW"),
+    "clip": Key(0.1, number(least=0), "largest global norm of the gradient; 0 = any"),
+    "one_cycle": Key(False, flag(), "cosine one-cycle schedule instead of one step down"),
+}
+"""Below `method`."""
 
 PER_STAGE = ("width", "patch_kernel", "patch_stride", "refinements", "decodings")
 
@@ -30,7 +104,7 @@ def method(
     networks: Mapping[str, Backbone],
     *,
     axis_name: str | None = None,
-    subclasses: Sequence[str] = (),
+    subclasses: int = 0,
 ) -> tuple[Method, list[Phase]]:
     """Make AFRAD, trained in one phase on whole maps."""
     del axis_name, subclasses  # no statistics over the batch
@@ -76,4 +150,4 @@ def method(
     return whole, [Phase("all", whole, steps, 0, tuple(stage.feature for stage in stages))]
 
 
-RECIPE = Recipe(backbones, method)
+RECIPE = Recipe(KEYS, backbones, method)

@@ -1,33 +1,47 @@
-"""From a configuration to backbones and a method, whichever it names."""
+"""From a configuration to backbones and a method, by the recipe that it names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import importlib
+from collections.abc import Callable
 from typing import Any
 
-from jaxad.config import method_defaults
-from jaxad.core import Backbone, InputError, Method
-from jaxad.recipes import adapted_moe, afrad, pfm, simplenet
-from jaxad.recipes.recipe import Backbones, Phase, Recipe
+from jaxad.core import InputError
+from jaxad.detector import Detector
+from jaxad.recipes.recipe import Backbones, Model, Recipe
 
-RECIPES = {
-    "pfm": pfm.RECIPE,
-    "afrad": afrad.RECIPE,
-    "simplenet": simplenet.RECIPE,
-    "adapted_moe": adapted_moe.RECIPE,
-}
-"""By `method.name`; the names are those of `jaxad.config.METHODS`."""
+OWN = ("pfm", "afrad", "simplenet", "adapted_moe")
+"""The recipes in this folder."""
 
 
-def _recipe(config: Any) -> Recipe:
-    name = config.method.name
-    missing = method_defaults(name).keys() - config.method.keys()
-    if missing:
+def recipe_named(name: str) -> Recipe:
+    """Find a recipe: one of `OWN`, or the `RECIPE` of the module `package.module`.
+
+    Raises:
+        InputError: There is no such module, it does not import, or it has no recipe.
+    """
+    if name in OWN:
+        module = f"jaxad.recipes.{name}"
+    elif "." in name and all(part.isidentifier() for part in name.split(".")):
+        module = name
+    else:
         raise InputError(
-            f"method.name is {name!r}, but the configuration has another method's keys (no "
-            f"method.{min(missing)}): start from one of the method's own in configs/"
+            f"method.name is {name!r}: known are {', '.join(OWN)}, or package.module of your own"
         )
-    return RECIPES[name]
+    try:
+        recipe = getattr(importlib.import_module(module), "RECIPE", None)
+    # A module of the user's is a program: whatever it raises is theirs to read, in one line.
+    except Exception as error:
+        raise InputError(
+            f"method.name is {name!r}, which does not import ({type(error).__name__}: {error}): "
+            "install it, or set PYTHONPATH"
+        ) from error
+    if not isinstance(recipe, Recipe):
+        raise InputError(
+            f"method.name is {name!r}: that module has no RECIPE, a jaxad.recipes.recipe.Recipe"
+        )
+    return recipe
 
 
 def build_backbones(config: Any) -> Backbones:
@@ -36,23 +50,28 @@ def build_backbones(config: Any) -> Backbones:
     Raises:
         InputError: Unknown architecture or level, missing or unfit weights.
     """
-    return _recipe(config).backbones(config)
+    return recipe_named(config.method.name).backbones(config)
 
 
-def build_method(
-    config: Any,
-    networks: Mapping[str, Backbone],
-    *,
-    axis_name: str | None = None,
-    subclasses: Sequence[str] = (),
-) -> tuple[Method, list[Phase]]:
-    """Make the whole method, and the phases that train it one after the other.
+def models(
+    config: Any, backbones: Backbones, *, axis_name: str | None = None
+) -> Callable[[int], Model]:
+    """Make `model(count)`: detector and phases for a number of subclasses, 0 where none are learnt.
 
-    `subclasses` names those of the training images, where the method `learns_subclasses`.
+    The same number gives the same object, so that programs compiled for it serve again.
     """
-    return _recipe(config).method(config, networks, axis_name=axis_name, subclasses=subclasses)
+    recipe = recipe_named(config.method.name)
+
+    @functools.cache
+    def model(count: int) -> Model:
+        method, phases = recipe.method(
+            config, backbones.networks, axis_name=axis_name, subclasses=count
+        )
+        return Model(Detector(backbones.networks, method), phases)
+
+    return model
 
 
 def learns_subclasses(config: Any) -> bool:
     """Whether the method wants to know each training image's subclass."""
-    return _recipe(config).learns_subclasses(config)
+    return recipe_named(config.method.name).learns_subclasses(config)

@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxad.backbones.architectures import architecture
 from jaxad.core import Backbone, InputError, Method, Variables
+from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
+
+_HIERARCHIES = "hierarchies 1, 2 and 3"
+_LEVELS = several(text(empty=False), count=3, what="levels")
+
+KEYS = {
+    "source": Key("resnet34", text(empty=False), "architecture or weight file of the source"),
+    "target": Key("resnet50", text(empty=False), "architecture or weight file of the target"),
+    "random_weights": Key(False, flag(), "random instead of converted weights (Table VII, case 9)"),
+    "levels": Key(
+        (1, 2, 3),
+        several(integer(least=1, most=3), empty=False, what="hierarchies"),
+        "hierarchies to map",
+    ),
+    "source_levels": Key((), _LEVELS, "names of the source's levels; () = its usual ones"),
+    "target_levels": Key((), _LEVELS, "names of the target's levels; () = its usual ones"),
+    "latent": Key(
+        (200, 400, 900),
+        several(integer(least=1), count=3, empty=False, what=_HIERARCHIES),
+        "c of Table II, channels",
+    ),
+    "learning_rate": Key(
+        (3e-3, 3e-4, 3e-4),
+        several(number(above=0), count=3, empty=False, what=_HIERARCHIES),
+        "learning rate, the peak if scheduled",
+    ),
+    "one_cycle": Key(False, flag(), "cosine one-cycle schedule instead of a constant rate"),
+    "weight_decay": Key(1e-5, number(least=0), "coefficient of the weights' decay"),
+    "decoupled_weight_decay": Key(False, flag(), "AdamW instead of Adam with L2"),
+    "bidirectional": Key(True, flag(), "map both ways (B-PFM, MB-PFM)"),
+    "normalise_output": Key(
+        False, flag(), "as Eq. 7 and 8 are printed; the authors' code does not"
+    ),
+    "conv_block_everywhere": Key(False, flag(), "Table I's footnote 2 for Layer3 and Layer6 too"),
+    "zero_output": Key(False, flag(), "start Layer6 at zero (ours)"),
+    "smoothing": Key(0.0, number(least=0), "Gaussian on the score map, standard deviation, pixels"),
+    "top_share": Key(
+        0.0,
+        number(least=0, most=1),
+        "image score = mean of this share of the highest pixels; 0 = the maximum",
+    ),
+}
+"""Below `method`."""
 
 
 def _hierarchies(config: Any) -> list[int]:
@@ -44,15 +87,15 @@ def backbones(config: Any) -> Backbones:
     networks: dict[str, Backbone] = {}
     variables: Variables = {}
     hashes: dict[str, str] = {}
-    for number, role in enumerate(("source", "target")):
+    for nth, role in enumerate(("source", "target")):
         name, named = config.method[role], tuple(config.method[f"{role}_levels"]) or None
         if config.method.random_weights:
             named = named or architecture(name).default_levels
-        loaded = frozen_network(config, name, levels=named, number=number)
+        loaded = frozen_network(config, name, levels=named, number=nth)
         levels = _level_names(config, role, tuple(loaded[0].levels))
         if len(wanted) < len(levels):  # nothing above the last level that is mapped
             levels = tuple(levels[h - 1] for h in wanted)
-            loaded = frozen_network(config, name, levels=levels, number=number)
+            loaded = frozen_network(config, name, levels=levels, number=nth)
         networks[role], variables[role], hashes[role] = loaded
     return Backbones(networks, variables, hashes)
 
@@ -62,7 +105,7 @@ def method(
     networks: Mapping[str, Backbone],
     *,
     axis_name: str | None = None,
-    subclasses: Sequence[str] = (),
+    subclasses: int = 0,
 ) -> tuple[Method, list[Phase]]:
     """Make the whole method, and the phases that train it one after the other.
 
@@ -116,4 +159,4 @@ def method(
     ]
 
 
-RECIPE = Recipe(backbones, method)
+RECIPE = Recipe(KEYS, backbones, method)

@@ -1,4 +1,8 @@
-"""What a configuration comes to: frozen backbones, and the phases in which a method is trained."""
+"""What a recipe is: the keys of one method, and what a configuration of them comes to.
+
+A recipe is a module with a `RECIPE`. jaxad's own lie in this folder; any other module is as good,
+`method.name` then is its dotted name (docs/own_method.md has an example).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import jax
 
 from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
 from jaxad.core import Backbone, Method, Metrics, Variables
+from jaxad.detector import Detector
+from jaxad.keys import Key
 
 
 class Phase(NamedTuple):
@@ -34,15 +40,26 @@ class Backbones(NamedTuple):
     sha256: dict[str, str]
 
 
+class Model(NamedTuple):
+    """A detector, and the phases that train its method."""
+
+    detector: Detector
+    phases: list[Phase]
+
+
 class Recipe(NamedTuple):
     """How the configuration of one method is read."""
 
+    keys: Mapping[str, Key]
+    """The keys below `method` but for `name`; "levels" is `method.levels`."""
     backbones: Callable[[Any], Backbones]
     """`backbones(config)`: loads the networks that it reads."""
     method: Callable[..., tuple[Method, list[Phase]]]
-    """`method(config, networks, *, axis_name, subclasses)`: the whole method, and its phases."""
+    """`method(config, networks, *, axis_name, subclasses)`: the whole method, and its phases.
+    `subclasses` is the number of kinds of training images, 0 where the method learns none."""
     learns_subclasses: Callable[[Any], bool] = lambda config: False
-    """Whether the method wants to know each training image's subclass."""
+    """Whether the method wants to know each training image's subclass. If so, there is a key
+    `clusters`: the number of subclasses to find by k-means, 0 for those that are labelled."""
 
 
 def frozen_network(

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 
 from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
+from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.simplenet import patch_features, simplenet
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
+
+_TWO = "values, of adaptor and discriminator"
+
+KEYS = {
+    "backbone": Key("wide_resnet50_2", text(empty=False), "architecture or weight file"),
+    "random_weights": Key(False, flag(), "random instead of converted weights"),
+    "levels": Key(
+        ("layer2", "layer3"),
+        several(text(empty=False), what="levels"),
+        "levels of the patch features; the one whose resolution counts first; () = the usual ones",
+    ),
+    "embedding": Key(1536, integer(least=1), "channels of the patch features"),
+    "hidden": Key(1024, integer(least=1), "width of the discriminator, channels"),
+    "noise": Key(0.015, number(least=0), "standard deviation of the noise on adapted features"),
+    "margin": Key(0.5, number(least=0), "of the loss"),
+    "learning_rate": Key(
+        (1e-4, 2e-4),
+        several(number(above=0), count=2, empty=False, what=_TWO),
+        "learning rates",
+    ),
+    "weight_decay": Key(
+        (1e-2, 1e-5),
+        several(number(least=0), count=2, empty=False, what=_TWO),
+        "decoupled for the adaptor, L2 for the discriminator",
+    ),
+    "smoothing": Key(4.0, number(least=0), "Gaussian on the score map, standard deviation, pixels"),
+}
+"""Below `method`."""
 
 PATCHES = "patches"
 FEATURE = f"backbone/{PATCHES}"
@@ -81,7 +110,7 @@ def method(
     networks: Mapping[str, Backbone],
     *,
     axis_name: str | None = None,
-    subclasses: Sequence[str] = (),
+    subclasses: int = 0,
 ) -> tuple[Method, list[Phase]]:
     """Make SimpleNet, trained in one phase on whole maps or drawn positions."""
     del networks, subclasses
@@ -99,4 +128,4 @@ def method(
     return whole, [Phase("all", whole, steps, positions, (FEATURE,))]
 
 
-RECIPE = Recipe(backbones, method)
+RECIPE = Recipe(KEYS, backbones, method)

@@ -2,87 +2,88 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from jaxad.training import feature_cache as features
 from jaxad.data import prepared
 from jaxad.data.manifest import Manifest
-from jaxad.runs.evaluate import Job, prepared_folder
-from jaxad.training.fit import cache_place
-from jaxad.recipes.recipe import Phase
+from jaxad.data.reading import Reading
+from jaxad.data.write_prepared import write_prepared
 
 FOLDER = ".prepared"
-"""In a work directory, while it is trained, where `data.prepared` is "auto"."""
+"""In a work directory, while it is trained, where nobody named a folder."""
 WORTH = 1.5
-"""Photos are prepared where each is read so many times on average: once costs a little more."""
+"""Photos are decoded before a run where each is read so many times on average: once costs a little
+more."""
 DISK_SHARE = 0.5
 """Unasked, they may take this share of the disk that is free."""
 
 
 @contextmanager
-def readable(manifest: Manifest, config: Any, workdir: Path, *, reads: float) -> Iterator[Manifest]:
-    """Give the manifest from which a run reads fastest, as `data.prepared` wishes.
+def decoded_once(
+    manifest: Manifest,
+    reading: Reading,
+    wish: str | Path,
+    own: Callable[[], Path],
+    *,
+    reads: float,
+) -> Iterator[Manifest]:
+    """Give the manifest from which a run reads fastest.
 
     Args:
         manifest: Of the photos' files.
-        config: See `jaxad.config`.
-        workdir: Holds the photos while the run lasts, if no folder is named.
+        reading: How photos are read.
+        wish: "auto": where it pays, deleted when the run ends; "off": never; a folder: kept there.
+        own: Names, and so claims, the folder of a run's own.
         reads: How often the run reads a photo; see `reads_of`.
 
     Raises:
         InputError: The folder that is named can not be written to, or what it holds is damaged.
     """
-    size, resample = tuple(config.data.image_size), config.data.resize
-    options = {"size": size, "resample": resample, "workers": config.data.workers}
-    if folder := prepared_folder(config):
-        yield prepared.write(manifest, folder, **options)
+
+    def write(folder: Path) -> Manifest:
+        return write_prepared(
+            manifest,
+            folder,
+            size=reading.size,
+            resample=reading.resample,
+            workers=reading.workers,
+        )
+
+    if isinstance(wish, Path):
+        yield write(wish)
         return
-    if config.data.prepared == "off" or reads < WORTH:
+    if wish == "off" or reads < WORTH:
         yield manifest
         return
-    need, free = prepared.nbytes(len(manifest), size), shutil.disk_usage(workdir).free
+    folder = own()
+    need, free = prepared.nbytes(len(manifest), reading.size), shutil.disk_usage(folder.parent).free
     if need > DISK_SHARE * free:
         print(
-            f"decoding every photo {reads:.0f} times: prepared ones would need {need / 1e9:.1f} "
+            f"decoding every photo {reads:.0f} times: decoded ones would need {need / 1e9:.1f} "
             f"of {free / 1e9:.1f} GB; name a folder with more room by data.prepared",
             file=sys.stderr,
         )
         yield manifest
         return
     try:
-        yield prepared.write(manifest, workdir / FOLDER, **options)
+        yield write(folder)
     finally:
-        shutil.rmtree(workdir / FOLDER, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def reads_of(jobs: Sequence[Job], phases: Sequence[Phase], shapes: Any, config: Any) -> float:
+def reads_of(*, train: int, test: int, seen: int | None, replicates: int, networks: int) -> float:
     """How often a run decodes a photo, on average over those that it uses.
 
-    Features that are kept are computed once, for all replicates that share their networks.
-
     Args:
-        jobs: All detectors of a replicate.
-        phases: Of the training of each.
-        shapes: Of one image's features.
-        config: See `jaxad.config`.
+        train: Training photos of all detectors.
+        test: Test photos of all detectors.
+        seen: Photos that the steps of one replicate see; None: features are computed once and kept.
+        replicates: Runs under several seeds; each scores the test photos.
+        networks: Runs with frozen networks of their own, which compute features of their own.
     """
-    train, replicates = config.train, config.train.replicates
-    photos = reads = 0
-    for job in jobs:
-        count, tested = len(job.train), sum(len(records) for records in job.test.values())
-        need = features.nbytes(shapes, count, dtype=train.cache_dtype)
-        if cache_place(train.feature_cache, need) == "off":
-            epoch = math.ceil(count / train.batch_size)
-            steps = sum(phase.steps or train.epochs * epoch for phase in phases)
-            reads += replicates * steps * train.batch_size
-        else:
-            reads += count * (replicates if config.method.random_weights else 1)
-        reads += replicates * tested
-        photos += count + tested
-    return reads / photos
+    read = networks * train if seen is None else replicates * seen
+    return (replicates * test + read) / max(train + test, 1)

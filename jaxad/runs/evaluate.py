@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,38 +12,36 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxad
-from jaxad.config import load_config, write_json
+from jaxad.config import EVALUATION, apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
-from jaxad.data.check import require_readable
-from jaxad.data.images import FILTERS
-from jaxad.data.layouts import load_dataset
-from jaxad.data.manifest import Manifest, Record, shared_images
-from jaxad.data.subclasses import by_subclass, of_subclasses
-from jaxad.detector import Detector
+from jaxad.data.jobs import Job, name_list
+from jaxad.data.manifest import some
+from jaxad.data.reading import Reading
+from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.runs.replicates import add_summary, folders
+from jaxad.recipes.build import models
+from jaxad.recipes.recipe import Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
+from jaxad.runs import record
+from jaxad.runs.dataset import (
+    jobs_of,
+    prepared_folder,
+    read_dataset,
+    reading_of,
+    say_changes,
+    say_left_out,
+)
+from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
-from jaxad.runs.workdir import restore, trained_backbones
-
-CHOICES = {
-    "feature_cache": ("auto", "device", "host", "off"),
-    "cache_dtype": ("float32", "float16"),
-    "sampling": ("natural", "balanced"),
-}
-"""What words under `train` may be."""
+from jaxad.runs.workdir import restore, trained, trained_backbones
+from jaxad.scorer import Scorer, constants_pay, make_scorer
 
 
-class Job(NamedTuple):
-    """One detector: what it is trained on, and the categories it is tested on."""
-
-    name: str
-    train: tuple[Record, ...]
-    test: dict[str, tuple[Record, ...]]
-    """By category, or by `subset_name` where `data.test_subclasses` asks for single subclasses."""
+PART = "results.part.json"
+"""Results of some of the detectors."""
 
 
 class Outcome(NamedTuple):
@@ -56,124 +54,97 @@ class Outcome(NamedTuple):
     steady: tuple[int, float]
 
 
-def read_dataset(config: Any) -> Manifest:
-    """Load and judge the data set that the configuration names, headers of all files included."""
-    data = config.data
-    options = {name: data[name].to_dict() for name in ("folder", "texture_ad")}
-    options["join"] = {"parts": data.join, **options}
-    manifest = load_dataset(
-        data.layout,
-        data.root,
-        categories=name_list(data.categories),
-        **options.get(data.layout, {}),
-    )
-    manifest = of_subclasses(
-        manifest, train=name_list(data.train_subclasses), test=name_list(data.test_subclasses)
-    )
-    if data.one_for_all:
-        for line in shared_images(manifest):
-            raise InputError(line)
-    require_readable(manifest)
-    return manifest
+class Evaluator:
+    """Scores and measures detector after detector, with one program where one serves them all."""
 
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        reading: Reading,
+        parallel: DataParallel,
+        *,
+        batch_size: int,
+        examples: int,
+    ) -> None:
+        """Set up; nothing is computed.
 
-def prepared_folder(config: Any) -> Path | None:
-    """The folder that `data.prepared` names, if it is one."""
-    name = config.data.prepared
-    return None if name in ("auto", "off") else Path(name).expanduser()
+        Args:
+            jobs: All that are to be evaluated.
+            reading: How photos are read.
+            parallel: Over which devices.
+            batch_size: Images a program call; rounded up to what the devices share.
+            examples: Photos a category of each kind, for the report.
+        """
+        self._detectors = len(jobs)
+        photos = sum(len(records) for job in jobs for records in job.test.values())
+        self._images = photos // max(len(jobs), 1)
+        self._reading, self._parallel, self._examples = reading, parallel, examples
+        n = parallel.device_count
+        self._batch_size = -(-batch_size // n) * n
+        self._scorers: dict[int, Scorer] = {}
 
-
-def name_list(text: str) -> tuple[str, ...]:
-    """Split a comma-separated list of names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def check_config(config: Any, parallel: DataParallel) -> None:
-    """Refuse what could only fail later: sizes that the devices can not share, unknown choices."""
-    for key, choices in CHOICES.items():
-        if config.train[key] not in choices:
-            known = f"{', '.join(choices[:-1])} or {choices[-1]}"
-            raise InputError(f"train.{key} is {config.train[key]!r}: use {known}")
-    if config.data.resize not in FILTERS:
-        raise InputError(f"data.resize is {config.data.resize!r}: use one of {', '.join(FILTERS)}")
-    if not config.data.prepared:
-        raise InputError("data.prepared is empty: use auto, off, or name a folder")
-    size = config.data.image_size
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"data.image_size is {size}: give (height, width) in pixels")
-    if not 0 <= config.train.holdout < 1:
-        raise InputError(f"train.holdout is {config.train.holdout}: give a share, 0 up to below 1")
-    for key in ("epochs", "log_every", "replicates"):
-        if config.train[key] < 1:
-            raise InputError(f"train.{key} is {config.train[key]}: use 1 or more")
-    if any(steps < 1 for steps in config.train.steps):
-        raise InputError(f"train.steps is {config.train.steps}: use 1 or more for each hierarchy")
-    n = parallel.device_count
-    sizes = [
-        ("train.batch_size", config.train.batch_size),
-        ("score.batch_size", config.score.batch_size),
-        *(("train.positions", count) for count in config.train.positions if count),
-    ]
-    for key, size in sizes:
-        if size < 1 or size % n:
-            raise InputError(
-                f"{key} is {size}, which {n} devices can not share: use a multiple of {n}"
+    def scorer(self, model: Model, variables: Variables) -> Scorer:
+        """The scorer of one trained detector, `variables` being of backbones and method."""
+        key = id(model)  # `models` keeps it alive, and gives the same for the same
+        if key in self._scorers:
+            self._scorers[key] = self._scorers[key].renew(variables)
+        else:
+            cost = model.detector.cost(variables["backbones"], size=self._reading.size)
+            constants = jax.default_backend() == "cpu" and constants_pay(
+                gflop=cost.gflop, images=self._images, detectors=self._detectors
             )
+            self._scorers[key] = make_scorer(
+                model.detector,
+                variables,
+                batch_size=self._batch_size,
+                size=self._reading.size,
+                constants=constants,
+                parallel=self._parallel,
+            )
+        return self._scorers[key]
+
+    def evaluate(self, job: Job, root: Path, model: Model, variables: Variables) -> Outcome:
+        """Score every category of a job."""
+        metrics, views = {}, {}
+        images, steady, total = 0, 0.0, 0.0
+        tested = {name: records for name, records in job.test.items() if records}
+        if tested:
+            scorer = self.scorer(model, variables)
+            total = scorer.compile_seconds
+        for name, records in tested.items():
+            scored = score_category(
+                name,
+                records,
+                root,
+                scorer.score,
+                reading=self._reading,
+                batch_size=self._batch_size,
+                examples=self._examples,
+                n_train=sum(record.category == records[0].category for record in job.train),
+            )
+            metrics[name], views[name] = scored.metrics, scored.view
+            total += scored.seconds
+            images, steady = images + scored.steady[0], steady + scored.steady[1]
+        seconds = {"features": 0.0, "train": 0.0, "score": total}
+        return Outcome(metrics, views, seconds, (images, steady))
 
 
-def jobs(manifest: Manifest, config: Any) -> list[Job]:
-    """Split a data set into detectors: one a category, or one for all.
-
-    Each is tested on its categories, or on every subclass of `data.test_subclasses` by itself.
-    """
-    by_category = {name: manifest.select(name) for name in manifest.categories}
-    train = {n: m.select(split="train").records for n, m in by_category.items()}
-    test = {
-        n: by_subclass(n, m.select(split="test").records, name_list(config.data.test_subclasses))
-        for n, m in by_category.items()
-    }
-    if config.data.one_for_all:
-        together = tuple(r for records in train.values() for r in records)
-        return [Job("all", together, {k: v for sets in test.values() for k, v in sets.items()})]
-    return [Job(name, train[name], test[name]) for name in by_category]
-
-
-def evaluate_job(
-    job: Job,
-    root: Path,
-    detector: Detector,
-    variables: Variables,
+def write_results(
+    outcomes: Sequence[Outcome],
     config: Any,
-    parallel: DataParallel,
-) -> Outcome:
-    """Score every category of a job with `Detector.score`."""
-    compiled, prepared = parallel.map(detector.score), detector.prepare(variables)
-    metrics, views = {}, {}
-    total, images, steady = 0.0, 0, 0.0
-    for name, records in job.test.items():
-        if not records:
-            continue
-        scored = score_category(
-            name,
-            records,
-            root,
-            config,
-            lambda images: compiled(prepared, parallel.shard(images)),
-            parallel.gather,
-            n_train=sum(record.category == records[0].category for record in job.train),
-        )
-        metrics[name], views[name] = scored.metrics, scored.view
-        total += scored.seconds
-        images, steady = images + scored.steady[0], steady + scored.steady[1]
-    seconds = {"features": 0.0, "train": 0.0, "score": total}
-    return Outcome(metrics, views, seconds, (images, steady))
+    *,
+    results: Path,
+    report: Path,
+    part: bool = False,
+) -> dict[str, Any]:
+    """Write results and report from all outcomes so far; return the results.
 
-
-def write_results(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> dict[str, Any]:
-    """Write `results.json` and the report from all outcomes so far; return the results."""
+    `part` marks results of some of the detectors only.
+    """
     categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
     images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
-    results = {
+    found = {
+        **({"part": True} if part else {}),
         "method": config.method.name,
         "dataset": config.data.layout,
         "categories": categories,
@@ -185,15 +156,15 @@ def write_results(outcomes: Sequence[Outcome], config: Any, workdir: Path) -> di
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "environment": environment(config),
     }
-    write_json(workdir / "results.json", results)
+    write_json(results, found)
     write_report(
-        workdir / "report" / "index.html",
+        report,
         title=f"{config.method.name} on {config.data.layout}",
-        results=results,
+        results=found,
         categories={name: view for o in outcomes for name, view in o.views.items()},
         config_text=str(config),
     )
-    return results
+    return found
 
 
 def environment(config: Any) -> dict[str, Any]:
@@ -209,29 +180,99 @@ def environment(config: Any) -> dict[str, Any]:
     }
 
 
-def evaluate(workdir: Path) -> dict[str, Any]:
-    """Score and measure a trained work directory again; rewrite its results and report."""
-    for folder in folders(workdir):
-        _evaluate(folder)
-    return add_summary(workdir)
+def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Score and measure a trained work directory again; rewrite its results and report.
+
+    Detectors that are not there (yet) are named and left out, and so are categories that came after
+    training. Where fewer are measured than `results.json` has, the new results are written beside
+    it, as `results.part.json`.
+
+    Args:
+        workdir: What `jaxad train` wrote.
+        changes: `--config.a.b=VALUE` for keys of `config.EVALUATION`, such as where the data is.
+
+    Returns:
+        The results that were written.
+
+    Raises:
+        InputError: Whatever a user can mend.
+    """
+    whole = [_evaluate(folder, changes) for folder in folders(workdir)]
+    return add_summary(workdir) if all(whole) else dict(read_json(workdir / PART))
 
 
-def _evaluate(workdir: Path) -> None:
-    """Do so for one replicate."""
-    config, hashes = load_config(workdir / "config.json")
+def _evaluate(workdir: Path, changes: Sequence[str]) -> bool:
+    """Do so for one replicate; whether all that its results have was measured."""
+    config, hashes = load_config(confined(workdir, "config.json"))
+    apply_changes(config, changes, only=EVALUATION)
+    check_config(config)
     parallel = data_parallel(config.train.parallel)
-    check_config(config, parallel)
     manifest = read_dataset(config)
-    if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
-        size, resample = tuple(config.data.image_size), config.data.resize
-        manifest = prepared.find(manifest, folder, size=size, resample=resample) or manifest
+    say_left_out(manifest, config.data.layout)
+    say_changes(workdir, manifest, name_list(config.data.categories))
     backbones = trained_backbones(workdir, config, hashes)
+    reading = reading_of(config, backbones)
+    if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
+        found = prepared.find(manifest, folder, size=reading.size, resample=reading.resample)
+        manifest = found or manifest
+    there = trained(workdir)
+    jobs = [job for job in jobs_of(manifest, config) if job.name in there]
+    _say_what_is_missing(there, [job.name for job in jobs_of(manifest, config)])
+    if not jobs:
+        raise InputError(f"{workdir} has no trained detector of this data: {there or 'none at all'}")
+    model = models(config, backbones, axis_name=parallel.axis_name)
+    evaluator = Evaluator(
+        jobs,
+        reading,
+        parallel,
+        batch_size=config.score.batch_size,
+        examples=config.report.examples,
+    )
     outcomes = []
-    for job in jobs(manifest, config):
-        detector, variables = restore(workdir, job.name, config, backbones, parallel.axis_name)
-        variables = parallel.replicate(variables)
-        outcomes.append(evaluate_job(job, manifest.root, detector, variables, config, parallel))
-    if outcomes and (workdir / "results.json").is_file():
-        before = json.loads((workdir / "results.json").read_text())["seconds"]
-        outcomes[0].seconds.update(features=before["features"], train=before["train"])
-    write_results(outcomes, config, workdir)
+    for job in jobs:
+        built, method = restore(workdir, job.name, config, backbones, model)
+        variables = {"backbones": backbones.variables, "method": method}
+        outcomes.append(evaluator.evaluate(job, manifest.root, built, variables))
+    before = _results_before(workdir)
+    seconds = before.get("seconds", {})
+    outcomes[0].seconds.update(
+        {key: seconds[key] for key in ("features", "train") if key in seconds}
+    )
+    measured = {name for outcome in outcomes for name in outcome.metrics}
+    whole = set(before.get("categories", ())) <= measured
+    ours = record.read(workdir) or record.Record(workdir)
+    write_results(
+        outcomes,
+        config,
+        results=ours.file("results.json" if whole else PART),
+        report=ours.file("report", "index.html" if whole else "part.html"),
+        part=not whole,
+    )
+    return whole
+
+
+def _say_what_is_missing(there: Sequence[str], wanted: Sequence[str]) -> None:
+    for names, what in (
+        ([name for name in wanted if name not in there], "not trained, and left out"),
+        ([name for name in there if name not in wanted], "trained, but not asked for or not in this data"),
+    ):
+        if names:
+            print(f"{what}: {len(names)} detectors: {some(names)}", file=sys.stderr)
+
+
+def _results_before(workdir: Path) -> dict[str, Any]:
+    """The results that are there, as far as they are in order: only their names and times serve."""
+    path = confined(workdir, "results.json")
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except InputError as error:
+        print(f"{error}; it is written anew", file=sys.stderr)
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    seconds, categories = found.get("seconds"), found.get("categories")
+    times = seconds.items() if isinstance(seconds, dict) else ()
+    return {
+        "seconds": {k: v for k, v in times if isinstance(v, (int, float))},
+        "categories": list(categories) if isinstance(categories, dict) else [],
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxad.config import write_json
+from jaxad.files import confined, read_json, write_json
 
 FOLDER = "replicates"
 """In a work directory: further replicates as work directories of their own, `1`, `2`, ..."""
@@ -18,11 +17,13 @@ FOLDER = "replicates"
 
 def folders(workdir: Path) -> list[Path]:
     """The work directories of all replicates that are there, the first being `workdir` itself."""
-    further = [p for p in (workdir / FOLDER).glob("*") if (p / "config.json").is_file()]
-    return [workdir, *sorted(further)]
+    folder = confined(workdir, FOLDER)
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    further = [confined(workdir, FOLDER, name) for name in names]
+    return [workdir, *(path for path in further if (path / "config.json").is_file())]
 
 
-def plan(workdir: Path, config: ConfigDict) -> list[tuple[Path, ConfigDict]]:
+def each_replicate(workdir: Path, config: ConfigDict) -> list[tuple[Path, ConfigDict]]:
     """Name every replicate's work directory and its configuration: the seed counts up."""
     runs = [(workdir, config)]
     for r in range(1, config.train.replicates):
@@ -64,9 +65,9 @@ def summarise(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def add_summary(workdir: Path) -> dict[str, Any]:
     """Add the summary to the first replicate's results, if there are several; return them."""
-    every = [json.loads((path / "results.json").read_text()) for path in folders(workdir)]
+    every = [read_json(confined(path, "results.json"), "results") for path in folders(workdir)]
     results: dict[str, Any] = every[0]
     if len(every) > 1:
         results["replicates"] = summarise(every)
-        write_json(workdir / "results.json", results)
+        write_json(confined(workdir, "results.json"), results)
     return results

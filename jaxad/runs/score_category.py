@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxad.core import InputError, Scores
 from jaxad.data.manifest import Manifest, Record
-from jaxad.data.pipeline import batches
+from jaxad.data.reading import Reading
 from jaxad.metrics.pixel import stream_metrics
 from jaxad.metrics.stream import PixelStream
 from jaxad.metrics.summary import category_metrics
@@ -28,46 +29,52 @@ class Scored(NamedTuple):
     view: CategoryView
     seconds: float
     steady: tuple[int, float]
-    """Images and seconds after the first batch, which compiles."""
+    """Images and seconds after the first batch."""
 
 
 def score_category(
     name: str,
     records: Sequence[Record],
     root: Path,
-    config: Any,
-    score: Callable[[Any], Any],
-    gather: Callable[[Any], Scores],
+    score: Callable[[Any], Scores],
     *,
+    reading: Reading,
+    batch_size: int,
+    examples: int,
     n_train: int,
 ) -> Scored:
     """Score the test images of one category in their order, and measure; no map is kept.
 
-    Images whose mask is unknown count for image metrics only. `score` starts to
-    score `(B, H, W, 3)` images, `gather` waits for it and brings the scores to the host: the next
-    batch is decoded and computed while one is measured. `n_train` is the number of the category's
-    training images.
+    Images whose mask is unknown count for image metrics only. The next batch is decoded and
+    computed while one is measured.
+
+    Args:
+        name: Of the category, in results.
+        records: Its test images.
+        root: Folder of the records.
+        score: Starts to score `(B, H, W, 3)` uint8 images, and does not wait: `Scorer.score`.
+        reading: How photos are read.
+        batch_size: B.
+        examples: Photos of each kind that the report shows.
+        n_train: Training images of the category, for the results.
+
+    Raises:
+        InputError: A score is not finite.
     """
-    height, width = config.data.image_size
-    count, size = len(records), config.score.batch_size
+    height, width = reading.size
+    count = len(records)
     labels = np.asarray([not record.is_good for record in records], np.int32)
     scores, has_mask = np.empty(count, np.float32), np.zeros(count, bool)
     pixels = PixelStream(count * height * width)
-    view = ViewStream([record.path for record in records], labels, n=config.report.examples)
-    stream = batches(
-        Manifest(root, tuple(records)),
-        image_size=(height, width),
-        batch_size=size,
-        resample=config.data.resize,
-        workers=config.data.workers,
-    )
+    view = ViewStream([record.path for record in records], labels, n=examples)
+    stream = reading.batches(Manifest(root, tuple(records)), batch_size, with_masks=True)
     start = warm = time.monotonic()
     done = first = 0
     scored = ahead(stream, lambda batch: score(batch["image"]))
-    for batch, started in track(scored, f"{name} score", count, "images", size):
+    for batch, started in track(scored, f"{name} score", count, "images", batch_size):
         valid = batch["_mask"]
         rows = slice(done, done + int(valid.sum()))
-        found = gather(started)
+        found = jax.device_get(started)
         maps, scores[rows] = np.asarray(found.map)[valid], found.image[valid]
         finite = np.isfinite(scores[rows]) & np.isfinite(maps).all(axis=(1, 2))
         if not finite.all():

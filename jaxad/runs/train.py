@@ -3,36 +3,84 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from jaxad.runs import checkpoint
-from jaxad.recipes.build import build_backbones, build_method, learns_subclasses
-from jaxad.config import save_config
+import numpy as np
+
+from jaxad.config import check_config, save_config
 from jaxad.core import InputError
-from jaxad.detector import Cost, Detector
-from jaxad.runs.evaluate import (
-    Job,
-    Outcome,
-    check_config,
-    evaluate_job,
-    jobs,
+from jaxad.data.fingerprint import fingerprint
+from jaxad.data.jobs import Job
+from jaxad.detector import Cost
+from jaxad.files import write_json
+from jaxad.memory import free_memory
+from jaxad.parallel import DataParallel, data_parallel, free_device_memory
+from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.recipe import Backbones, Model, Phase
+from jaxad.runs import checkpoint, record
+from jaxad.runs.dataset import (
+    DATA,
+    jobs_of,
+    prepared_folder,
     read_dataset,
-    write_results,
+    reading_of,
+    say_left_out,
 )
-from jaxad.training.fit import fit_detector
+from jaxad.runs.decode_once import FOLDER as DECODED
+from jaxad.runs.decode_once import decoded_once, reads_of
+from jaxad.runs.evaluate import Evaluator, Outcome, write_results
+from jaxad.runs.programs import counted_programs
+from jaxad.runs.replicates import add_summary, each_replicate
+from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, save_subclasses
+from jaxad.training import feature_cache, sampling
+from jaxad.training.fit import Budget, Trainer
 from jaxad.training.subclasses import labelled
-from jaxad.parallel import data_parallel
-from jaxad.runs.decode_once import FOLDER as PREPARED
-from jaxad.runs.decode_once import readable, reads_of
-from jaxad.runs.replicates import FOLDER as REPLICATES
-from jaxad.runs.replicates import add_summary, plan
-from jaxad.runs.workdir import SUBCLASSES, save_subclasses
+
+
+class Replicate:
+    """One work directory of a run: what is written there, and what was measured so far."""
+
+    def __init__(
+        self, folder: Path, config: Any, claimed: record.Record, backbones: Backbones
+    ) -> None:
+        """Write the configuration, open the log."""
+        self.folder, self.config, self.backbones = folder, config, backbones
+        self.seed = config.train.seed
+        self._claimed = claimed
+        self._outcomes: list[Outcome] = []
+        self._subclasses: dict[str, tuple[str, ...]] = {}
+        self._log = claimed.file("train.jsonl").open("x", buffering=1, encoding="utf-8")
+        save_config(claimed.file("config.json"), config, weights=backbones.sha256)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def log(self, **values: Any) -> None:
+        """Add a line to `train.jsonl`."""
+        self._log.write(json.dumps(values) + "\n")
+
+    def save(self, name: str, variables: Any, subclasses: tuple[str, ...]) -> None:
+        """Keep a trained detector."""
+        if subclasses != ("",):
+            self._subclasses[name] = subclasses
+            save_subclasses(self._claimed.file(SUBCLASSES), self._subclasses)
+        checkpoint.save(self._claimed.tree(CHECKPOINTS, name), variables)
+
+    def add(self, outcome: Outcome) -> None:
+        """Write results and report anew: what is done is on disk, whatever happens to the next."""
+        self._outcomes.append(outcome)
+        write_results(
+            self._outcomes,
+            self.config,
+            results=self._claimed.file("results.json"),
+            report=self._claimed.file("report", "index.html"),
+        )
 
 
 def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, Any]:
@@ -41,7 +89,7 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     Same configuration, data, weights and devices give the same detector and metrics.
 
     Args:
-        config: See `jaxad.config`.
+        config: See docs/configuration.md.
         workdir: Made if needed; gets `config.json`, `train.jsonl`, `checkpoints/`, `results.json`
             and `report/index.html`; further `train.replicates` are work directories below
             `replicates/`, and `results.json` has mean and standard deviation of all.
@@ -53,62 +101,162 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     Raises:
         InputError: Whatever a user can mend, found before anything is written where possible.
     """
+    with counted_programs() as programs:
+        results = _train(config, workdir, overwrite=overwrite)
+    print(programs, file=sys.stderr)
+    return results
+
+
+def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
+    check_config(config)
     parallel = data_parallel(config.train.parallel)
-    check_config(config, parallel)
     manifest = read_dataset(config)
     backbones = build_backbones(config)
-    todo = jobs(manifest, config)
+    reading = reading_of(config, backbones)
+    todo = jobs_of(manifest, config)
     # Complains before the work directory is touched.
     names = expected_subclasses(todo[0], config)
-    method, phases = build_method(config, backbones.networks, subclasses=names)
-    detector, size = Detector(backbones.networks, method), tuple(config.data.image_size)
-    cost = detector.cost(backbones.variables, size=size)
-    shapes = detector.feature_shapes(backbones.variables, size=size)
-    reads = reads_of(todo, phases, shapes, config)
-    if any((workdir / "checkpoints").glob("*")) and not overwrite:
-        raise InputError(f"{workdir} holds a run: choose another --workdir or add --overwrite")
-    clear(workdir)
-    runs = plan(workdir, config)
+    model = models(config, backbones, axis_name=parallel.axis_name)
+    detector, phases = model(len(names))
+    cost = detector.cost(backbones.variables, size=reading.size)
+    shapes = detector.feature_shapes(backbones.variables, size=reading.size)
+    budget = budget_of(config, parallel)
+    capacity = max(len(job.train) for job in todo)
+    cached = cache_place(budget, shapes, capacity) != "off"
     # Random networks are drawn by the seed: those of another replicate are others.
-    drawn = config.method.random_weights
-    each = [backbones, *(build_backbones(own) if drawn else backbones for _, own in runs[1:])]
-    for networks, (to, own) in zip(each, runs):
-        to.mkdir(parents=True, exist_ok=True)
-        save_config(to / "config.json", own, weights=networks.sha256)
-
+    drawn = config.method.get("random_weights", False)
+    reads = reads_of(
+        train=sum(len(job.train) for job in todo),
+        test=sum(len(records) for job in todo for records in job.test.values()),
+        seen=None if cached else sum(images_seen(phases, len(job.train), budget) for job in todo),
+        replicates=config.train.replicates,
+        networks=config.train.replicates if drawn else 1,
+    )
+    runs = each_replicate(workdir, config)
+    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
+    fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo] + [DECODED]
+    claimed = record.claim(
+        workdir,
+        [*fixed, *(str(to.relative_to(workdir)) for to, _ in runs[1:])],
+        overwrite=overwrite,
+    )
+    say_left_out(manifest, config.data.layout)
     print(describe(cost, config, names), file=sys.stderr)
-    outcomes: list[list[Outcome]] = [[] for _ in runs]
+    data = fingerprint(manifest)
     with ExitStack() as stack:
-        logs = [stack.enter_context((to / "train.jsonl").open("w", buffering=1)) for to, _ in runs]
-        for file in logs:
-            file.write(json.dumps({"cost": cost._asdict()}) + "\n")
-        start = time.monotonic()
-        manifest = stack.enter_context(readable(manifest, config, workdir, reads=reads))
-        waited = time.monotonic() - start
-        for job in jobs(manifest, config):
-            cache: Any = None
-            for file, done, networks, (to, own) in zip(logs, outcomes, each, runs):
-
-                def log(file: Any = file, job_name: str = job.name, **values: Any) -> None:
-                    file.write(json.dumps({"detector": job_name, **values}) + "\n")
-
-                detector, fit = fit_detector(
-                    job, manifest.root, networks, own, parallel, log, cache=cache
+        replicates = []
+        for to, own in runs:
+            records = claimed
+            if to != workdir:
+                records = record.claim(
+                    claimed.tree(*to.relative_to(workdir).parts), fixed, overwrite=overwrite
                 )
+            networks = build_backbones(own) if drawn and to != workdir else backbones
+            write_json(records.file(DATA), data)
+            replicates.append(Replicate(to, own, records, networks))
+            stack.callback(replicates[-1].close)
+            replicates[-1].log(cost=cost._asdict())
+        start = time.monotonic()
+        manifest = stack.enter_context(
+            decoded_once(
+                manifest,
+                reading,
+                prepared_folder(config) or config.data.prepared,
+                lambda: claimed.tree(DECODED),
+                reads=reads,
+            )
+        )
+        waited = time.monotonic() - start
+
+        def trainer_of(networks: Backbones) -> Trainer:
+            own_model = model
+            if networks is not backbones:
+                own_model = models(config, networks, axis_name=parallel.axis_name)
+            return Trainer(networks, own_model, budget, reading, parallel, capacity=capacity)
+
+        shared = trainer_of(backbones)
+        trainers = [shared if r.backbones is backbones else trainer_of(r.backbones) for r in replicates]
+        evaluator = Evaluator(
+            [job for job in todo for _ in replicates],
+            reading,
+            parallel,
+            batch_size=config.score.batch_size,
+            examples=config.report.examples,
+        )
+        for job in jobs_of(manifest, config):
+            cache: Any = None
+            for trainer, replicate in zip(trainers, replicates):
+
+                def log(of: Replicate = replicate, job_name: str = job.name, **values: Any) -> None:
+                    of.log(detector=job_name, **values)
+
+                fit = trainer.fit(job, manifest.root, log, seed=replicate.seed, cache=cache)
                 # For the next replicate; after the last one scoring may have its memory.
-                kept = None if drawn or own is runs[-1][1] else fit.cache
-                cache, fit = kept, fit._replace(cache=None)
-                if fit.subclasses != ("",):
-                    save_subclasses(to, job.name, fit.subclasses)
-                checkpoint.save(to / "checkpoints" / job.name, fit.variables["method"])
-                found = evaluate_job(job, manifest.root, detector, fit.variables, own, parallel)
+                cache = None if drawn or replicate is replicates[-1] else fit.cache
+                fit = fit._replace(cache=None)
+                replicate.save(job.name, fit.variables, fit.subclasses)
+                variables = {"backbones": replicate.backbones.variables, "method": fit.variables}
+                found = evaluator.evaluate(job, manifest.root, fit.model, variables)
                 found.seconds.update(fit.seconds)
                 found.seconds["features"] += waited
                 waited = 0.0
-                done.append(found)
-                # After every detector: what is done is on disk, whatever happens to the next.
-                write_results(done, own, to)
+                replicate.add(found)
     return add_summary(workdir)
+
+
+def trainer_of(
+    config: Any,
+    backbones: Backbones,
+    parallel: DataParallel,
+    *,
+    capacity: int,
+    model: Callable[[int], Model] | None = None,
+) -> Trainer:
+    """Make the trainer of a configuration's detectors, for up to `capacity` training images."""
+    return Trainer(
+        backbones,
+        model or models(config, backbones, axis_name=parallel.axis_name),
+        budget_of(config, parallel),
+        reading_of(config, backbones),
+        parallel,
+        capacity=capacity,
+    )
+
+
+def budget_of(config: Any, parallel: DataParallel) -> Budget:
+    """How a configuration has a detector trained."""
+    t, n = config.train, parallel.device_count
+    return Budget(
+        epochs=t.epochs,
+        batch_size=t.batch_size,
+        balanced=t.sampling == "balanced",
+        holdout=t.holdout,
+        feature_cache=t.feature_cache,
+        cache_dtype=t.cache_dtype,
+        log_every=t.log_every,
+        score_batch=-(-config.score.batch_size // n) * n,
+        clusters=config.method.clusters if learns_subclasses(config) else None,
+    )
+
+
+def cache_place(budget: Budget, shapes: Any, images: int) -> str:
+    """Where the features of so many images are kept."""
+    return feature_cache.cache_place(
+        budget.feature_cache,
+        feature_cache.nbytes(shapes, images, dtype=budget.cache_dtype),
+        device=free_device_memory(),
+        host=free_memory(),
+    )
+
+
+def images_seen(phases: Sequence[Phase], images: int, budget: Budget) -> int:
+    """Photos that the steps of a detector's training read, about: subclasses may round it up."""
+    groups = [[np.arange(images)]]
+    steps = sum(
+        sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=budget.batch_size)
+        for phase in phases
+    )
+    return steps * budget.batch_size
 
 
 def expected_subclasses(job: Job, config: Any) -> Sequence[str]:
@@ -129,15 +277,3 @@ def describe(cost: Cost, config: Any, subclasses: Sequence[str] = ()) -> str:
         f"{config.method.name}{experts}: {cost.trained / 1e6:.2f} M parameters to train, "
         f"{cost.frozen / 1e6:.2f} M frozen; {gflop} GFLOP to score an image of {height} x {width}"
     )
-
-
-def clear(workdir: Path) -> None:
-    """Make the folder, without what an earlier run wrote there: never a mixture of two.
-
-    Anything else in it stays.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoints", "report", REPLICATES, PREPARED):
-        shutil.rmtree(workdir / name, ignore_errors=True)
-    for name in ("config.json", "train.jsonl", "results.json", SUBCLASSES):
-        (workdir / name).unlink(missing_ok=True)

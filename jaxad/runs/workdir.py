@@ -1,76 +1,91 @@
-"""A trained detector back from its work directory."""
+"""A trained detector back from its work directory, which may be a stranger's."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxad.runs import checkpoint
-from jaxad.recipes.build import build_backbones, build_method
-from jaxad.config import load_config, write_json
+from jaxad.config import load_config
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
-from jaxad.recipes.recipe import Backbones
+from jaxad.files import confined, read_json, write_json
+from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.recipe import Backbones, Model
+from jaxad.runs import checkpoint
 
 SUBCLASSES = "subclasses.json"
-"""In a work directory, for methods that learn subclasses: detector -> their names, in order."""
+"""For methods that learn subclasses: detector -> their names, in order."""
+CHECKPOINTS = "checkpoints"
 
 
-def trained_backbones(workdir: Path, config: Any, hashes: dict[str, str]) -> Backbones:
+def trained_backbones(workdir: Path, config: Any, hashes: Mapping[str, str]) -> Backbones:
     """Load the frozen networks that a work directory was trained with.
 
     Raises:
-        InputError: Weights are missing, or others than those.
+        InputError: Weights are missing, or others than those; or `config.json` does not say which.
     """
     backbones = build_backbones(config)
+    if set(hashes) != set(backbones.sha256):
+        raise InputError(
+            f"{workdir / 'config.json'} is damaged: it has no SHA-256 of the weights of "
+            f"{', '.join(sorted(set(hashes) ^ set(backbones.sha256)))}; train again"
+        )
     for role, trained_with in hashes.items():
         if backbones.sha256[role] != trained_with:
             raise InputError(
-                f"the {role} weights ({config.method[role]}) are not those that {workdir} was "
-                f"trained with (SHA-256 {trained_with[:12]}…): bring those back, or train again"
+                f"the {role} weights ({config.method.get(role, 'of the method')}) are not those "
+                f"that {workdir} was trained with (SHA-256 {trained_with[:12]}…): bring those "
+                "back, or train again"
             )
     return backbones
 
 
-def save_subclasses(workdir: Path, detector: str, names: Sequence[str]) -> None:
-    """Add the subclasses that a detector has learnt by themselves to `subclasses.json`."""
-    write_json(workdir / SUBCLASSES, {**_subclasses(workdir), detector: list(names)})
+def trained(workdir: Path) -> list[str]:
+    """Names of the detectors that are there whole, sorted."""
+    folder = confined(workdir, CHECKPOINTS)
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
+    """Write the subclasses that each detector has learnt by themselves."""
+    write_json(path, {detector: list(own) for detector, own in names.items()})
 
 
 def _subclasses(workdir: Path) -> dict[str, list[str]]:
-    path = workdir / SUBCLASSES
-    try:
-        found: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
-        if all(isinstance(name, str) for names in found.values() for name in names):
-            return found
-    except (OSError, ValueError, AttributeError, TypeError):
-        pass
-    raise InputError(f"{path} is damaged: train again into a new --workdir")
+    path = confined(workdir, SUBCLASSES)
+    if not path.is_file():
+        return {}
+    found = read_json(path, "the list of subclasses", "train again into a new --workdir")
+    if not isinstance(found, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in found.values()
+    ):
+        raise InputError(f"{path} is damaged: train again into a new --workdir")
+    return found
 
 
 def restore(
-    workdir: Path, name: str, config: Any, backbones: Backbones, axis_name: str | None = None
-) -> tuple[Detector, Variables]:
-    """Rebuild one trained detector of a work directory.
+    workdir: Path, name: str, config: Any, backbones: Backbones, model: Callable[[int], Model]
+) -> tuple[Model, Variables]:
+    """Read one trained detector of a work directory: its model and the method's variables.
 
     Raises:
         InputError: The checkpoint is missing or damaged.
     """
-    names = _subclasses(workdir).get(name, ())
-    method, _ = build_method(config, backbones.networks, axis_name=axis_name, subclasses=names)
-    detector = Detector(backbones.networks, method)
+    count = len(_subclasses(workdir).get(name, ())) if learns_subclasses(config) else 0
+    built = model(count)
     size = tuple(config.data.image_size)
     template = jax.eval_shape(
-        lambda rng, v: detector.init(rng, v, size=size)["method"],
+        lambda rng, v: built.detector.init(rng, v, size=size)["method"],
         jax.random.key(0),
         backbones.variables,
     )
-    trained = checkpoint.restore(workdir / "checkpoints" / name, template)
-    return detector, {"backbones": backbones.variables, "method": trained}
+    return built, checkpoint.restore(confined(workdir, CHECKPOINTS, name), template)
 
 
 def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Variables, Any]:
@@ -84,12 +99,12 @@ def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Va
         InputError: Not a work directory, no such detector, other weights, or a damaged checkpoint.
     """
     workdir = Path(workdir)
-    config, hashes = load_config(workdir / "config.json")
-    folder = workdir / "checkpoints"
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    config, hashes = load_config(confined(workdir, "config.json"))
+    names = trained(workdir)
     if detector is None and len(names) == 1:
         detector = names[0]
     if detector not in names:
         raise InputError(f"{workdir} has detectors {names}: name one of them, not {detector!r}")
     backbones = trained_backbones(workdir, config, hashes)
-    return *restore(workdir, detector, config, backbones), config
+    model, method = restore(workdir, detector, config, backbones, models(config, backbones))
+    return model.detector, {"backbones": backbones.variables, "method": method}, config

@@ -12,10 +12,30 @@ from jaxad.core import Array, Features, InputError
 
 HostFeatures = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
+SHARE = 0.6
+"""A cache may take this share of the memory that is free."""
+
 
 def nbytes(shapes: Any, images: int, *, dtype: str = "float32") -> int:
     """Bytes of a cache for `images`, from the shapes of one image's features (leading axis 1)."""
     return images * sum(leaf.size for leaf in jax.tree.leaves(shapes)) * np.dtype(dtype).itemsize
+
+
+def cache_place(wish: str, need: int, *, device: int, host: int) -> str:
+    """Choose where `need` bytes of cached features are kept: "device", "host" or "off".
+
+    Args:
+        wish: "auto" takes the memory of the accelerator if there is room, else the host's, else
+            features are computed anew in every step. Any other wish is granted.
+        need: Bytes of the cache.
+        device: Bytes free on the accelerator; 0 without one.
+        host: Bytes free on the host.
+    """
+    if wish != "auto":
+        return wish
+    if need < SHARE * device:
+        return "device"
+    return "host" if need < SHARE * host else "off"
 
 
 def allocate(shapes: Any, images: int, *, dtype: str = "float32") -> HostFeatures:
@@ -51,18 +71,53 @@ def take_images(cache: Any, index: Any) -> Any:
 
 
 def take_positions(cache: Any, index: Any) -> Any:
-    """Positions of every level, `(n, C)`; `index` counts through images, rows and columns."""
+    """Positions of every level, `(n, C)`; `index` counts through images, rows and columns.
+
+    Raises:
+        InputError: The levels have other grids: an index would name other places in each.
+    """
+    _one_grid(cache)
     return {name: values.reshape(-1, values.shape[-1])[index] for name, values in cache.items()}
 
 
-def draw_positions(rng: Array, features: Features, *, count: int, groups: int = 1) -> Features:
-    """Draw `count` positions, with replacement, the same ones of every level: `(count, C)`.
+def draw_positions(
+    rng: Array, features: Features, element: Array, *, each: int, batch: int
+) -> tuple[Features, Array]:
+    """Draw positions of every image of a batch, with replacement, the same ones of every level.
 
-    The levels must agree in their leading axes `(B, h, w)`, as those of a pair do. If the images go
-    through `groups` subclasses in turn, so do the positions.
+    What is drawn of an image depends on its place in the batch alone, so devices that share a batch
+    draw together what one would.
+
+    Args:
+        rng: Key of this step's draw.
+        features: `(b, h, w, C)` of each level: the images at hand.
+        element: `(b,)` int32, their places in the whole batch.
+        each: Positions an image.
+        batch: B, images in the whole batch.
+
+    Returns:
+        Features `(each * b, C)`, and `(each * b,)` int32: their places among the `each * B` of the
+        whole batch, where images follow each other as they do in the batch.
+
+    Raises:
+        InputError: The levels have other grids.
     """
-    batch, h, w = next(iter(features.values())).shape[:3]
-    drawn = jax.random.randint(rng, (count,), 0, batch // groups * h * w)
-    image = drawn // (h * w) * groups + jnp.arange(count) % groups
-    found: Features = take_positions(features, image * (h * w) + drawn % (h * w))
-    return found
+    b, h, w = _one_grid(features)
+
+    def of_image(place: Array) -> Array:
+        return jax.random.randint(jax.random.fold_in(rng, place), (each,), 0, h * w)
+
+    drawn = jax.vmap(of_image)(element).T  # (each, b)
+    index = (jnp.arange(b, dtype=jnp.int32)[None] * (h * w) + drawn).ravel()
+    turn = jnp.arange(each, dtype=jnp.int32)[:, None]
+    return take_positions(features, index), (turn * batch + element[None]).ravel()
+
+
+def _one_grid(features: Any) -> tuple[int, int, int]:
+    grids = {name: values.shape[:3] for name, values in features.items()}
+    if len(set(grids.values())) > 1:
+        raise InputError(
+            f"levels of other grids can not share drawn positions: {grids}; set train.positions=()"
+        )
+    first: tuple[int, int, int] = next(iter(grids.values()))
+    return first

@@ -1,37 +1,62 @@
-"""Training one detector: features once, then phase after phase of steps."""
+"""Training one detector: features once, then phase after phase of steps.
+
+A `Trainer` trains detector after detector of one configuration. What it compiles for the first one
+serves all others: frozen networks, initialisation, steps.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
+import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Variables
+from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
-from jaxad.detector import Detector
-from jaxad.parallel import DataParallel, free_memory
+from jaxad.data.reading import Reading
+from jaxad.memory import free_memory
+from jaxad.parallel import DataParallel, free_device_memory
 from jaxad.progress import track
-from jaxad.recipes.build import build_method, learns_subclasses
-from jaxad.recipes.recipe import Backbones
-from jaxad.runs.evaluate import Job
-from jaxad.training import feature_cache as features
-from jaxad.training import subclasses as grouping
-from jaxad.training.phases import holdout, run_phase, run_phase_on_devices
-from jaxad.training.sampling import image_batches, split, steps_of, training_stream
+from jaxad.recipes.recipe import Backbones, Model, Phase
+from jaxad.training import feature_cache, phases, sampling, subclasses
 from jaxad.training.state import init_state
 
-CACHE_SHARE = 0.6
-"""A feature cache may take this share of the memory that is free."""
+Log = Callable[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How a detector is trained; the keys below `train` have the units."""
+
+    epochs: int
+    batch_size: int
+    balanced: bool
+    holdout: float
+    feature_cache: str
+    cache_dtype: str
+    log_every: int
+    score_batch: int
+    """Images a program call in passes without gradient."""
+    clusters: int | None
+    """Subclasses to find, 0 for those that are labelled; None: the method learns none."""
 
 
 class Fit(NamedTuple):
     """What training one detector yields."""
 
+    model: Model
     variables: Variables
+    """The method's own."""
     seconds: dict[str, float]
     subclasses: tuple[str, ...]
     """Names of the subclasses that were learnt by themselves; none: `("",)`."""
@@ -39,109 +64,286 @@ class Fit(NamedTuple):
     """The features of the training images, if they were kept."""
 
 
-def fit_detector(
-    job: Job,
-    root: Path,
-    backbones: Backbones,
-    config: Any,
-    parallel: DataParallel,
-    log: Callable[..., None],
-    *,
-    cache: Any = None,
-) -> tuple[Detector, Fit]:
-    """Train one detector, phase after phase, on the job's normal images.
+class Trainer:
+    """Trains the detectors of one configuration; every program is compiled once for all of them."""
 
-    `cache` may hold their features, if these are there already.
-    """
-    method, phases = build_method(config, backbones.networks, axis_name=parallel.axis_name)
-    detector = Detector(backbones.networks, method)
-    frozen = parallel.replicate(backbones.variables)
-    rng = jax.random.key(config.train.seed)
-    shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
+    def __init__(
+        self,
+        backbones: Backbones,
+        model: Callable[[int], Model],
+        budget: Budget,
+        reading: Reading,
+        parallel: DataParallel,
+        *,
+        capacity: int,
+    ) -> None:
+        """Set up; nothing is computed.
 
-    seconds = {"features": 0.0, "train": 0.0}
-    start = time.monotonic()
-    need = features.nbytes(shapes, len(job.train), dtype=config.train.cache_dtype)
-    place = cache_place(config.train.feature_cache, need)
-    compiled = feature_extractor(detector, parallel)
+        Args:
+            backbones: The frozen networks.
+            model: Builds the detector for a number of subclasses; the same object for the same.
+            budget: How it is trained.
+            reading: How photos are read.
+            parallel: Over which devices.
+            capacity: Training images of the largest detector, for which the cache is made.
+        """
+        self.budget, self.reading, self.parallel = budget, reading, parallel
+        self._model = model
+        self._frozen = parallel.replicate(backbones.variables)
+        self._capacity = capacity
+        detector = model(0).detector
+        self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
 
-    def extract(images: Any) -> Any:
-        return compiled(frozen, images)  # whichever buffers they are in by then
+        def features(frozen: Variables, images: Any) -> Any:
+            return detector.features({"backbones": frozen}, images)
 
-    if cache is None and place != "off":
-        manifest = Manifest(root, job.train)
-        cache = extract_features(manifest, job.name, shapes, extract, config)
-        if place == "device":
-            cache = parallel.replicate(cache)
-    seconds["features"] = time.monotonic() - start
-
-    def normal_batches(index: np.ndarray[Any, Any]) -> Iterator[Any]:
-        """Features of some training images, for passes without gradient."""
-        if cache is not None:
-            size = config.score.batch_size
-            for i in range(0, len(index), size):
-                yield features.as_float32(features.take_images(cache, index[i : i + size]))
-            return
-        chosen = Manifest(root, tuple(job.train[i] for i in index))
-        for batch in image_batches(chosen, config, config.score.batch_size):
-            found = extract(batch["image"])
-            yield {name: values[batch["_mask"]] for name, values in found.items()}
-
-    def labelled_batches(index: np.ndarray[Any, Any]) -> Iterator[Any]:
-        """The same in pairs with what is known of the images."""
-        done = 0
-        for found in normal_batches(index):
-            count = len(next(iter(found.values())))
-            yield found, {"subclass": subclasses.of[index[done : done + count]]}
-            done += count
-
-    subclasses = grouping.one_for_all(len(job.train))
-    if learns_subclasses(config):
-        everything = np.arange(len(job.train))
-        subclasses = grouping.find(
-            job.train,
-            lambda: np.concatenate([pooled(found) for found in normal_batches(everything)]),
-            clusters=config.method.clusters,
-            seed=config.train.seed,
+        self._features = parallel.map(features)
+        # By what a program depends on: another detector of the same shapes asks for the same.
+        self._init = functools.cache(self._make_init)
+        self._step = functools.cache(self._make_step)
+        self._holdout = functools.cache(
+            lambda count, n: phases.holdout_program(self._model(count).phases[n])
         )
-        method, phases = build_method(
-            config,
-            backbones.networks,
-            axis_name=parallel.axis_name,
-            subclasses=subclasses.names,
-        )
-        detector = Detector(backbones.networks, method)
-    held, groups = split(subclasses, job.train, config)
-    variables = method.init(rng, shapes)
 
-    start = time.monotonic()
-    for phase in phases:
-        part = phase.method.init(rng, shapes)
-        if cache is None:
-            part["backbones"] = frozen
-        state = parallel.replicate(
-            init_state(part, phase.method.optimizer(steps_of(phase, groups, config)))
+    def fit(self, job: Job, root: Path, log: Log, *, seed: int, cache: Any = None) -> Fit:
+        """Train one detector, phase after phase, on the job's normal images.
+
+        Args:
+            job: What it learns.
+            root: Folder of the job's records.
+            log: Called with what is to be kept of the training.
+            seed: Of all that is drawn.
+            cache: The features of the training images, if they are there already.
+        """
+        budget, seconds = self.budget, {"features": 0.0, "train": 0.0}
+        start = time.monotonic()
+        need = feature_cache.nbytes(self.shapes, self._capacity, dtype=budget.cache_dtype)
+        place = feature_cache.cache_place(
+            budget.feature_cache, need, device=free_device_memory(), host=free_memory()
         )
-        if cache is not None and isinstance(cache[phase.features[0]], jax.Array):
-            state = run_phase_on_devices(phase, state, cache, groups, config, parallel, log)
-        else:
-            stream = training_stream(
-                phase, job, root, cache, groups, config, devices=parallel.device_count
+        if cache is None and place != "off":
+            cache = self.extract(Manifest(root, job.train), job.name)
+            if place == "device":
+                cache = self.parallel.replicate(cache)
+        seconds["features"] = time.monotonic() - start
+
+        def normal_batches(index: sampling.Index) -> Iterator[Any]:
+            return self._normal_batches(job, root, cache, index)
+
+        found = self._subclasses(job, normal_batches, seed)
+        # Without subclasses to learn the method is built for none.
+        count = 0 if budget.clusters is None else len(found.names)
+        model = self._model(count)
+        held, groups = sampling.split(
+            found,
+            [record.category for record in job.train],
+            holdout=budget.holdout,
+            balanced=budget.balanced,
+            seed=seed,
+        )
+
+        def labelled_batches(index: sampling.Index) -> Iterator[Any]:
+            """The same in pairs with what is known of the images."""
+            done = 0
+            for features in normal_batches(index):
+                size = len(next(iter(features.values())))
+                yield features, {"subclass": found.of[index[done : done + size]]}
+                done += size
+
+        start = time.monotonic()
+        variables = self._init(count)(jax.random.key(seed))
+        for n, phase in enumerate(model.phases):
+            self._run(n, phase, count, variables, job, root, cache, groups, log, seed)
+            if len(held):
+                measured = phases.holdout(
+                    self._holdout(count, n), variables, labelled_batches(held)
+                )
+                log(phase=phase.name, **measured)
+        method = model.detector.method
+        if method.finalize is not None:
+            trained = np.unique(np.concatenate([part for group in groups for part in group]))
+            variables = method.finalize(variables, labelled_batches(trained))
+        jax.block_until_ready(variables)
+        seconds["train"] = time.monotonic() - start
+        return Fit(model, variables, seconds, found.names, cache)
+
+    def _run(
+        self,
+        n: int,
+        phase: Phase,
+        count: int,
+        variables: Variables,
+        job: Job,
+        root: Path,
+        cache: Any,
+        groups: list[sampling.Group],
+        log: Log,
+        seed: int,
+    ) -> None:
+        """Take the steps of phase `n`; what it trains is replaced in `variables`."""
+        budget, parallel, turns = self.budget, self.parallel, len(groups)
+        batch = sampling.batch_images(budget.batch_size, turns, parallel.device_count)
+        steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
+        self._say(phase, steps, batch, groups, log)
+        place = (
+            "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
+        )
+        start, step = self._step(count, n, steps, turns, batch, place)
+        part = _part(variables, phase.method, self.shapes)
+        state = parallel.replicate(start(part))
+        rng = parallel.replicate(training_key(seed, phase.name))
+        report = phases.reporter(
+            phase.name,
+            steps,
+            title=f"train {job.name} {phase.name}",
+            log_every=budget.log_every,
+            log=log,
+        )
+        draw = sampling.draws(seed, phase.name)
+        devices = parallel.device_count
+        if cache is not None and phase.positions:
+            _, height, width, _ = cache[phase.features[0]].shape
+            stream = sampling.position_stream(
+                groups,
+                size=phase.positions,
+                per_image=height * width,
+                devices=devices,
+                draw=draw,
             )
-            state = run_phase(phase, state, stream, detector, groups, config, parallel, log)
-        # The state's buffers are donated from step to step, the backbones' among them.
-        frozen = state.variables.pop("backbones", frozen)
+        else:
+            stream = sampling.image_stream(
+                groups, size=budget.batch_size, devices=devices, draw=draw
+            )
+        frozen: Any = {}
+        if place == "device":
+            frozen = {name: cache[name] for name in phase.features}
+            batches: Iterator[Any] = phases.blocks(stream, steps)
+        elif place == "host":
+            take = phases.taker(phase)
+            batches = (take(cache, index) for index in itertools.islice(stream, steps))
+        else:
+            frozen = self._frozen
+            order = np.concatenate(list(itertools.islice(stream, steps)))
+            chosen = Manifest(root, tuple(job.train[i] for i in order))
+            batches = ({"image": found["image"]} for found in self.reading.batches(chosen, batch))
+        if place != "device":
+            batches = map(_with_elements, batches)
+        state = phases.run(step, state, frozen, map(parallel.shard, batches), rng, report)
         for collection, levels in state.variables.items():
             variables[collection] = {**variables.get(collection, {}), **levels}
-        if len(held):
-            log(phase=phase.name, **holdout(phase, variables, labelled_batches(held)))
-    if method.finalize is not None:
-        trained = np.unique(np.concatenate(groups))
-        variables = method.finalize(variables, labelled_batches(trained))
-    jax.block_until_ready(variables)
-    seconds["train"] = time.monotonic() - start
-    every = {"backbones": frozen, "method": variables}
-    return detector, Fit(every, seconds, subclasses.names, cache)
+
+    def extract(
+        self, manifest: Manifest, name: str, *, seen: Callable[[Any], None] | None = None
+    ) -> feature_cache.HostFeatures:
+        """Compute every image's features once, on the host.
+
+        Args:
+            manifest: The images.
+            name: For the progress.
+            seen: Is given every batch, masks included; None: no masks are read.
+
+        Returns:
+            Level -> `(capacity, h, w, C)`, of which the first `len(manifest)` rows are filled.
+        """
+        count, size = len(manifest), self.budget.score_batch
+        cache = feature_cache.allocate(
+            self.shapes, max(count, self._capacity), dtype=self.budget.cache_dtype
+        )
+        stream = self.reading.batches(manifest, size, with_masks=seen is not None)
+        done = 0
+        for batch in track(stream, f"{name} features", count, "images", size):
+            valid = batch["_mask"]
+            found = self._extract(batch["image"])
+            feature_cache.store(cache, done, {key: rows[valid] for key, rows in found.items()})
+            done += int(valid.sum())
+            if seen is not None:
+                seen(batch)
+        return cache
+
+    def _extract(self, images: Any) -> Any:
+        found = self._features(self._frozen, self.parallel.shard(images))
+        return self.parallel.gather(found)
+
+    def _normal_batches(
+        self, job: Job, root: Path, cache: Any, index: sampling.Index
+    ) -> Iterator[Any]:
+        """Features of some training images, for passes without gradient."""
+        size = self.budget.score_batch
+        if cache is not None:
+            for i in range(0, len(index), size):
+                rows = feature_cache.take_images(cache, index[i : i + size])
+                yield feature_cache.as_float32(rows)
+            return
+        chosen = Manifest(root, tuple(job.train[i] for i in index))
+        for batch in self.reading.batches(chosen, size):
+            found = self._extract(batch["image"])
+            yield {name: values[batch["_mask"]] for name, values in found.items()}
+
+    def _subclasses(
+        self, job: Job, normal_batches: Callable[[sampling.Index], Iterator[Any]], seed: int
+    ) -> subclasses.Subclasses:
+        if self.budget.clusters is None:
+            return subclasses.one_for_all(len(job.train))
+        everything = np.arange(len(job.train))
+        return subclasses.find(
+            job.train,
+            lambda: np.concatenate([pooled(found) for found in normal_batches(everything)]),
+            clusters=self.budget.clusters,
+            seed=seed,
+        )
+
+    def _make_init(self, count: int) -> Callable[..., Variables]:
+        method = self._model(count).detector.method
+
+        def init_method(rng: Any) -> Variables:
+            return method.init(rng, _zeros(self.shapes))
+
+        return jax.jit(init_method)
+
+    def _make_step(
+        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What begins a phase, and its step."""
+        detector, every = self._model(count)
+        phase, parallel = every[n], self.parallel
+
+        @jax.jit
+        def start_phase(part: Variables) -> Any:
+            return init_state(part, phase.method.optimizer(steps))
+
+        if place == "off":
+            step = phases.image_step(
+                phase, steps, detector, groups=turns, batch=batch, parallel=parallel
+            )
+        else:
+            make = phases.device_step if place == "device" else phases.cached_step
+            step = make(phase, steps, groups=turns, parallel=parallel)
+        return start_phase, step
+
+    def _say(
+        self, phase: Phase, steps: int, batch: int, groups: list[sampling.Group], log: Log
+    ) -> None:
+        """Say what a step sees: where subclasses and devices share it, more than was asked for."""
+        devices, turns = self.parallel.device_count, len(groups)
+        if phase.positions:
+            seen = sampling.share(phase.positions, turns, devices) * turns
+            log(phase=phase.name, steps=steps, positions_per_step=seen)
+            return
+        epochs = steps * batch / sampling.epoch_images(groups)
+        log(phase=phase.name, steps=steps, images_per_step=batch, epochs=round(epochs, 3))
+        if batch != self.budget.batch_size:
+            print(
+                f"{phase.name}: {steps} steps of {batch} images, {epochs:.4g} epochs: "
+                f"train.batch_size={self.budget.batch_size} does not go round {turns} "
+                f"subclasses on {devices} devices",
+                file=sys.stderr,
+            )
+
+
+def training_key(seed: int, phase: str) -> jax.Array:
+    """The key of a phase's draws and losses; that of initialisation is `jax.random.key(seed)`."""
+    number = zlib.crc32(f"train/{phase}".encode()) & 0x7FFFFFFF
+    return jax.random.fold_in(jax.random.key(seed), number)
 
 
 def pooled(found: Any) -> np.ndarray[Any, Any]:
@@ -149,54 +351,24 @@ def pooled(found: Any) -> np.ndarray[Any, Any]:
     return np.concatenate([np.mean(x, axis=(1, 2)) for _, x in sorted(found.items())], axis=-1)
 
 
-def cache_place(wish: str, need: int) -> str:
-    """Choose where `need` bytes of cached features are kept: "device", "host" or "off".
-
-    "auto" takes the memory of the accelerator if there is one with room, else the host's, else
-    computes features anew in every step.
-    """
-    if wish != "auto":
-        return wish
-    device, host = free_memory()
-    if need < CACHE_SHARE * device:
-        return "device"
-    return "host" if need < CACHE_SHARE * host else "off"
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def feature_extractor(detector: Detector, parallel: DataParallel) -> Callable[..., Any]:
-    """Compile the frozen networks: `f(backbones, images)` yields features on the host."""
-    extract = parallel.map(lambda v, images: detector.features({"backbones": v}, images))
-    return lambda backbones, images: parallel.gather(extract(backbones, parallel.shard(images)))
+def _part(variables: Variables, method: Any, shapes: Any) -> Variables:
+    """What of the variables a part of the method has."""
+    own = jax.eval_shape(lambda rng: method.init(rng, _zeros(shapes)), jax.random.key(0))
+    return {
+        collection: {name: variables[collection][name] for name in levels}
+        for collection, levels in own.items()
+    }
 
 
-def extract_features(
-    manifest: Manifest,
-    name: str,
-    shapes: Any,
-    extract: Callable[[Any], Any],
-    config: Any,
-    *,
-    seen: Callable[[Any], None] | None = None,
-) -> features.HostFeatures:
-    """Compute every image's features once, on the host.
+def _with_elements(batch: dict[str, Any]) -> dict[str, Any]:
+    """Add every element's place in the batch of all devices."""
+    count = len(next(iter(batch.values())))
+    return {**batch, "element": np.arange(count, dtype=np.int32)}
 
-    Args:
-        manifest: The images.
-        name: For the progress.
-        shapes: Of one image's features.
-        extract: Maps uint8 images to features on the host.
-        config: See `jaxad.config`.
-        seen: Is given every batch, masks included; None: no masks are read.
-    """
-    cache = features.allocate(shapes, len(manifest), dtype=config.train.cache_dtype)
-    size = config.score.batch_size
-    stream = image_batches(manifest, config, size, with_masks=seen is not None)
-    done = 0
-    for batch in track(stream, f"{name} features", len(manifest), "images", size):
-        valid = batch["_mask"]
-        found = extract(batch["image"])
-        features.store(cache, done, {key: values[valid] for key, values in found.items()})
-        done += int(valid.sum())
-        if seen is not None:
-            seen(batch)
-    return cache
+
+def _on_device(cache: Any, names: tuple[str, ...]) -> bool:
+    return isinstance(cache[names[0]], jax.Array)

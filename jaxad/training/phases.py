@@ -1,14 +1,13 @@
-"""Training one phase: its steps, on batches from the host or on features that devices hold."""
+"""The programs of one training phase, and the loop that calls them step after step."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Array, Aux, InputError, Variables
@@ -16,8 +15,7 @@ from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
 from jaxad.progress import Progress
 from jaxad.recipes.recipe import Phase
-from jaxad.training import feature_cache as features
-from jaxad.training.sampling import index_stream, share, steps_of, taker
+from jaxad.training import feature_cache
 from jaxad.training.state import TrainState
 from jaxad.training.steps import make_steps, make_train_step
 
@@ -26,97 +24,107 @@ BLOCK = 50
 Report = Callable[[Any], None]
 
 
-def run_phase(
-    phase: Phase,
-    state: TrainState,
-    stream: Iterator[Any],
-    detector: Detector,
-    groups: Sequence[np.ndarray[Any, Any]],
-    config: Any,
-    parallel: DataParallel,
-    log: Callable[..., None],
-) -> TrainState:
-    """Take the phase's steps on batches from the host, and log its losses.
+def cached_step(phase: Phase, steps: int, *, groups: int, parallel: DataParallel) -> Any:
+    """Compile a step on features that the host sends: `step(state, {}, batch, rng)`.
 
-    Raises:
-        InputError: The loss is not finite.
+    Args:
+        phase: What is trained.
+        steps: Of the whole phase, for its schedule.
+        groups: Subclasses that a batch goes through in turn.
+        parallel: Over which devices.
     """
-    steps, n = steps_of(phase, groups, config), len(groups)
-    drawn = share(phase.positions, n, parallel.device_count) * n // parallel.device_count
+    return parallel.train_step(_step(phase, steps, groups, parallel))
 
-    def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
-        own = {name: tree for name, tree in variables.items() if name != "backbones"}
-        cached = "image" not in batch
-        every = batch if cached else detector.features(variables, batch["image"])
-        found = {name: every[name] for name in phase.features}
-        if drawn and not cached:
-            found = features.draw_positions(rng, found, count=drawn, groups=n)
-        return _loss(phase, own, found, rng, groups=n)
 
-    step = parallel.train_step(
+def device_step(phase: Phase, steps: int, *, groups: int, parallel: DataParallel) -> Any:
+    """Compile `steps(state, cache, index, rng)`: the same steps on features that devices hold.
+
+    The host says which ones, no more.
+    """
+    pick = taker(phase)
+
+    def of_step(cache: Any, index: Any) -> Any:
+        return {**pick(cache, index["at"]), "element": index["element"]}
+
+    one = _step(phase, steps, groups, parallel)
+    return parallel.train_step(make_steps(one, of_step))
+
+
+def image_step(
+    phase: Phase,
+    steps: int,
+    detector: Detector,
+    *,
+    groups: int,
+    batch: int,
+    parallel: DataParallel,
+) -> Any:
+    """Compile a step on photos: `step(state, backbones, batch, rng)`.
+
+    Where the phase wants positions, they are drawn of these photos, as many of each.
+    """
+    each = -(-phase.positions // batch)
+
+    def loss(variables: Variables, frozen: Any, batch_of: Any, rng: Array) -> tuple[Array, Aux]:
+        features = detector.features({"backbones": frozen}, batch_of["image"])
+        found = {name: features[name] for name in phase.features}
+        element = batch_of["element"]
+        drawing, noise = jax.random.split(rng)
+        if each:
+            found, element = feature_cache.draw_positions(
+                drawing, found, element, each=each, batch=batch
+            )
+        return _loss(phase, variables, found, element, noise, groups=groups)
+
+    return parallel.train_step(
         make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
     )
-    rng = parallel.replicate(jax.random.key(config.train.seed))
-    batches = map(parallel.shard, itertools.islice(stream, steps))
-    return _run(step, state, batches, rng, reporter(phase, steps, config, log))
 
 
-def run_phase_on_devices(
-    phase: Phase,
-    state: TrainState,
-    cache: Any,
-    groups: Sequence[np.ndarray[Any, Any]],
-    config: Any,
-    parallel: DataParallel,
-    log: Callable[..., None],
-) -> TrainState:
-    """Take the same steps on features that every device holds: the host says which, no more.
+def _step(phase: Phase, steps: int, groups: int, parallel: DataParallel) -> Any:
+    def loss(variables: Variables, frozen: Any, batch: Any, rng: Array) -> tuple[Array, Aux]:
+        del frozen  # features are at hand
+        found = {name: batch[name] for name in phase.features}
+        _, noise = jax.random.split(rng)  # as with photos
+        return _loss(phase, variables, found, batch["element"], noise, groups=groups)
 
-    `BLOCK` steps are one program.
-
-    Raises:
-        InputError: The loss is not finite.
-    """
-    steps, n = steps_of(phase, groups, config), len(groups)
-
-    def loss(variables: Variables, batch: Any, rng: Array) -> tuple[Array, Aux]:
-        return _loss(phase, variables, batch, rng, groups=n)
-
-    one = make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
-    block = parallel.train_step(make_steps(one, taker(phase)))
-    stream = index_stream(phase, cache, groups, config, devices=parallel.device_count)
-    blocks = (
-        parallel.shard(np.stack(list(itertools.islice(stream, min(BLOCK, steps - done))), axis=1))
-        for done in range(0, steps, BLOCK)
-    )
-    rng = parallel.replicate(jax.random.key(config.train.seed))
-    shared = rng, {name: cache[name] for name in phase.features}
-    report = reporter(phase, steps, config, log)
-
-    def report_each(metrics: Any) -> None:
-        found = jax.device_get(metrics)
-        for i in range(len(found["loss"][0])):
-            report({name: (total[i], count[i]) for name, (total, count) in found.items()})
-
-    return _run(block, state, blocks, shared, report_each)
+    return make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
 
 
 def _loss(
-    phase: Phase, variables: Variables, found: Any, rng: Array, *, groups: int
+    phase: Phase, variables: Variables, found: Any, element: Array, rng: Array, *, groups: int
 ) -> tuple[Array, Aux]:
     """The method's loss on a batch that goes through the groups in turn."""
-    found = features.as_float32(found)
-    label = jnp.arange(len(next(iter(found.values()))), dtype=jnp.int32) % groups
-    return phase.method.loss(variables, found, {"subclass": label}, rng)
+    batch = {"element": element, "subclass": element % groups}
+    return phase.method.loss(variables, feature_cache.as_float32(found), batch, rng)
 
 
-def _run(
-    step: Callable[..., Any], state: TrainState, batches: Iterable[Any], shared: Any, report: Report
+def taker(phase: Phase) -> Callable[[Any, Any], Any]:
+    """What makes a phase's features of a cache and an index: `f(cache, index)`."""
+    take = feature_cache.take_positions if phase.positions else feature_cache.take_images
+    return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
+
+
+def blocks(stream: Iterator[Any], steps: int) -> Iterator[Any]:
+    """Indices of up to `BLOCK` steps each, `(n, K)`, with every element's place in its batch."""
+    for done in range(0, steps, BLOCK):
+        at = np.stack(list(itertools.islice(stream, min(BLOCK, steps - done))), axis=1)
+        element = np.broadcast_to(np.arange(len(at), dtype=np.int32)[:, None], at.shape)
+        yield {"at": at, "element": element}
+
+
+def run(
+    step: Callable[..., Any],
+    state: TrainState,
+    frozen: Any,
+    batches: Iterable[Any],
+    rng: Array,
+    report: Report,
 ) -> TrainState:
-    """Call `step` with batch after batch, at most two in flight."""
+    """Call `step` with batch after batch, at most two in flight; report every step's metrics."""
     previous: Any = None
     for batch in batches:
-        state, metrics = step(state, batch, shared)
+        state, metrics = step(state, frozen, batch, rng)
         # Reading the one before last: the device never waits, nor piles up.
         previous, metrics = metrics, previous
         if metrics is not None:
@@ -125,31 +133,44 @@ def _run(
     return state
 
 
-def reporter(phase: Phase, steps: int, config: Any, log: Callable[..., None]) -> Report:
-    """Make `report(metrics)`, which checks, logs and shows those of the next finished step."""
-    progress = Progress(f"train {phase.name}", steps, "steps")
+def reporter(
+    phase: str, steps: int, *, title: str, log_every: int, log: Callable[..., None]
+) -> Report:
+    """Make `report(metrics)`, which checks, logs and shows those of the next finished steps.
+
+    Metrics are (sum, count) pairs of one step, or of several, `(K,)` each.
+
+    Raises:
+        InputError: The loss is not finite (when called).
+    """
+    progress = Progress(title, steps, "steps")
     numbers = itertools.count(1)
 
     def report(metrics: Any) -> None:
-        number = next(numbers)
-        values = {name: float(total) / float(count) for name, (total, count) in metrics.items()}
-        if not math.isfinite(values["loss"]):
-            raise InputError(
-                f"training diverged: the loss of phase {phase.name!r} is {values['loss']} at step "
-                f"{number}; lower method.learning_rate, or check the images and weights"
-            )
-        if number % config.train.log_every == 0 or number in (1, steps):
-            log(phase=phase.name, step=number, **values)
-        progress.advance(note=f"loss {values['loss']:.3g}")
+        found = jax.device_get(metrics)
+        for i in range(np.size(found["loss"][0])):
+            number = next(numbers)
+            values = {
+                key: float(np.ravel(total)[i]) / float(np.ravel(count)[i])
+                for key, (total, count) in found.items()
+            }
+            if not math.isfinite(values["loss"]):
+                raise InputError(
+                    f"training diverged: the loss of phase {phase!r} is {values['loss']} at step "
+                    f"{number}; lower method.learning_rate, or check the images and weights"
+                )
+            if number % log_every == 0 or number in (1, steps):
+                log(phase=phase, step=number, **values)
+            progress.advance(note=f"loss {values['loss']:.3g}")
 
     return report
 
 
-def holdout(phase: Phase, variables: Variables, stream: Iterator[Any]) -> dict[str, float]:
-    """Mean of the phase's score map over held-out normal images, and what it checks of them."""
+def holdout_program(phase: Phase) -> Callable[..., Any]:
+    """Compile what is measured of held-out images: mean of the score map, and the phase's check."""
 
     @jax.jit
-    def measure(variables: Variables, found: Any, batch: Any) -> dict[str, Array]:
+    def measure_holdout(variables: Variables, found: Any, batch: Any) -> dict[str, Array]:
         mean = phase.method.score(variables, found, size=(64, 64)).map.mean()
         more = phase.check(variables, found, batch) if phase.check else {}
         return {
@@ -157,6 +178,13 @@ def holdout(phase: Phase, variables: Variables, stream: Iterator[Any]) -> dict[s
             **{f"holdout_{name}": total / count for name, (total, count) in more.items()},
         }
 
+    return measure_holdout
+
+
+def holdout(
+    measure: Callable[..., Any], variables: Variables, stream: Iterator[Any]
+) -> dict[str, float]:
+    """Mean over held-out normal images of what `holdout_program` measures of each batch."""
     count, sums = 0, dict[str, float]()
     for found, batch in stream:
         size = len(next(iter(found.values())))

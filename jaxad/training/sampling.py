@@ -1,146 +1,60 @@
-"""Which images and positions a training step sees, in which order."""
+"""Which images and positions a training step sees, in which order.
+
+All of it is drawn on the host, from the seed and the phase's name alone: kept features, photos
+decoded anew, one device and several see the same images in the same order.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxad.data.manifest import Manifest, Record
-from jaxad.data.pipeline import batches
-from jaxad.recipes.recipe import Phase
-from jaxad.runs.evaluate import Job
-from jaxad.training import feature_cache as features
 from jaxad.training.subclasses import Subclasses
+
+Index = np.ndarray[Any, np.dtype[Any]]
+Group = Sequence[Index]
+"""Images of one subclass, in parts that are seen equally often: one part, or one a category."""
 
 
 def split(
-    subclasses: Subclasses, records: Sequence[Record], config: Any
-) -> tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]:
-    """Hold out the share of images that the configuration names, and leave some of each subclass.
+    subclasses: Subclasses,
+    categories: Sequence[str],
+    *,
+    holdout: float,
+    balanced: bool,
+    seed: int,
+) -> tuple[Index, list[Group]]:
+    """Hold out a share of the images, and leave some of each subclass to train on.
+
+    Args:
+        subclasses: Of the images.
+        categories: Of each image.
+        holdout: Share of each subclass that is held out; one image at least is left.
+        balanced: Whether a subclass's categories are to be seen equally often.
+        seed: Of the choice.
 
     Returns:
-        The images held out, and those of each subclass to train on, repeated where
-        `train.sampling` balances categories.
+        The images held out, and those of each subclass to train on.
     """
-    draw = np.random.default_rng(config.train.seed)
-    held, groups = [], []
+    draw = np.random.default_rng(seed)
+    held: list[Index] = []
+    groups: list[Group] = []
     for members in subclasses.members:
         order = draw.permutation(members)
-        out = min(round(config.train.holdout * len(order)), len(order) - 1)
+        out = min(round(holdout * len(order)), len(order) - 1)
         held.append(order[:out])
         kept = np.sort(order[out:])
-        if config.train.sampling == "balanced":
-            kept = balanced(kept, [records[i].category for i in kept])
-        groups.append(kept)
+        of = np.asarray([categories[i] for i in kept])
+        groups.append([kept[of == name] for name in np.unique(of)] if balanced else [kept])
     return np.sort(np.concatenate(held)), groups
 
 
-def balanced(index: np.ndarray[Any, Any], categories: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Repeat the images of small categories, so that each has as many as the largest has.
-
-    Args:
-        index: `(N,)` images.
-        categories: The category of each.
-
-    Returns:
-        `(categories * largest,)` images; an epoch over them sees all categories equally often.
-    """
-    of = np.asarray(categories)
-    names, counts = np.unique(of, return_counts=True)
-    return np.concatenate([np.resize(index[of == name], counts.max()) for name in names])
-
-
-def image_batches(manifest: Manifest, config: Any, size: int, **options: Any) -> Any:
-    """Batches of a manifest's images as the configuration decodes them, without masks."""
-    return batches(
-        manifest,
-        image_size=tuple(config.data.image_size),
-        batch_size=size,
-        resample=config.data.resize,
-        workers=config.data.workers,
-        **{"with_masks": False, **options},
-    )
-
-
-def steps_of(phase: Phase, groups: Sequence[np.ndarray[Any, Any]], config: Any) -> int:
-    """Steps of a phase: its own budget, or what the epochs come to."""
-    count = sum(len(kept) for kept in groups)
-    return phase.steps or config.train.epochs * math.ceil(count / config.train.batch_size)
-
-
-def training_stream(
-    phase: Phase,
-    job: Job,
-    root: Path,
-    cache: Any,
-    groups: Sequence[np.ndarray[Any, Any]],
-    config: Any,
-    *,
-    devices: int = 1,
-) -> Iterator[Any]:
-    """Endless, seeded batches of one phase: images, cached maps, or drawn positions.
-
-    A batch goes through the `groups` in turn, on every device: element j is of group j mod n. Its
-    size is the configured one, rounded up to what n and devices share.
-    """
-    if cache is None:
-        seed, each = config.train.seed, share(config.train.batch_size, len(groups), devices)
-        chosen = [Manifest(root, tuple(job.train[i] for i in kept)) for kept in groups]
-        streams = [
-            image_batches(own, config, each, shuffle_seed=seed, repeat=True) for own in chosen
-        ]
-        for found in zip(*streams):
-            yield {"image": in_turn([batch["image"] for batch in found])}
-        return
-    pick = taker(phase)
-    for index in index_stream(phase, cache, groups, config, devices=devices):
-        yield pick(cache, index)
-
-
-def taker(phase: Phase) -> Callable[[Any, Any], Any]:
-    """What makes a phase's batch of a cache and an index: `f(cache, index)`."""
-    take = features.take_positions if phase.positions else features.take_images
-    return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
-
-
-def index_stream(
-    phase: Phase,
-    cache: Any,
-    groups: Sequence[np.ndarray[Any, Any]],
-    config: Any,
-    *,
-    devices: int = 1,
-) -> Iterator[np.ndarray[Any, Any]]:
-    """Endless, seeded indices of one phase's batches into a cache: of images, or of positions.
-
-    As in `training_stream`, element j is of group j mod n.
-    """
-    n = len(groups)
-    draw = np.random.default_rng([config.train.seed, *phase.name.encode()])
-    if phase.positions:
-        each = share(phase.positions, n, devices)
-        _, height, width, _ = cache[phase.features[0]].shape
-        per_image = height * width
-        while True:
-            drawn = [draw.integers(0, len(kept) * per_image, size=each) for kept in groups]
-            yield in_turn(
-                [
-                    kept[at // per_image] * per_image + at % per_image
-                    for kept, at in zip(groups, drawn)
-                ]
-            )
-    each = share(config.train.batch_size, n, devices)
-    waiting: list[list[int]] = [[] for _ in groups]
-    while True:  # epochs follow each other without a gap, so that every batch is full
-        for queue, kept in zip(waiting, groups):
-            while len(queue) < each:
-                queue += kept[draw.permutation(len(kept))].tolist()
-        yield in_turn([np.asarray(queue[:each]) for queue in waiting])
-        waiting = [queue[each:] for queue in waiting]
+def epoch_images(groups: Sequence[Group]) -> int:
+    """Images in one pass over the groups: small parts of a group count as its largest."""
+    return sum(len(group) * max(len(part) for part in group) for group in groups)
 
 
 def share(size: int, groups: int, devices: int) -> int:
@@ -148,7 +62,93 @@ def share(size: int, groups: int, devices: int) -> int:
     return -(-size // (groups * devices)) * devices
 
 
-def in_turn(values: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+def batch_images(batch_size: int, groups: int, devices: int) -> int:
+    """Images that a step really sees, where `batch_size` is asked for."""
+    return share(batch_size, groups, devices) * groups
+
+
+def steps_of(steps: int, groups: Sequence[Group], *, epochs: int, batch: int) -> int:
+    """Steps of a phase: its own budget, or what the epochs come to in batches of `batch`."""
+    return steps or epochs * math.ceil(epoch_images(groups) / batch)
+
+
+def draws(seed: int, phase: str) -> np.random.Generator:
+    """Make the source of a phase's draws."""
+    return np.random.default_rng([seed, *phase.encode()])
+
+
+def image_stream(
+    groups: Sequence[Group], *, size: int, devices: int, draw: np.random.Generator
+) -> Iterator[Index]:
+    """Endless batches of images; element j is of group j mod n, on every device.
+
+    Epochs follow each other without a gap, so that every batch is full. In each, every image of a
+    group's largest part comes once, and other parts are filled up with images drawn anew.
+
+    Args:
+        groups: n of them.
+        size: Images asked for, see `batch_images`.
+        devices: That share a batch.
+        draw: See `draws`.
+    """
+    each = share(size, len(groups), devices)
+    waiting: list[list[int]] = [[] for _ in groups]
+    while True:
+        for queue, group in zip(waiting, groups):
+            while len(queue) < each:
+                queue += _epoch(group, draw).tolist()
+        yield in_turn([np.asarray(queue[:each]) for queue in waiting])
+        waiting = [queue[each:] for queue in waiting]
+
+
+def _epoch(group: Group, draw: np.random.Generator) -> Index:
+    most = max(len(part) for part in group)
+    if len(group) == 1:
+        return group[0][draw.permutation(most)]
+    filled = []
+    for part in group:
+        rounds = [draw.permutation(len(part)) for _ in range(math.ceil(most / len(part)))]
+        filled.append(part[np.concatenate(rounds)[:most]])
+    together = np.concatenate(filled)
+    return together[draw.permutation(len(together))]
+
+
+def position_stream(
+    groups: Sequence[Group],
+    *,
+    size: int,
+    per_image: int,
+    devices: int,
+    draw: np.random.Generator,
+) -> Iterator[Index]:
+    """Endless batches of positions, with replacement; element j is of group j mod n.
+
+    Args:
+        groups: n of them; the parts of a group are drawn from equally often.
+        size: Positions asked for, rounded up as images are.
+        per_image: Positions of an image; numbers count through images and their positions.
+        devices: That share a batch.
+        draw: See `draws`.
+    """
+    each = share(size, len(groups), devices)
+    while True:
+        yield in_turn([_positions(group, each, per_image, draw) for group in groups])
+
+
+def _positions(group: Group, each: int, per_image: int, draw: np.random.Generator) -> Index:
+    if len(group) == 1:
+        at = draw.integers(0, len(group[0]) * per_image, size=each)
+        return group[0][at // per_image] * per_image + at % per_image
+    part = draw.integers(0, len(group), size=each)
+    sizes = np.asarray([len(own) for own in group])[part]
+    image = (draw.random(each) * sizes).astype(np.int64)
+    starts = np.cumsum([0, *(len(own) for own in group)])[part]
+    return np.concatenate(group)[starts + image] * per_image + draw.integers(
+        0, per_image, size=each
+    )
+
+
+def in_turn(values: Sequence[Index]) -> Index:
     """Shuffle n arrays of one length into each other: first of each, second of each, ..."""
     together = np.stack(values, axis=1)
     return together.reshape(-1, *together.shape[2:])

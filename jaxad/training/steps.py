@@ -1,4 +1,4 @@
-"""One training step and one scoring step, arrays in and arrays out, no devices."""
+"""One training step, arrays in and arrays out, no devices."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import optax
 from jaxad.core import Array, Aux, Metrics, Variables
 from jaxad.training.state import TrainState
 
-Loss = Callable[[Variables, Mapping[str, Any], Array], tuple[Array, Aux]]
-"""`loss(variables, batch, rng) -> (scalar, aux)`."""
-Step = Callable[[TrainState, Mapping[str, Any], Array], tuple[TrainState, Metrics]]
+Loss = Callable[[Variables, Any, Mapping[str, Any], Array], tuple[Array, Aux]]
+"""`loss(variables, frozen, batch, rng) -> (scalar, aux)`, as `Detector.loss`."""
+Step = Callable[[TrainState, Any, Mapping[str, Any], Array], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -23,24 +23,28 @@ def make_train_step(
     *,
     mean: Callable[[Any], Any] = lambda tree: tree,
 ) -> Step:
-    """Make `step(state, batch, rng) -> (state, metrics)`.
+    """Make `step(state, frozen, batch, rng) -> (state, metrics)`.
 
     Args:
-        loss: Differentiated with respect to the collection `params` only.
+        loss: Differentiated with respect to the collection `params` only. What it is given as
+            `frozen` is no part of the state: weights of backbones, or features at hand.
         optimizer: The method's chain.
         mean: Averages a tree over devices; `parallel.py` injects it, identity on one device. It is
             applied to gradients, new statistics and metrics (so that their ratio stays right).
 
     Returns:
-        A pure function; `metrics["loss"]` is the loss, all metrics are (sum, count) pairs.
+        A pure function; `metrics["loss"]` is the loss, all metrics are (sum, count) pairs. The key
+        is the same in every step: the step's number is folded into it.
     """
 
-    def step(state: TrainState, batch: Mapping[str, Any], rng: Array) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, frozen: Any, batch: Mapping[str, Any], rng: Array
+    ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(rng, state.step)
         fixed = {name: tree for name, tree in state.variables.items() if name != "params"}
 
         def loss_of(params: Variables) -> tuple[Array, Aux]:
-            return loss({"params": params, **fixed}, batch, rng)
+            return loss({"params": params, **fixed}, frozen, batch, rng)
 
         params = state.variables["params"]
         (value, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
@@ -53,23 +57,25 @@ def make_train_step(
         metrics = {"loss": (value, jnp.ones(())), **aux.metrics}
         return TrainState(state.step + 1, variables, opt_state), metrics
 
-    return step
+    return train_step
 
 
-def make_steps(step: Step, pick: Callable[[Any, Array], Mapping[str, Any]]) -> Callable[..., Any]:
-    """Make `steps(state, indices, (rng, data))`: several steps in one program, on data at hand.
+def make_steps(step: Step, pick: Callable[[Any, Any], Mapping[str, Any]]) -> Callable[..., Any]:
+    """Make `steps(state, data, index, rng)`: several steps in one program, on data at hand.
 
     Args:
-        step: See `make_train_step`.
+        step: See `make_train_step`; what it gets as `frozen` is empty.
         pick: `pick(data, index) -> batch` of one step.
 
     Returns:
-        A pure function of a state, `(n, K)` indices of K steps and what they point into; it returns
-        the state after the last step and the metrics of all, `(K,)` each.
+        A pure function of a state, of the data, and of `(n, K)` indices of K steps into it; it
+        returns the state after the last step and the metrics of all, `(K,)` each.
     """
 
-    def steps(state: TrainState, indices: Array, shared: tuple[Array, Any]) -> Any:
-        rng, data = shared
-        return jax.lax.scan(lambda s, index: step(s, pick(data, index), rng), state, indices.T)
+    def train_steps(state: TrainState, data: Any, index: Any, rng: Array) -> Any:
+        def one(state: TrainState, at: Any) -> Any:
+            return step(state, {}, pick(data, at), rng)
 
-    return steps
+        return jax.lax.scan(one, state, jax.tree.map(jnp.transpose, index))
+
+    return train_steps

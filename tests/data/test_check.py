@@ -66,6 +66,50 @@ def test_all_problems_are_listed(parts: Path) -> None:
     assert "no problems" not in text
 
 
+def test_masks_that_are_worth_a_look(parts: Path) -> None:
+    """A defect too small for the training size, and a mask that marks everything."""
+    truth = parts / "nut" / "ground_truth"
+    dot = np.zeros((32, 40), np.uint8)
+    dot[0, 0] = 255
+    Image.fromarray(dot).save(truth / "spot" / "000_mask.png")
+    Image.new("L", (40, 32), 255).save(truth / "scratch" / "000_mask.png")
+    text, ok = check_dataset(parts, decode=True, image_size=(8, 8))
+    assert ok
+    remarks = [line for line in text.splitlines() if line.startswith("remark: ")]
+    assert remarks == [
+        f"remark: {truth / 'scratch' / '000_mask.png'}: the mask marks every pixel: is it "
+        "inverted?",
+        "remark: 1 masks are too small to be seen at 8x8: 'nut/ground_truth/spot/000_mask.png': "
+        "one pixel of each is kept; a larger data.image_size shows them",
+    ]
+    assert "too small" not in check_dataset(parts, decode=True, image_size=(32, 40))[0]
+    assert "too small" not in check_dataset(parts, decode=True)[0]
+
+
+def test_options_of_layouts(tmp_path: Path) -> None:
+    (tmp_path / "ok").mkdir()
+    for name in "ab":
+        Image.new("L", (9, 9)).save(tmp_path / "ok" / f"{name}.png")
+    options = {"folder": {"normal": "ok"}, "texture_ad": {"train": "{subclass}/{name}"}}
+    text, ok = check_dataset(tmp_path, layout="folder", options=options)
+    assert ok
+    assert text.startswith("layout folder\n")
+    with pytest.raises(InputError, match=r"name it by data\.folder\.normal"):
+        check_dataset(tmp_path, layout="folder")
+    with pytest.raises(InputError, match=r"name it by data\.layout, or by --layout of `jaxad data"):
+        check_dataset(tmp_path, options=options)
+
+
+def test_one_row_of_many_pixels(parts: Path) -> None:
+    """What can not be resized is told by the headers already."""
+    row = parts / "nut" / "train" / "good" / "000.png"
+    Image.new("1", (70_000, 1)).save(row)
+    for decode in (False, True):
+        text, ok = check_dataset(parts, decode=decode)
+        assert not ok
+        assert f"problem: {row}: 70000x1 pixels has a side longer than 65536" in text
+
+
 def test_the_list_is_bounded(tmp_path: Path) -> None:
     folder = tmp_path / "c" / "train" / "good"
     folder.mkdir(parents=True)

@@ -1,18 +1,32 @@
 """Image and mask files to arrays: values, colours, orientation, and every refusal."""
 
 import io
+import random
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxad.data.images import FILTERS, decode_image, decode_mask, read_header, read_mask_header
+from jaxad.data.images import (
+    FILTERS,
+    MAX_SIDE,
+    decode_image,
+    decode_mask,
+    read_header,
+    read_mask,
+    read_mask_header,
+    resize_mask,
+    vanishes,
+)
 from jaxad.errors import InputError
 
 
@@ -145,6 +159,34 @@ def test_deep_pixels_are_refused(tmp_path: Path) -> None:
     assert "mode F" in refusal(tmp_path / "float.tif")
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_deep_colour_tiff_is_refused(
+    tmp_path: Path, byteorder: str, planarconfig: str, compression: str | None
+) -> None:
+    """Pillow reads most of them as plain RGB, and keeps the high bytes."""
+    path = tmp_path / "x.tif"
+    deep = picture(3, 4).astype(np.uint16) * 257
+    if planarconfig == "separate":
+        deep = deep.transpose(2, 0, 1)
+    tifffile.imwrite(
+        path,
+        deep,
+        photometric="rgb",
+        byteorder=byteorder,
+        planarconfig=planarconfig,
+        compression=compression,
+    )
+    assert "16 bits a channel where 8 are read" in refusal(path)
+    with pytest.raises(InputError, match="16 bits"):
+        read_header(path)
+    with pytest.raises(InputError, match="RGB with 16 bits is not understood: save it grey"):
+        decode_mask(path, size=(1, 2))
+    Image.fromarray(picture(3, 4)).save(path)
+    np.testing.assert_array_equal(decode_image(path, size=(3, 4)), picture(3, 4))
+
+
 def test_size_is_judged_before_decoding_and_not_by_pillow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +205,65 @@ def test_size_is_judged_before_decoding_and_not_by_pillow(
     assert f"{31}x{23}" in refusal(tmp_path / "x.png", max_pixels=31 * 23 - 1)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert decode_image(tmp_path / "x.png", size=(8, 8), max_pixels=31 * 23).shape == (8, 8, 3)
+
+
+def test_a_side_is_bounded(tmp_path: Path) -> None:
+    """One row of 64 megapixels: within the pixels, but a filter would need gigabytes for it."""
+    row = tmp_path / "row.png"
+    for width, height in ((2**26, 1), (1, 2**26), (MAX_SIDE + 1, 1)):
+        row.write_bytes(png(width, height, colour=0))
+        message = refusal(row)
+        assert f"{width}x{height} pixels has a side longer than 65536: crop it" in message
+        with pytest.raises(InputError, match="has a side longer"):
+            decode_mask(row, size=(8, 8))
+        with pytest.raises(InputError, match="has a side longer"):
+            read_header(row)
+    row.write_bytes(png(MAX_SIDE, 1, colour=0, data=bytes(MAX_SIDE + 1)))
+    assert decode_image(row, size=(8, 8)).shape == (8, 8, 3)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from jaxad.data.images import read_image, read_mask
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+before = peak()
+read_mask(sys.argv[1])
+read_image(sys.argv[1])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_memory_of_decoding_is_bounded(tmp_path: Path) -> None:
+    side = 3072
+    path = tmp_path / "x.png"
+    path.write_bytes(png(side, side, colour=6, data=bytes(side * (4 * side + 1))))
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, path], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 9 * side * side + 2**25
+
+
+def test_no_wrong_bit_in_a_png_goes_unnoticed(tmp_path: Path) -> None:
+    """Its decoder alone lets every fifth of them pass."""
+    path = tmp_path / "x.png"
+    Image.fromarray(picture(64, 64) // 16).save(path)
+    whole = path.read_bytes()
+    first = whole.index(b"IDAT") + 4
+    (length,) = struct.unpack(">I", whole[first - 8 : first - 4])
+    chosen = random.Random(0)
+    for number in range(60):
+        wrong = bytearray(whole)
+        wrong[first + chosen.randrange(length)] ^= 1 << number % 8
+        path.write_bytes(wrong)
+        assert "damaged or truncated" in refusal(path)
+        with pytest.raises(InputError, match="damaged or truncated"):
+            decode_mask(path, size=(8, 8))
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:
@@ -187,7 +288,7 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Tag data larger than file")
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.sampled_from(["png", "jpeg", "bmp", "tiff"]),
@@ -244,6 +345,54 @@ def test_masks_are_resized_by_nearest(tmp_path: Path) -> None:
     rows, columns = (np.arange(7) * 2 + 1) * 20 // 14, (np.arange(9) * 2 + 1) * 30 // 18
     expected = marked[rows][:, columns]
     np.testing.assert_array_equal(decode_mask(tmp_path / "x.png", size=(7, 9)), expected)
+
+
+def test_a_small_defect_keeps_a_pixel() -> None:
+    for place in ((0, 0), (3, 59), (39, 2), (20, 31), (39, 59)):
+        marked = np.zeros((40, 60), np.bool_)
+        marked[place] = True
+        found = resize_mask(marked, (4, 5))
+        assert np.argwhere(found).tolist() == [[place[0] // 10, place[1] // 12]]
+    assert vanishes(marked, (4, 5))
+    assert not vanishes(marked, (40, 60))
+    # Of several, one that is there, not what lies between them.
+    marked = np.zeros((40, 60), np.bool_)
+    marked[0, 0] = marked[0, 1] = marked[39, 59] = True
+    assert np.argwhere(resize_mask(marked, (4, 5))).tolist() == [[0, 0]]
+    # Nothing is added to what can be seen, nor to nothing.
+    marked = np.zeros((40, 60), np.bool_)
+    assert not resize_mask(marked, (4, 5)).any()
+    assert not vanishes(marked, (4, 5))
+    marked[5, 6] = marked[39, 59] = True
+    assert np.argwhere(resize_mask(marked, (4, 5))).tolist() == [[0, 0]]
+    assert not vanishes(marked, (4, 5))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_masks_are_turned_as_photos_are(tmp_path: Path, suffix: str) -> None:
+    marked = np.zeros((24, 40), np.bool_)
+    marked[:8, :24] = True
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(marked.astype(np.uint8) * 255).save(path, exif=exif)
+    upright = np.rot90(marked, -1)
+    assert read_mask_header(path).size == (40, 24)
+    np.testing.assert_array_equal(decode_mask(path, size=(40, 24)), upright)
+    assert decode_mask(path, size=(5, 3), image_size=(40, 24)).shape == (5, 3)
+    if suffix != "tif":  # Pillow turns a TIFF whether asked to or not
+        np.testing.assert_array_equal(read_mask(path, upright=False), marked)
+        assert read_mask_header(path, upright=False).size == (24, 40)
+
+
+def test_masks_are_read_strip_by_strip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaxad.data.images._STRIP", 70)  # two rows, and one at the end
+    marked = picture(23, 31)[..., 0] > 200
+    palette = Image.fromarray(marked.astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    for image in (palette, Image.fromarray(marked), palette.convert("RGBA")):
+        image.save(tmp_path / "x.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), marked)
 
 
 def test_mask_of_another_size_names_both_files(tmp_path: Path) -> None:

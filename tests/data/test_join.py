@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxad.config import default_config, load_config, parse_config, save_config
 from jaxad.data.check import describe, require_readable
 from jaxad.data.decode import decode_image, image_path
+from jaxad.data.jobs import jobs
 from jaxad.data.layouts import load_dataset, scan_dataset
-from jaxad.data.manifest import Manifest, Record, validate, write_csv
+from jaxad.data.manifest import Manifest, Record, shared_images, validate, write_csv
 from jaxad.data.pipeline import batches
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
@@ -179,15 +179,11 @@ def test_an_image_in_two_parts_is_found(two: Path) -> None:
     (two / "alias").symlink_to(two / "a" / "nut")
     parts = (parts[0], ("manifest", "alias/list.csv"))
     assert "in both train and test: 'train/good/000.png'" in refusal(two, parts=parts)
-    from jaxad.runs.evaluate import read_dataset
-
-    config = default_config()
-    config.data.layout, config.data.root, config.data.join = "join", str(two), parts
     (two / "a" / "nut" / "list.csv").write_text("\n".join(rows[:1] + rows[2:]))
-    assert len(read_dataset(config)) == 8
-    config.data.one_for_all = True
-    with pytest.raises(InputError, match="1 images are in more than one of the categories"):
-        read_dataset(config)
+    manifest = load_dataset("join", two, parts=parts)
+    assert len(manifest) == 8
+    (line,) = shared_images(manifest)
+    assert "1 images are in more than one of the categories" in line
 
 
 @pytest.mark.parametrize("name", ["../a/nut/train/good/000.png", "/etc/hosts", "link.png"])
@@ -249,32 +245,13 @@ def test_parts_of_another_form(two: Path, parts: Any, expected: str) -> None:
     assert expected in refusal(two, parts=parts)
 
 
-def test_from_the_configuration(two: Path, tmp_path: Path) -> None:
-    from jaxad.runs.evaluate import jobs, read_dataset
-
-    file = tmp_path / "c.py"
-    file.write_text(
-        "from jaxad.config import default_config\n"
-        "def get_config():\n"
-        "    config = default_config()\n"
-        "    config.data.layout = 'join'\n"
-        "    config.data.join = (('mvtec_ad', 'a', 'nut'), ('manifest', 'b'))\n"
-        "    return config\n"
-    )
-    config = parse_config([f"--config={file}", f"--config.data.root={two}"])
-    assert [job.name for job in jobs(read_dataset(config), config)] == ["cog", "nut"]
-    config = parse_config(
-        [f"--config={file}", f"--config.data.root={two}", "--config.data.join=(('mvtec_ad','a'),)"]
-    )
-    config.data.one_for_all = True
-    (tmp_path / "run").mkdir()
-    save_config(tmp_path / "run" / "config.json", config, weights={})
-    config, _ = load_config(tmp_path / "run" / "config.json")
-    manifest = read_dataset(config)
-    (job,) = jobs(manifest, config)
+def test_from_the_configuration(two: Path) -> None:
+    """The parts as JSON keeps them, and what training and evaluation do with a job."""
+    parts = json.loads(json.dumps((("mvtec_ad", "a"),)))
+    manifest = load_dataset("join", two, parts=parts)
+    (job,) = jobs(manifest, one_for_all=True)
     assert list(job.test) == ["bolt", "nut"]
     assert len(job.train) == 6
-    # What training and evaluation do with a job: a manifest of its records and the same root.
     batch = next(
         iter(batches(Manifest(manifest.root, job.train), image_size=(24, 24), batch_size=6))
     )

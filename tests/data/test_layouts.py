@@ -1,15 +1,23 @@
 """Layouts on disk to manifests: real datasets, made-up ones, and every refusal."""
 
 import importlib.util
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from jaxad.data import prepared
+from jaxad.data.check import describe, require_readable
 from jaxad.data.images import read_header
 from jaxad.data.layouts import LAYOUTS, guess_layout, load_dataset, scan_dataset
-from jaxad.data.manifest import Manifest, Record, write_csv
+from jaxad.data.left_out import left_out
+from jaxad.data.manifest import Manifest, Record, read_csv, validate, write_csv
+from jaxad.data.pipeline import batches
+from jaxad.data.write_prepared import write_prepared
 from jaxad.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -138,6 +146,108 @@ def test_mvtec_tree(tmp_path: Path) -> None:
     )
 
 
+def test_masks_of_one_name_belong_to_their_own_defect(tmp_path: Path) -> None:
+    names = ["a/train/good/0.png"]
+    for defect in ("cut", "hole"):
+        names += [f"a/test/{defect}/000.png", f"a/ground_truth/{defect}/000_mask.png"]
+    touch(tmp_path, *names, "a/test/scratch/000.png")
+    masks = {r.label: r.mask for r in load_dataset("mvtec_ad", tmp_path).records}
+    assert masks == {
+        "good": "",
+        "cut": "a/ground_truth/cut/000_mask.png",
+        "hole": "a/ground_truth/hole/000_mask.png",
+        "scratch": "",
+    }
+
+
+def test_photos_of_one_name_can_not_share_a_mask(tmp_path: Path) -> None:
+    touch(tmp_path, "a/train/good/0.png", "a/train/good/0.jpg", "a/test/cut/0.png")
+    touch(tmp_path, "a/test/cut/0.jpg")
+    assert len(load_dataset("mvtec_ad", tmp_path)) == 4
+    touch(tmp_path, "a/ground_truth/cut/0_mask.png")
+    message = refusal("mvtec_ad", tmp_path)
+    assert message.startswith(f"{tmp_path / 'a/ground_truth/cut/0_mask.png'}: fits 2 images named")
+    assert "rename or remove all but one" in message
+    touch(tmp_path, "f/good/1.png", "f/bad/cut/0.png", "f/bad/cut/0.bmp", "f/masks/cut/0.png")
+    assert "0.png: fits 2 images named 0 in" in refusal("folder", tmp_path / "f")
+
+
+def box(path: Path, *corners: tuple[int, int]) -> None:
+    """Save a mask that marks a square of 4 x 4 at each corner."""
+    marked = np.zeros((24, 24), np.uint8)
+    for row, column in corners:
+        marked[row : row + 4, column : column + 4] = 7
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(marked).save(path)
+
+
+LOCO = ("logical_anomalies", "structural_anomalies")
+
+
+@pytest.mark.parametrize("layout", ["mvtec_ad", "folder", "texture_ad", "manifest"])
+def test_several_masks_of_a_photo_count_together(tmp_path: Path, layout: str) -> None:
+    """The folders of MVTec LOCO AD, in every layout; the union is what is judged."""
+    top = {"folder": "", "texture_ad": "cloth/one/"}.get(layout, "box/")
+    good = f"{top}good" if layout == "folder" else f"{top}train/good"
+    bad, truth = ("bad", "masks") if layout == "folder" else (f"{top}test", f"{top}ground_truth")
+    for place in (good, *(f"{bad}/{defect}" for defect in LOCO)):
+        for number in range(2):
+            box(tmp_path / place / f"{number}.png")
+    for defect in LOCO:
+        box(tmp_path / truth / defect / "0" / "a.png", (2, 2))
+        box(tmp_path / truth / defect / "0" / "b.png", (2, 4), (18, 18))
+        box(tmp_path / truth / defect / "1" / "000.png", (9, 9))
+    if layout == "manifest":
+        write_csv(load_dataset("mvtec_ad", tmp_path), tmp_path / "manifest.csv")
+    manifest = load_dataset(layout, tmp_path)
+    require_readable(manifest)
+    assert [r.mask for r in manifest.records if not r.is_good] == [
+        f"{truth}/{defect}/{number}" for defect in LOCO for number in range(2)
+    ]
+    expected = np.zeros((24, 24), np.bool_)
+    expected[2:6, 2:8] = expected[18:22, 18:22] = True
+    bad_ones = tuple(r for r in manifest.records if not r.is_good)
+    options = {"image_size": (24, 24), "batch_size": 4}
+    part = Manifest(manifest.root, bad_ones)
+    (batch,) = batches(part, **options)
+    np.testing.assert_array_equal(batch["mask"][0], expected)
+    assert batch["mask"][1].sum() == 16
+    assert left_out(manifest, layout=layout)[0].split(" are used; ")[0].endswith(" and 6 masks")
+    # So it is where they are decoded once, and no file of them may change unnoticed.
+    ready = write_prepared(part, tmp_path.with_name("out"), size=(24, 24))
+    (same,) = batches(ready, **options)
+    np.testing.assert_array_equal(same["mask"], batch["mask"])
+    mask = tmp_path / bad_ones[0].mask / "b.png"
+    os.utime(mask, ns=(0, 0))
+    assert prepared.find(part, tmp_path.with_name("out"), size=(24, 24)) is None
+    Image.new("L", (5, 6)).save(mask)
+    with pytest.raises(InputError, match=r"b\.png: the mask is 5x6 pixels"):
+        require_readable(manifest)
+    mask.write_bytes(b"")
+    assert f"{mask}: the file is empty" in describe(manifest)[0]
+    mask.unlink()
+    mask.symlink_to("/etc/hosts")
+    with pytest.raises(InputError, match="links that leave this folder"):
+        validate(manifest)
+    shutil.rmtree(mask.parent)
+    mask.parent.mkdir()
+    with pytest.raises(InputError, match="1 files are missing"):
+        validate(manifest)
+
+
+def test_a_folder_of_masks_or_of_a_defect(tmp_path: Path) -> None:
+    """`masks/scratch` is of the defect, though a photo is named scratch, too."""
+    touch(tmp_path, "good/1.png", "bad/scratch.png", "bad/scratch/7.png", "masks/scratch/7.png")
+    masks = {r.path: r.mask for r in load_dataset("folder", tmp_path).records}
+    assert masks["bad/scratch.png"] == ""
+    assert masks["bad/scratch/7.png"] == "masks/scratch/7.png"
+    # Where a file and a folder have the name, the file counts.
+    touch(tmp_path, "a/train/good/0.png", "a/test/cut/0.png")
+    touch(tmp_path, "a/ground_truth/cut/0.png", "a/ground_truth/cut/0/1.png")
+    records = load_dataset("mvtec_ad", tmp_path).records
+    assert records[-1].mask == "a/ground_truth/cut/0.png"
+
+
 def test_mvtec_root_one_level_off(tmp_path: Path) -> None:
     touch(tmp_path, "top/bottle/train/good/0.png", "empty/x.txt")
     message = refusal("mvtec_ad", tmp_path)
@@ -206,20 +316,34 @@ def test_folder_with_own_names(tmp_path: Path) -> None:
 
 def test_folder_unusable(tmp_path: Path) -> None:
     touch(tmp_path, "fine/1.png", "bad/a/1.png", "bad/b/1.png", "masks/1.png")
-    assert "no folder 'good' of normal photos (there are 'bad', 'fine', 'masks')" in refusal(
-        "folder", tmp_path
-    )
+    message = refusal("folder", tmp_path)
+    assert "no folder 'good' of normal photos (there are 'bad', 'fine', 'masks')" in message
+    assert message.endswith(": name it by data.folder.normal")
     (tmp_path / "good").mkdir()
     assert "good: no images" in refusal("folder", tmp_path)
     assert "masks/1.png: fits 2 images named 1" in refusal("folder", tmp_path, normal="fine")
     plain = {"normal": "fine", "masks": ""}
-    assert "nix: no images" in refusal("folder", tmp_path, abnormal="nix", **plain)
-    assert "nix: no images" in refusal("folder", tmp_path, normal_test="nix", **plain)
-    assert "nix: no such folder" in refusal("folder", tmp_path, normal="fine", masks="nix")
+    # Every mend is a key of the configuration, which `jaxad data check` takes, too.
+    for option, wrong in (("abnormal", "no images"), ("normal_test", "no images")):
+        message = refusal("folder", tmp_path, **{option: "nix", **plain})
+        assert f"nix: {wrong}: set data.folder.{option}=''" in message
+    message = refusal("folder", tmp_path, normal="fine", masks="nix")
+    assert "nix: no such folder: set data.folder.masks='' to go without" in message
     assert "must be within data.root" in refusal("folder", tmp_path, normal="../x")
     assert "must be within data.root" in refusal("folder", tmp_path, abnormal=str(tmp_path))
     touch(tmp_path, "bad/good/1.png")
     assert "'good' can not name a defect" in refusal("folder", tmp_path, **plain)
+
+
+def test_what_can_not_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"caf\xe9.png 0.0 mono\n")
+    assert "labels.csv: not UTF-8 text: install elpv-dataset anew" in refusal("elpv", tmp_path)
+    long = "x" * 5000
+    message = refusal("mvtec_ad", tmp_path / long)
+    assert message.endswith(": can not be read (File name too long)")
+    (tmp_path / "manifest.csv").mkdir()
+    with pytest.raises(InputError, match=r"manifest\.csv: can not be read \(Is a directory\)"):
+        read_csv(tmp_path / "manifest.csv")
 
 
 def test_manifest_file(tmp_path: Path) -> None:

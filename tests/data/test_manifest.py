@@ -81,7 +81,7 @@ record = st.builds(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(record, max_size=6))
 def test_csv_round_trip(tmp_path: Path, records: list[Record]) -> None:
     manifest = Manifest(tmp_path, tuple(records))
@@ -94,8 +94,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
     path.write_text("old")
     broken = Manifest(tmp_path, (good("a"), good("\udcff")))  # not encodable as UTF-8
-    with pytest.raises(UnicodeEncodeError):
-        write_csv(broken, path)
+    assert "is not UTF-8: rename the file" in refusal(lambda: write_csv(broken, path))
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.csv"]
 
@@ -155,6 +154,7 @@ def test_a_sound_manifest_passes(tmp_path: Path) -> None:
         ([good("a"), Record("b", "c", "", "test", "Normal")], "label 'Normal'"),
         ([good("a"), good("b", category="../x")], "category '../x' can not name a folder"),
         ([good("a"), good("b", category="..")], "category '..'"),
+        ([good("a", category="x\udce9")], r"category 'x\udce9' can not name a folder: rename"),
         ([good("a"), Record("b", "c", "", "train", "crack")], "1 defective images in train"),
         ([good("a", "test")], "no normal training images in category 'c'"),
         ([good("a"), good("b", "test", "d")], "no normal training images in category 'd'"),
@@ -265,7 +265,7 @@ parts = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(parts, min_size=1, max_size=6), st.sampled_from(["/", "\\", "//"]), st.booleans())
 def test_what_passes_lies_within_the_root(
     tree: Path, names: list[str], separator: str, absolute: bool

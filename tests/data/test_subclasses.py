@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.config import default_config
+from jaxad.data.jobs import jobs
+from jaxad.data.layouts import load_dataset
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.subclasses import by_subclass, of_subclasses, subset_name
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
-from jaxad.runs.evaluate import jobs, read_dataset
 
 
 def record(category: str, subclass: str, split: str, label: str = "good") -> Record:
@@ -110,20 +110,17 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_jobs_of_unseen_subclasses(tree: Path) -> None:
-    config = default_config()
-    config.data.layout, config.data.root = "texture_ad", str(tree)
-    first, second = jobs(read_dataset(config), config)
+    manifest = load_dataset("texture_ad", tree)
+    first, second = jobs(manifest)
     assert [list(job.test) for job in (first, second)] == [["cloth"], ["wafer"]]
     assert (len(first.train), len(first.test["cloth"])) == (6, 6)
-    config.data.train_subclasses, config.data.test_subclasses = "a", " c , b"
-    first, second = jobs(read_dataset(config), config)
+    unseen = of_subclasses(manifest, train=("a",), test=("c", "b"))
+    first, second = jobs(unseen, test_subclasses=("c", "b"))
     assert (first.name, list(first.test)) == ("cloth", ["cloth-c", "cloth-b"])
     assert {r.subclass for r in first.train} == {"a"}
     assert {r.subclass for r in first.test["cloth-b"]} == {"b"}
-    config.data.one_for_all = True
-    (job,) = jobs(read_dataset(config), config)
+    (job,) = jobs(unseen, one_for_all=True, test_subclasses=("c", "b"))
     assert list(job.test) == ["cloth-c", "cloth-b", "wafer-c", "wafer-b"]
     assert {(r.category, r.subclass) for r in job.train} == {("cloth", "a"), ("wafer", "a")}
-    config.data.test_subclasses = "c,d"
     with pytest.raises(InputError, match="names 'd', of which there are no test images"):
-        read_dataset(config)
+        of_subclasses(manifest, test=("c", "d"))

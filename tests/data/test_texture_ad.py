@@ -150,9 +150,18 @@ def test_nothing_there(tmp_path: Path) -> None:
     touch(tmp_path, "three/a/b/train/good/x.png")
     message = refusal(tmp_path / "three")
     assert "nothing fits 'test'" in message
-    assert message.endswith("mend the pattern or data.root, or go without by test=''")
+    assert message.endswith(
+        "mend the pattern or data.root, or go without by data.texture_ad.test=''"
+    )
     assert "(there is 'x.png')" in refusal(tmp_path / "one")
     assert "(there is nothing)" in refusal(tmp_path / "two")
+
+
+def test_masks_of_one_name_belong_to_their_own_defect(tree: Path) -> None:
+    touch(tree, "cloth/2/test/hole/1.png", "cloth/2/ground_truth/hole/1_mask.png")
+    masks = {r.path: r.mask for r in load_dataset("texture_ad", tree).records if r.mask}
+    for defect in ("cut", "hole"):
+        assert masks[f"cloth/2/test/{defect}/1.png"] == f"cloth/2/ground_truth/{defect}/1_mask.png"
 
 
 def test_a_mask_of_two_images(tree: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from jaxad.config import default_config
 from jaxad.core import InputError
-from jaxad.recipes.build import build_backbones, build_method
+from jaxad.recipes.build import build_backbones, models
 
 
 def test_networks_of_other_levels_are_refused() -> None:
@@ -12,9 +12,8 @@ def test_networks_of_other_levels_are_refused() -> None:
     config.method.random_weights = True
     config.method.source = config.method.target = "resnet18"
     config.method.latent, config.method.levels = (8, 8, 8), (2, 3)
-    networks = build_backbones(config).networks
-    method, _ = build_method(config, networks)
-    assert method is not None
+    backbones = build_backbones(config)
+    assert models(config, backbones)(0).phases
     config.method.levels = (3,)
     with pytest.raises(InputError, match=r"built for the levels layer2, layer3, .* is \(3,\)"):
-        build_method(config, networks)
+        models(config, backbones)(0)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxad.config import default_config, load_file
+from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
 from jaxad.runs.evaluate import evaluate
@@ -19,7 +19,7 @@ from jaxad.training.sampling import in_turn, split
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")
 
 
@@ -182,13 +182,12 @@ def test_the_silhouette_finds_how_many_clusters_there_are(
 
 
 def test_no_subclass_is_held_out_whole() -> None:
-    config = default_config("adapted_moe")
-    config.train.holdout = 0.9
-    held, groups = split(Subclasses(("a", "b"), np.asarray([0, 1, 0, 0])), (), config)
-    assert [len(group) for group in groups] == [1, 1]
-    assert sorted([*held, *np.concatenate(groups)]) == [0, 1, 2, 3]
-    held, groups = split(one_for_all(10), (), config)
-    assert (len(held), len(groups[0])) == (9, 1)
+    options = {"holdout": 0.9, "balanced": False, "seed": 0}
+    held, groups = split(Subclasses(("a", "b"), np.asarray([0, 1, 0, 0])), [""] * 4, **options)
+    assert [len(part) for group in groups for part in group] == [1, 1]
+    assert sorted([*held, *np.concatenate([*groups[0], *groups[1]])]) == [0, 1, 2, 3]
+    held, groups = split(one_for_all(10), [""] * 10, **options)
+    assert (len(held), len(groups[0][0])) == (9, 1)
 
 
 def test_arrays_are_taken_in_turn() -> None:

@@ -17,14 +17,17 @@ from jaxad.data import prepared
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
 from jaxad.data.synthetic import write_dataset
-from jaxad.runs.evaluate import Job, evaluate, jobs, read_dataset
-from jaxad.recipes.recipe import Phase
-from jaxad.runs.decode_once import readable, reads_of
+from jaxad.data.jobs import Job
+from jaxad.data.reading import Reading
+from jaxad.runs.dataset import jobs_of, read_dataset
+from jaxad.runs.decode_once import decoded_once, reads_of
+from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZE = (32, 48)
+READING = Reading(SIZE, "bilinear")
 FORM: dict[str, Any] = {"image_size": SIZE, "resample": "bilinear"}
 
 
@@ -47,51 +50,44 @@ def configured(dataset: Path, **train: Any) -> Any:
     return config
 
 
-def reads(config: Any, *, steps: int = 0) -> float:
-    shapes = {"a": jax.ShapeDtypeStruct((1, 8, 8, 4), np.float32)}
-    phase = Phase("all", None, steps, 0, ("a",))  # type: ignore[arg-type]
-    return reads_of(jobs(read_dataset(config), config), [phase], shapes, config)
-
-
-def test_how_often_a_run_reads_a_photo(dataset: Path) -> None:
+def test_how_often_a_run_reads_a_photo() -> None:
     """10 training images and 5 to test."""
-    assert reads(configured(dataset)) == 1
-    assert reads(configured(dataset, feature_cache="off")) == (2 * 3 * 4 + 5) / 15
-    assert reads(configured(dataset, feature_cache="off"), steps=50) == (50 * 4 + 5) / 15
+    photos = {"train": 10, "test": 5}
+    assert reads_of(**photos, seen=None, replicates=1, networks=1) == 1
+    assert reads_of(**photos, seen=24, replicates=1, networks=1) == (24 + 5) / 15
     # Random networks of replicates differ, so that each has features of its own.
-    assert reads(configured(dataset, replicates=3)) == 3
-    shared = configured(dataset, replicates=3)
-    shared.method.random_weights = False
-    assert reads(shared) == (10 + 3 * 5) / 15
-    shared.train.feature_cache = "off"
-    assert reads(shared) == 3 * (24 + 5) / 15
+    assert reads_of(**photos, seen=None, replicates=3, networks=3) == 3
+    assert reads_of(**photos, seen=None, replicates=3, networks=1) == (10 + 3 * 5) / 15
+    assert reads_of(**photos, seen=24, replicates=3, networks=1) == 3 * (24 + 5) / 15
 
 
-def test_photos_are_prepared_where_it_pays(dataset: Path, tmp_path: Path) -> None:
-    config = configured(dataset)
-    files = read_dataset(config)
-    with readable(files, config, tmp_path, reads=1.4) as found:
+def test_photos_are_decoded_before_where_it_pays(dataset: Path, tmp_path: Path) -> None:
+    files = read_dataset(configured(dataset))
+    own = tmp_path / ".prepared"
+
+    def decoded(wish: Any, reads: float) -> Any:
+        return decoded_once(files, READING, wish, lambda: own, reads=reads)
+
+    with decoded("auto", 1.4) as found:
         assert found == files
-    with readable(files, config, tmp_path, reads=1.5) as found:
-        assert all(Path(r.prepared).is_relative_to(tmp_path) for r in found.records)
+    with decoded("auto", 1.5) as found:
+        assert all(Path(r.prepared).is_relative_to(own) for r in found.records)
         for a, b in zip(*(batches(m, batch_size=8, **FORM) for m in (found, files))):
             np.testing.assert_array_equal(a["image"], b["image"])
-    config.data.prepared = "off"
-    with readable(files, config, tmp_path, reads=99) as found:
+    with decoded("off", 99) as found:
         assert found == files
     assert not any(tmp_path.iterdir())
-    config.data.prepared = str(tmp_path / "kept")
     for _ in range(2):
-        with readable(files, config, tmp_path, reads=0) as found:
+        with decoded(tmp_path / "kept", 0) as found:
             assert found == prepared.find(files, tmp_path / "kept", size=SIZE, resample="bilinear")
             assert found is not None
 
 
-def test_photos_prepared_for_a_run_go_with_it(dataset: Path, tmp_path: Path) -> None:
-    config = configured(dataset)
+def test_photos_decoded_for_a_run_go_with_it(dataset: Path, tmp_path: Path) -> None:
+    files = read_dataset(configured(dataset))
     with (
         pytest.raises(KeyboardInterrupt),
-        readable(read_dataset(config), config, tmp_path, reads=2),
+        decoded_once(files, READING, "auto", lambda: tmp_path / ".prepared", reads=2),
     ):
         raise KeyboardInterrupt
     assert not any(tmp_path.iterdir())
@@ -100,20 +96,19 @@ def test_photos_prepared_for_a_run_go_with_it(dataset: Path, tmp_path: Path) -> 
 def test_a_full_disk_only_costs_time(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    config = configured(dataset)
-    files = read_dataset(config)
+    files = read_dataset(configured(dataset))
     need = prepared.nbytes(len(files), SIZE)
     usage = shutil.disk_usage(tmp_path)._replace(free=2 * need - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with readable(files, config, tmp_path, reads=40) as found:
+    with decoded_once(files, READING, "auto", lambda: tmp_path / ".prepared", reads=40) as found:
         assert found == files
-    assert capsys.readouterr().err.startswith("decoding every photo 40 times: prepared ones")
+    assert capsys.readouterr().err.startswith("decoding every photo 40 times: decoded ones")
 
 
 def test_an_empty_name_is_refused(dataset: Path, tmp_path: Path) -> None:
     config = configured(dataset)
     config.data.prepared = ""
-    with pytest.raises(InputError, match=r"data\.prepared is empty: use auto, off, or name"):
+    with pytest.raises(InputError, match=r"data\.prepared is '': give a text, not empty"):
         train(config, tmp_path / "w")
 
 
@@ -142,7 +137,8 @@ def test_training_is_the_same_to_the_bit(
         workdir = tmp_path / name
         results = train(config, workdir)
         assert sorted(path.name for path in workdir.iterdir()) == [
-            *("checkpoints", "config.json", "report", "results.json", "train.jsonl"),
+            *("checkpoints", "config.json", "jaxad.json", "report", "results.json"),
+            "train.jsonl",
         ]
         _, variables, _ = load(workdir)
         found.append((results["categories"], variables["method"]))
@@ -163,6 +159,6 @@ def test_training_is_the_same_to_the_bit(
 def test_jobs_keep_where_photos_are(dataset: Path, tmp_path: Path) -> None:
     config = configured(dataset)
     found = prepared.write(read_dataset(config), tmp_path, size=SIZE)
-    (job,) = jobs(found, config)
+    (job,) = jobs_of(found, config)
     assert isinstance(job, Job)
     assert all(r.prepared for r in (*job.train, *job.test["disc"]))

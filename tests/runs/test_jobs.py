@@ -15,17 +15,16 @@ from PIL import Image
 
 import jaxad
 from jaxad.backbones import ARCHITECTURES, Variant, weights
-from jaxad.recipes.build import build_backbones, build_method
+from jaxad.recipes.build import build_backbones, models
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.images import decode_image
 from jaxad.data.synthetic import write_dataset
-from jaxad.detector import Detector
 from jaxad.runs.evaluate import evaluate
 from jaxad.main import main
 from jaxad.runs.train import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")
 
 
@@ -206,10 +205,10 @@ def test_overwriting_and_a_failed_start_leave_foreign_files_alone(
     config = fast(dataset)
     config.method.levels = (3,)
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "config.json").write_text("{")  # of a run that ended before any detector
     train(config, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("checkpoints", "config.json", "notes.txt", "report", "results.json", "train.jsonl")
+        *("checkpoints", "config.json", "jaxad.json", "notes.txt", "report"),
+        *("results.json", "train.jsonl"),
     ]
     train(config, tmp_path, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -233,7 +232,7 @@ def test_a_damaged_checkpoint_is_named(run: tuple[Path, dict], tmp_path: Path) -
     stored = json.loads((workdir / "config.json").read_text())
     stored["config"]["method"]["latent"] = [4, 6, 9]
     (workdir / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(InputError, match=r"checkpoint .*disc is damaged or of another model"):
+    with pytest.raises(InputError, match=r"checkpoint .*disc is of another model"):
         jaxad.load(workdir)
     shutil.rmtree(workdir / "checkpoints" / "disc")
     with pytest.raises(InputError, match="has detectors"):
@@ -322,13 +321,14 @@ def test_training_says_at_its_start_what_the_detector_costs(
 def test_every_case_of_table_vii_is_a_program(case: int, dataset: Path) -> None:
     config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:{case}"), dataset)
     backbones = build_backbones(config)
-    method, _ = build_method(config, backbones.networks)
-    detector, rng = Detector(backbones.networks, method), jax.random.key(0)
+    detector, rng = models(config, backbones)(0).detector, jax.random.key(0)
     images = jax.ShapeDtypeStruct((2, 32, 48, 3), np.uint8)
     # Traced, not compiled: one of them is trained below.
     variables = jax.eval_shape(lambda v: detector.init(rng, v, size=(32, 48)), backbones.variables)
     assert jax.eval_shape(detector.score, variables, images).map.shape == (2, 32, 48)
-    loss, aux = jax.eval_shape(detector.loss, variables, {"image": images}, rng)
+    loss, aux = jax.eval_shape(
+        detector.loss, variables["method"], variables["backbones"], {"image": images}, rng
+    )
     assert loss.shape == ()
     assert set(aux.updates) == {"batch_stats"}
     levels = detector.backbones["source"].levels
@@ -412,22 +412,20 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
         (["--config.train.epoch=3"], "unknown configuration key 'train.epoch'"),
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
         (["--config.data.categories=screw"], "no category 'screw'"),
-        (["--config.data.layout=cubes"], "data.layout='cubes' is unknown"),
-        (["--config.train.batch_size=6"], "train.batch_size is 6, which 4 devices can not share"),
-        (["--config.train.positions=(16,16,18)"], "train.positions is 18"),
-        (["--config.train.steps=(2,0,2)"], "train.steps is (2, 0, 2)"),
+        (["--config.data.layout=cubes"], "data.layout is 'cubes': give"),
+        (["--config.train.steps=(2,0,2)"], "train.steps is (2, 0, 2): give any number of phases, each a whole number, 1"),
         (["--config.train.epochs=0"], "train.epochs is 0"),
-        (["--config.train.holdout=1.0"], "train.holdout is 1.0"),
+        (["--config.train.holdout=1.0"], "train.holdout is 1.0: give a number, 0 or more, below 1"),
         (["--config.data.resize=cubic"], "data.resize is 'cubic'"),
         (["--config.data.image_size=(32,)"], "data.image_size is (32,)"),
         (["--config.train.steps=(2,2)"], "train.steps is (2, 2): give three values"),
         (["--config.method.levels=(4,)"], "method.levels is (4,)"),
         (["--config.method.source=resnet19"], "resnet19"),
-        (["--config.method.name=afrad"], "has another method's keys"),
+        (["--config.method.name=afrad"], "does not go with method.name 'afrad'"),
         (["--config.train.parallel=threads"], "train.parallel is 'threads'"),
-        (["--config.train.feature_cache=disk"], "use auto, device, host or off"),
+        (["--config.train.feature_cache=disk"], "give 'auto', 'device', 'host' or 'off'"),
         (["--config.train.cache_dtype=int8"], "train.cache_dtype is 'int8'"),
-        (["--config.train.sampling=fair"], "train.sampling is 'fair': use natural or balanced"),
+        (["--config.train.sampling=fair"], "train.sampling is 'fair': give 'natural' or 'balanced'"),
         (
             ["--config.method.random_weights=false", "--config.weights={0}"],
             "ports convert resnet18",

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxad.config import load_file
 from jaxad.core import InputError, Scores
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.layouts import load_dataset
 from jaxad.data.manifest import Manifest
+from jaxad.data.reading import Reading
 from jaxad.data.synthetic import write_dataset
 from jaxad.metrics import category_metrics, pixel_metrics
 from jaxad.report import select_examples
 from jaxad.runs.score_category import Scored, score_category
 
 SIZE = (40, 48)
-CONFIG = Path(__file__).parents[1] / "configs" / "mb_pfm_fast.py"
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +36,16 @@ def brightness(images: Any) -> Scores:
 
 
 def scored(data: Manifest, score: Any = brightness, *, batch_size: int = 4) -> Scored:
-    config = load_file(str(CONFIG))
-    config.data.image_size = SIZE
-    config.score.batch_size = batch_size
-    config.report.examples = 2
-    return score_category("disc", data.records, data.root, config, score, lambda x: x, n_train=7)
+    return score_category(
+        "disc",
+        data.records,
+        data.root,
+        score,
+        reading=Reading(SIZE, "lanczos"),
+        batch_size=batch_size,
+        examples=2,
+        n_train=7,
+    )
 
 
 def arrays(data: Manifest) -> tuple[np.ndarray, np.ndarray]:

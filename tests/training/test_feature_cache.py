@@ -8,7 +8,6 @@ import pytest
 
 from jaxad.core import InputError
 from jaxad.training import feature_cache as features
-from jaxad.training.sampling import balanced
 
 SHAPES = {"a/x": jax.ShapeDtypeStruct((1, 4, 5, 3), np.float32)}
 
@@ -36,9 +35,3 @@ def test_a_feature_that_does_not_fit_is_named(value: float, dtype: str) -> None:
     values = np.full((1, 4, 5, 3), value, np.float32)
     with pytest.raises(InputError, match=f"'a/x' is not a finite {dtype}"):
         features.store(cache, 0, {"a/x": values})
-
-
-def test_balanced_images_of_every_category_are_equally_many() -> None:
-    index = np.asarray([0, 2, 3, 5, 8, 9])
-    found = balanced(index, ["a", "b", "b", "b", "b", "a"])
-    assert sorted(found.tolist()) == [0, 0, 2, 3, 5, 8, 9, 9]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxad.data.jobs import name_list
 from jaxad.data.layouts import (
     cifar10,
     elpv,
@@ -52,7 +53,7 @@ def scan_join(
             scan_dataset(
                 part.layout,
                 where,
-                categories=[name.strip() for name in part.categories.split(",") if name.strip()],
+                categories=name_list(part.categories),
                 **(options.get(part.layout) or {}),
             )
         )
@@ -86,7 +87,8 @@ def load_dataset(
       **options: Of the layout's function, e.g. `normal="good"` of `folder`.
 
     Raises:
-      InputError: unknown layout, option or category, or anything of `manifest.problems`.
+      InputError: unknown layout, option or category, a folder that can not be read, or anything of
+        `manifest.problems`.
     """
     return validate(scan_dataset(layout, root, categories=categories, **options))
 
@@ -106,9 +108,13 @@ def scan_dataset(
         )
     if not os.fspath(root) and layout not in _ROOTLESS:
         raise InputError(f"data.root is empty: name the folder of the {layout} dataset")
-    if root and not Path(root).expanduser().exists():
-        raise InputError(f"{root}: no such folder: set data.root to where the dataset is")
-    manifest = scan(Path(root).expanduser() if os.fspath(root) else "", **options)
+    try:
+        if root and not Path(root).expanduser().exists():
+            raise InputError(f"{root}: no such folder: set data.root to where the dataset is")
+        manifest = scan(Path(root).expanduser() if os.fspath(root) else "", **options)
+    except OSError as error:
+        where = error.filename or root
+        raise InputError(f"{where}: can not be read ({error.strerror})") from error
     wanted = (categories,) if isinstance(categories, str) else tuple(categories)
     absent = [name for name in wanted if name not in manifest.categories]
     if absent:
@@ -118,7 +124,11 @@ def scan_dataset(
         )
     if not wanted:
         return manifest
-    return Manifest(manifest.root, tuple(r for r in manifest.records if r.category in wanted))
+    return Manifest(
+        manifest.root,
+        tuple(r for r in manifest.records if r.category in wanted),
+        aside=tuple(r for r in manifest.records if r.category not in wanted),
+    )
 
 
 def guess_layout(root: str | os.PathLike[str]) -> str:
@@ -142,4 +152,7 @@ def guess_layout(root: str | os.PathLike[str]) -> str:
         return "texture_ad"
     if (path / "good").is_dir():
         return "folder"
-    raise InputError(f"{root}: can not tell the layout: give --layout ({', '.join(LAYOUTS)})")
+    raise InputError(
+        f"{root}: can not tell the layout: name it by data.layout, or by --layout of `jaxad data "
+        f"check` ({', '.join(LAYOUTS)})"
+    )

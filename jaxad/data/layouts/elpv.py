@@ -30,18 +30,19 @@ def scan(root: str | os.PathLike[str] = "") -> Manifest:
       root: Folder that holds `labels.csv`, or `data/labels.csv`; "": the installed package.
 
     Raises:
-      InputError: the package is not installed, no `labels.csv` there, or a line of another form.
+      InputError: the package is not installed, no `labels.csv` there, one that is not UTF-8, or a
+        line of another form.
     """
     folder = Path(root) if os.fspath(root) else _installed()
     folder = next((d for d in (folder, folder / "data") if (d / "labels.csv").is_file()), folder)
     table = folder / "labels.csv"
     if not table.is_file():
         raise InputError(f"{folder}: holds no labels.csv: set data.root to elpv-dataset's data")
-    cells = [
-        _cell(table, number, line)
-        for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1)
-        if line.strip()
-    ]
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{table}: not UTF-8 text: install elpv-dataset anew") from None
+    cells = [_cell(table, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     held_out = {
         name
         for kind in {kind for _, _, kind in cells}

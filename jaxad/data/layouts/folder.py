@@ -2,7 +2,8 @@
 
 - `<root>/good/...`: normal photos, at any depth;
 - `<root>/bad/[<defect>/]...`: photos with defects, optional; a subfolder names the defect;
-- `<root>/masks/[<defect>/]...`: masks of the same stem, or stem + "_mask", optional.
+- `<root>/masks/[<defect>/]...`: masks of the same stem, or stem + "_mask", or folders of several
+  masks of one photo, which count together; optional.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from jaxad.data.hold_out import held_out_fifth
 from jaxad.data.images import SUFFIXES
+from jaxad.data.listing import images_in
 from jaxad.data.manifest import GOOD, Manifest, Record, canonical_label, some
 from jaxad.errors import InputError
 
@@ -63,7 +65,7 @@ def scan(
         good_test = _images(root / normal_test, apart_from=others[1:])
         if not good_test:
             raise InputError(
-                f"{root / normal_test}: no images: set normal_test='' to hold out some"
+                f"{root / normal_test}: no images: set data.folder.normal_test='' to hold out some"
             )
     else:
         held_out = held_out_fifth(p.relative_to(root).as_posix() for p in good)
@@ -76,9 +78,9 @@ def scan(
 
     bad = _images(root / abnormal, apart_from=[root / masks] if masks else []) if abnormal else []
     if abnormal not in ("", _ABNORMAL) and not bad:
-        raise InputError(f"{root / abnormal}: no images: set abnormal='' to go without")
+        raise InputError(f"{root / abnormal}: no images: set data.folder.abnormal='' to go without")
     if masks not in ("", _MASKS) and not (root / masks).is_dir():
-        raise InputError(f"{root / masks}: no such folder: set masks='' to go without")
+        raise InputError(f"{root / masks}: no such folder: set data.folder.masks='' to go without")
     paired = _pair_masks(bad, root / abnormal, root / masks) if bad and masks else {}
     for image in bad:
         parts = image.relative_to(root / abnormal).parts
@@ -104,19 +106,31 @@ def _images(folder: Path, *, apart_from: list[Path]) -> list[Path]:
 
 
 def _pair_masks(images: list[Path], abnormal: Path, masks: Path) -> dict[Path, Path]:
-    found = {p.relative_to(masks).with_suffix(""): p for p in _images(masks, apart_from=[])}
+    found: dict[Path, Path] = {}
+    for path in _images(masks, apart_from=[]):
+        found.setdefault(path.relative_to(masks).with_suffix(""), path)
     times = Counter(p.stem for p in images)
+    here = Counter(p.with_suffix("") for p in images)
     pairs: dict[Path, Path] = {}
     for image in images:
         same_place = image.relative_to(abnormal).with_suffix("")
         for place in (same_place, Path(image.stem)):
             mask = found.get(place.with_name(f"{place.name}_mask")) or found.get(place)
+            # A folder of masks, unless it is that of a defect.
+            several = masks / place
+            if mask is None and not (abnormal / place).is_dir() and images_in(several):
+                mask = several
             if mask is None:
                 continue
             if place != same_place and times[image.stem] > 1:
                 raise InputError(
                     f"{mask}: fits {times[image.stem]} images named {image.stem}: put masks into "
                     f"the same subfolders as in {abnormal.name}"
+                )
+            if here[image.with_suffix("")] > 1:
+                raise InputError(
+                    f"{mask}: fits {here[image.with_suffix('')]} images named {image.stem} in "
+                    f"{image.parent}: rename or remove all but one, and their masks likewise"
                 )
             pairs[image] = mask
             break
@@ -129,4 +143,4 @@ def _no_normal(root: Path, normal: str) -> str:
         return f"{folder}: no images ({', '.join(sorted(SUFFIXES))}): put the normal photos there"
     there = sorted(d.name for d in root.iterdir() if d.is_dir()) if root.is_dir() else []
     seen = f"there are {some(there, 5)}" if there else "it has no subfolders"
-    return f"{root}: no folder {normal!r} of normal photos ({seen}): name it by the option normal"
+    return f"{root}: no folder {normal!r} of normal photos ({seen}): name it by data.folder.normal"

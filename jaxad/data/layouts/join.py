@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxad.data.manifest import Manifest, some
+from jaxad.data.manifest import Manifest, Record, some
 from jaxad.errors import InputError
 
 
@@ -55,7 +55,8 @@ def join(parts: Sequence[Part], manifests: Sequence[Manifest]) -> Manifest:
       InputError: two categories can not be told apart even so.
     """
     times = Counter(name for manifest in manifests for name in manifest.categories)
-    records = []
+    records: list[Record] = []
+    aside: list[Record] = []
     taken: dict[str, Part] = {}
     for part, manifest in zip(parts, manifests):
         where = Path(part.root)
@@ -74,4 +75,5 @@ def join(parts: Sequence[Part], manifests: Sequence[Manifest]) -> Manifest:
             r._replace(category=renamed[r.category], root=str(manifest.root))
             for r in manifest.records
         ]
-    return Manifest(Path(), tuple(records))
+        aside += [r._replace(root=str(manifest.root)) for r in manifest.aside]
+    return Manifest(Path(), tuple(records), aside=tuple(aside))

@@ -2,15 +2,17 @@
 
 - `<root>/<category>/train/good/NNN.png`
 - `<root>/<category>/test/<good or defect>/NNN.png`
-- `<root>/<category>/ground_truth/<defect>/NNN_mask.png`
+- `<root>/<category>/ground_truth/<defect>/NNN_mask.png`, or a folder `NNN` of several masks, which
+  count together (MVTec LOCO AD)
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
-from jaxad.data.images import SUFFIXES
+from jaxad.data.listing import folders, images_in, masks_in
 from jaxad.data.manifest import GOOD, SPLITS, Manifest, Record, canonical_label
 from jaxad.errors import InputError
 
@@ -22,6 +24,7 @@ def scan(root: str | os.PathLike[str]) -> Manifest:
 
     Raises:
       InputError: no category folder there; where the root is one level off, the right one is named.
+        A mask that fits two images.
     """
     root = Path(root)
     categories = [d for d in folders(root) if _is_category(d)]
@@ -30,25 +33,21 @@ def scan(root: str | os.PathLike[str]) -> Manifest:
     return Manifest(root, tuple(r for c in categories for r in _category_records(root, c)))
 
 
-def images_in(folder: Path) -> list[Path]:
-    """List the image files directly in a folder, sorted by name; hidden files are passed over."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-    )
-
-
 def _category_records(root: Path, category: Path) -> list[Record]:
     records = []
     for split in SPLITS:
         for folder in folders(category / split):
             label = canonical_label(folder.name)
-            masks = {p.stem: p for p in images_in(category / "ground_truth" / folder.name)}
-            for image in images_in(folder):
+            masks = {} if label == GOOD else masks_in(category / "ground_truth" / folder.name)
+            images = images_in(folder)
+            times = Counter(image.stem for image in images)
+            for image in images:
                 mask = masks.get(f"{image.stem}_mask") or masks.get(image.stem)
-                if label == GOOD:
-                    mask = None
+                if mask and times[image.stem] > 1:
+                    raise InputError(
+                        f"{mask}: fits {times[image.stem]} images named {image.stem} in {folder}: "
+                        "rename or remove all but one, and their masks likewise"
+                    )
                 records.append(
                     Record(
                         path=image.relative_to(root).as_posix(),
@@ -60,13 +59,6 @@ def _category_records(root: Path, category: Path) -> list[Record]:
                     )
                 )
     return records
-
-
-def folders(path: Path) -> list[Path]:
-    """List the folders directly in a folder, sorted by name, without hidden ones."""
-    if not path.is_dir():
-        return []
-    return sorted(d for d in path.iterdir() if d.is_dir() and not d.name.startswith("."))
 
 
 def _is_category(path: Path) -> bool:

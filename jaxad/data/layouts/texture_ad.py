@@ -23,7 +23,7 @@ from pathlib import Path
 from string import Formatter
 
 from jaxad.data.confine import leaves
-from jaxad.data.layouts.mvtec_ad import folders, images_in
+from jaxad.data.listing import folders, images_in, mask_files, masks_in
 from jaxad.data.manifest import GOOD, SPLITS, Manifest, Record, canonical_label, some
 from jaxad.errors import InputError
 
@@ -48,8 +48,9 @@ def scan(
       train: Pattern of the training images, which are good where it has no `{label}`.
       test: Pattern of the test images; "": there are none.
       masks: Pattern of the mask of a test image, whose fields are put in; where there is no such
-        file, one of the image's own name in the same folder will do. "": there are none. A file
-        that is the mask of an image is no image itself.
+        file, one of the image's own name in the same folder will do; so will a folder of several
+        masks, which count together. "": there are none. A file that is the mask of an image is
+        no image itself.
 
     Raises:
       InputError: a pattern of another form, one that nothing fits, or a mask that fits two images.
@@ -61,7 +62,7 @@ def scan(
             _check(option, pattern)
     found = {split: _find(root, split, patterns[split]) for split in SPLITS if patterns[split]}
     pairs = _pair(root, masks, found.get("test", [])) if masks else {}
-    are_masks = set(pairs.values())
+    are_masks = {file for mask in pairs.values() for file in mask_files(mask)}
     records = [
         Record(
             path=image.relative_to(root).as_posix(),
@@ -120,7 +121,7 @@ def _find(root: Path, option: str, pattern: str) -> list[tuple[Path, dict[str, s
                     fitting.append((path, known | match.groupdict()))
         if not fitting:
             there = [p.name for p in (*folders(places[0][0]), *images_in(places[0][0]))]
-            without = ", or go without by test=''" if option == "test" else ""
+            without = ", or go without by data.texture_ad.test=''" if option == "test" else ""
             raise InputError(
                 f"{places[0][0]}: {'no image' if last else 'nothing'} fits {part!r} of "
                 f"{_named(option, pattern)} (there is {some(there, 5) or 'nothing'}): mend the "
@@ -147,13 +148,13 @@ def _expression(part: str, known: dict[str, str]) -> re.Pattern[str]:
 
 def _pair(root: Path, masks: str, images: list[tuple[Path, dict[str, str]]]) -> dict[Path, Path]:
     """Map test images, good ones as well, to their masks."""
-    files: dict[Path, dict[str, Path]] = {}  # folder -> its images by stem
+    files: dict[Path, dict[str, Path]] = {}  # folder -> its masks by name
     pairs: dict[Path, Path] = {}
     owners: dict[Path, Path] = {}
     for image, fields in images:
         place = root / masks.format(**fields)
         if place.parent not in files:
-            files[place.parent] = {p.stem: p for p in images_in(place.parent)}
+            files[place.parent] = masks_in(place.parent)
         for stem in (place.name, fields["name"]):
             mask = files[place.parent].get(stem)
             if mask is None or mask.with_suffix("") == image.with_suffix(""):
@@ -170,7 +171,8 @@ def _pair(root: Path, masks: str, images: list[tuple[Path, dict[str, str]]]) -> 
     if defective and not owners and masks != MASKS:
         raise InputError(
             f"{root / masks.format(**defective[0])}: no such mask, nor any other that fits "
-            f"{_named('masks', masks)}: mend the pattern, or go without by masks=''"
+            f"{_named('masks', masks)}: mend the pattern, or go without by "
+            "data.texture_ad.masks=''"
         )
     return pairs
 

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from jaxad.data.confine import leaves
 from jaxad.data.layouts import mvtec_ad
+from jaxad.data.listing import folders
 from jaxad.data.manifest import GOOD, SPLITS, Manifest, Record, some
 from jaxad.data.table import read_table
 from jaxad.errors import InputError
@@ -44,7 +45,7 @@ def scan(root: str | os.PathLike[str]) -> Manifest:
     if (root / _TABLE).is_file():
         return _raw(root)
     for folder in (root, root / _ONE_CLASS):
-        prepared = [d for d in mvtec_ad.folders(folder) if (d / "train" / GOOD).is_dir()]
+        prepared = [d for d in folders(folder) if (d / "train" / GOOD).is_dir()]
         if prepared:
             return _prepared(folder, prepared)
     raise InputError(_neither(root))
@@ -109,7 +110,7 @@ def _prepared(folder: Path, objects: list[Path]) -> Manifest:
 
 
 def _neither(root: Path) -> str:
-    if any((d / "Data" / "Images").is_dir() for d in mvtec_ad.folders(root)):
+    if any((d / "Data" / "Images").is_dir() for d in folders(root)):
         return f"{root}: has no {_TABLE}, which says what is train: take it from VisA's archive"
     if (root / "Data" / "Images").is_dir() or (root / "train" / GOOD).is_dir():
         return f"{root}: this is one object: set data.root to the folder above it"
@@ -119,7 +120,7 @@ def _neither(root: Path) -> str:
             f"{root / other}: prepared for a two-class split: run VisA's prepare_data.py with "
             "--split-type 1cls"
         )
-    for deeper in mvtec_ad.folders(root):
+    for deeper in folders(root):
         if looks_so(deeper) or any(deeper.glob(f"*/train/{GOOD}")):
             return f"{root}: the dataset is one level deeper: set data.root to {deeper}"
     return (

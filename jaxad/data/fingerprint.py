@@ -1,0 +1,158 @@
+"""What a dataset was when a detector was trained on it, and what has changed since.
+
+A fingerprint is a tree of plain dicts and strings, to be kept as JSON (about 80 bytes a photo):
+category, split and path lead to `photo-mask-facts`, the first 12 hex digits of SHA-256 over the
+photo's file, over the files of its mask (empty without one), and over what the record says (label,
+subclass). Paths are relative, so a dataset may move. Images within a file (CIFAR-10) have one entry
+for all that a category takes from it. It finds accidents: who wants to forge 48 bits, can.
+
+Whole files are read: a photo of the same size and time may still be another one, and what is
+hashed here is in the disk's cache for the run that follows. One core hashes about a gigabyte a
+second; threads share the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jaxad.data.decode import image_path, mask_paths
+from jaxad.data.manifest import SPLITS, Manifest, Record, some
+from jaxad.data.members import is_container, is_number
+from jaxad.errors import InputError
+
+VERSION = 1
+_WORDS = {"train": "training", "test": "test"}
+_CHANGED = ("", "masks of ", "labels or subclasses of ")
+"""What may change of a photo, in the order of its entry."""
+
+
+def fingerprint(manifest: Manifest) -> dict[str, Any]:
+    """Take the fingerprint of a manifest's photos and masks, as they are on disk.
+
+    Args:
+      manifest: Validated: every file is there, and listed once in its category and split.
+
+    Returns:
+      `{"version": 1, "categories": {category: {split: {path: "photo-mask-facts"}}}}`.
+
+    Raises:
+      InputError: a file can not be read.
+    """
+    containers: dict[Path, bool] = {}
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    photos: dict[tuple[str, str, str], Path] = {}
+    for record in manifest.records:
+        photo, name = image_path(manifest.root, record), record.path
+        if is_number(photo.name):
+            container = photo.parent
+            if container not in containers:
+                containers[container] = is_container(container)
+            if containers[container]:
+                photo, name = container, str(PurePosixPath(name).parent)
+        key = record.category, record.split, name
+        groups.setdefault(key, []).append(record)
+        photos[key] = photo
+    masks = {key: mask_paths(manifest.root, records[0]) for key, records in groups.items()}
+    files = sorted({*photos.values(), *(path for paths in masks.values() for path in paths)})
+    splits = {path for path, yes in containers.items() if yes and not path.exists()}
+    with ThreadPoolExecutor() as pool:
+        digests = dict(
+            zip(files, pool.map(lambda path: _digest(path, of_tfds=path in splits), files))
+        )
+
+    categories: dict[str, dict[str, dict[str, str]]] = {
+        name: {split: {} for split in SPLITS} for name in manifest.categories
+    }
+    for (category, split, name), records in groups.items():
+        facts = [(r.path, r.label, r.subclass, r.as_stored) for r in records]
+        mask = [[path.name, digests[path]] for path in masks[category, split, name]]
+        photo_digest = digests[photos[category, split, name]]
+        mask_digest = _short(repr(mask)) if mask else ""
+        entry = f"{photo_digest}-{mask_digest}-{_short(repr(facts))}"
+        categories[category].setdefault(split, {})[name] = entry
+    return {"version": VERSION, "categories": categories}
+
+
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, categories: Sequence[str] = ()
+) -> list[str]:
+    """Say in lines of text how a dataset differs from what it was; none where it does not.
+
+    Args:
+      before: A fingerprint, as JSON kept it.
+      now: Another.
+      categories: Those to compare, all if empty.
+
+    Raises:
+      InputError: `before` or `now` is no fingerprint.
+    """
+    old, new = _categories(before), _categories(now)
+    wanted = [c for c in sorted({*old, *new}) if not categories or c in categories]
+    lines = []
+    for category in wanted:
+        if category not in new:
+            lines.append(f"category {category!r} is not there any more")
+        elif category not in old:
+            lines.append(f"category {category!r} is new")
+        else:
+            for split in SPLITS:
+                kind = f"{_WORDS[split]} photos of {category!r}"
+                was, has = old[category].get(split, {}), new[category].get(split, {})
+                lines += _compare(kind, was, has)
+    return lines
+
+
+def _compare(kind: str, was: dict[str, str], has: dict[str, str]) -> Iterator[str]:
+    both = {name: (was[name].split("-"), has[name].split("-")) for name in was if name in has}
+    for place, what in enumerate(_CHANGED):
+        changed = [name for name, (old, new) in both.items() if old[place] != new[place]]
+        if changed:
+            yield f"{what}{len(changed)} {kind} changed: {some(changed)}"
+    for verdict, names in (
+        ("are gone", [name for name in was if name not in has]),
+        ("are new", [name for name in has if name not in was]),
+    ):
+        if names:
+            yield f"{len(names)} {kind} {verdict}: {some(names)}"
+
+
+def _categories(data: Any) -> dict[str, dict[str, dict[str, str]]]:
+    """Take a fingerprint apart that may come from a damaged or foreign file."""
+    if isinstance(data, Mapping) and data.get("version") == VERSION:
+        found = data.get("categories")
+        if isinstance(found, dict) and all(
+            isinstance(splits, dict) and all(map(_is_split, splits.values()))
+            for splits in found.values()
+        ):
+            return found
+    raise InputError(
+        "the fingerprint of the data is damaged or of another version of jaxad, so that it can not "
+        "be compared: train again"
+    )
+
+
+def _is_split(data: Any) -> bool:
+    return isinstance(data, dict) and all(
+        isinstance(entry, str) and entry.count("-") == 2 for entry in data.values()
+    )
+
+
+def _digest(path: Path, *, of_tfds: bool) -> str:
+    """Hash a file, or, of a split of tfds, all files beside it."""
+    try:
+        files = sorted(p for p in path.parent.iterdir() if p.is_file()) if of_tfds else [path]
+        whole = []
+        for name in files:
+            with name.open("rb") as file:
+                whole.append(hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InputError(f"{path}: can not be read ({error.strerror})") from error
+    return _short("".join(whole)) if len(whole) > 1 else whole[0][:12]
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]

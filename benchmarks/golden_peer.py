@@ -85,11 +85,11 @@ def our_steps(detector: Detector, variables: Variables) -> Arrays:
     """Losses of training steps on whole maps, and one running variance after them."""
     optimizer = detector.method.optimizer(100)
     loss = detector.method.loss
-    step = jax.jit(make_train_step(lambda v, f, rng: loss(v, dict(f), {}, rng), optimizer))
+    step = jax.jit(make_train_step(lambda v, _, f, rng: loss(v, dict(f), {}, rng), optimizer))
     found = jax.jit(detector.features)(variables, images((64, 64)))
     state, losses = init_state(variables["method"], optimizer), []
     for _ in range(STEPS):
-        state, metrics = step(state, found, jax.random.key(0))
+        state, metrics = step(state, {}, found, jax.random.key(0))
         losses.append(float(metrics["loss"][0]))
     level = next(iter(detector.backbones["source"].levels))
     moved = state.variables["batch_stats"][level]["forward_layer1"]["bn"]["var"]

@@ -192,7 +192,7 @@ def test_a_hostile_batch_runs_nothing(tmp_path: Path) -> None:
         f"cpathlib\nPath\n(V{trace}\ntR(dp0\n.".encode()
         + b"\x80\x02cos\nsystem\n(X\x05\0\0\0touchtR."
     )
-    assert "not read as pickled arrays: it asks for 'pathlib.Path'" in refusal(tmp_path)
+    assert "not read as pickled arrays: its pickle asks for 'pathlib.Path'" in refusal(tmp_path)
     assert not trace.exists()
 
 

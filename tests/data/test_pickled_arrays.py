@@ -286,7 +286,7 @@ SEEDS = [published(DATA[:, :12])] + [
 ]
 
 
-@settings(max_examples=400, deadline=1000)
+@settings(max_examples=200, deadline=1000)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=5),
@@ -306,7 +306,7 @@ WORDS += [b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"c_codecs\nencode\n", U1, B
 WORDS += [b"cnumpy._core.numeric\n_frombuffer\n", b"\x96\x01\0\0\0\0\0\0\0x", b"U\x06labels"]
 
 
-@settings(max_examples=600, deadline=1000)
+@settings(max_examples=300, deadline=1000)
 @given(st.lists(st.sampled_from(WORDS), max_size=30))
 def test_programs_of_allowed_opcodes(words: list[bytes]) -> None:
     outcome(H + b"}q\x00" + b"".join(words) + b"h\x00.")

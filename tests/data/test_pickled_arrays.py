@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxad.data import pickled_arrays
+from jaxad.data.pickle_machine import OTHER, run_pickle
 from jaxad.data.pickled_arrays import parse_pickled_arrays, read_pickled_arrays
 from jaxad.errors import InputError
 
@@ -106,6 +107,20 @@ def test_entries_of_other_names_are_passed_over() -> None:
     for protocol in (2, 3, 4, 5):
         found = parse_pickled_arrays(pickle.dumps(others, protocol), NAMES, source="x")
         assert found == {"labels": [7]}
+
+
+def test_keys_are_names_and_small_numbers() -> None:
+    """Others are never hashed: nested ones recurse, large ones can be chosen to collide."""
+    keys = ["a", b"b", 7, -(2**31) + 1, 2**31, (1, 2), None, 1.5, True]
+    found, end = run_pickle(
+        data := pickle.dumps(dict.fromkeys(keys, 0)) + b"more",
+        find=pytest.fail,
+        build=pytest.fail,
+        max_steps=100,
+        max_text=100,
+    )
+    assert set(found) == {"a", b"b", 7, -(2**31) + 1, OTHER}
+    assert data[end:] == b"more"
 
 
 class Evil:

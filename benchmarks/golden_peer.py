@@ -81,12 +81,21 @@ def scores(map_: Any, image: Any) -> Arrays:
     return {"map": np.asarray(map_)[:, ::3, ::3], "image": np.asarray(image)}
 
 
-def our_steps(detector: Detector, variables: Variables) -> Arrays:
-    """Losses of training steps on whole maps, and one running variance after them."""
+def our_steps(
+    detector: Detector, variables: Variables, *, options: dict[str, Any] | None = None
+) -> Arrays:
+    """Losses of training steps on whole maps, and one running variance after them.
+
+    `options` are the compiler's.
+    """
     optimizer = detector.method.optimizer(100)
     loss = detector.method.loss
-    step = jax.jit(make_train_step(lambda v, _, f, rng: loss(v, dict(f), {}, rng), optimizer))
-    found = jax.jit(detector.features)(variables, images((64, 64)))
+    step = jax.jit(
+        make_train_step(lambda v, _, f, rng: loss(v, dict(f), {}, rng), optimizer),
+        compiler_options=options,
+    )
+    extract = jax.jit(detector.features, compiler_options=options)
+    found = extract(variables, images((64, 64)))
     state, losses = init_state(variables["method"], optimizer), []
     for _ in range(STEPS):
         state, metrics = step(state, {}, found, jax.random.key(0))

@@ -15,6 +15,8 @@ from flax.traverse_util import unflatten_dict
 from benchmarks.detectors import build, trained_like
 from benchmarks.golden_peer import SUBJECTS, images, our_steps, scores, small
 
+QUICK = {"xla_backend_optimization_level": 0}
+"""Programs that run once: to compile them well would take longer than they do."""
 FILE = Path(__file__).parents[1] / "golden" / "peer.npz"
 
 
@@ -33,7 +35,7 @@ def test_detectors_score_as_the_peers_did(name: str, golden: dict[str, np.ndarra
     detector, variables = build(small(name))
     statistics = unflatten_dict(part(golden, f"{name}/batch_stats/"), sep="/")
     variables = trained_like(detector, variables, seed=0, statistics=statistics)
-    found = jax.device_get(jax.jit(detector.score)(variables, images()))
+    found = jax.device_get(jax.jit(detector.score, compiler_options=QUICK)(variables, images()))
     scale = float(np.abs(found.map).max())
     assert float(np.ptp(found.map)) > 1e-3 * scale  # not one value all over
     for peer in (name, f"{name}_rewritten"):
@@ -44,7 +46,7 @@ def test_detectors_score_as_the_peers_did(name: str, golden: dict[str, np.ndarra
 
 
 def test_training_is_as_the_peer_trained(golden: dict[str, np.ndarray]) -> None:
-    found = our_steps(*build(small("mb_pfm", size=(64, 64))))
+    found = our_steps(*build(small("mb_pfm", size=(64, 64))), options=QUICK)
     for key, value in found.items():
         np.testing.assert_allclose(value, golden[f"training/{key}"], rtol=1e-3)
     assert found["loss"][-1] < found["loss"][0]

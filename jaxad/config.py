@@ -167,7 +167,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of a configuration by its dotted name."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, (ConfigDict, dict)):
+        if isinstance(value, (ConfigDict, dict)) and len(value):
             found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
@@ -331,7 +331,7 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
     try:
         config = ConfigDict(_tuples(values))
         check_config(config)
-    except (InputError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not fit this jaxad: {error}") from error
     return config, weights
 

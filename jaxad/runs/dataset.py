@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxad.core import InputError
 from jaxad.data.check import require_readable
@@ -16,12 +17,25 @@ from jaxad.data.left_out import left_out
 from jaxad.data.manifest import Manifest, shared_images
 from jaxad.data.reading import Reading
 from jaxad.data.subclasses import of_subclasses
-from jaxad.files import confined, read_json
+from jaxad.files import confined, read_json, write_json
 from jaxad.recipes.recipe import Backbones
 
-
 DATA = "data.json"
-"""In a work directory: the fingerprint of the data that it was trained on."""
+"""In a work directory: the data that it was trained on."""
+
+
+class TrainedOn(NamedTuple):
+    """What is kept of the data that detectors were trained on."""
+
+    n_train: dict[str, int]
+    """Training photos by category."""
+    fingerprint: dict[str, Any]
+
+
+def layout_options(data: Any) -> dict[str, dict[str, Any]]:
+    """Options of the layouts by their names, from the section `data` of a configuration."""
+    options = {name: data[name].to_dict() for name in ("folder", "texture_ad")}
+    return {**options, "join": {"parts": data.join, **options}}
 
 
 def read_dataset(config: Any) -> Manifest:
@@ -31,13 +45,11 @@ def read_dataset(config: Any) -> Manifest:
         InputError: Whatever keeps it from being used.
     """
     data = config.data
-    options = {name: data[name].to_dict() for name in ("folder", "texture_ad")}
-    options["join"] = {"parts": data.join, **options}
     manifest = load_dataset(
         data.layout,
         data.root,
         categories=name_list(data.categories),
-        **options.get(data.layout, {}),
+        **layout_options(data).get(data.layout, {}),
     )
     manifest = of_subclasses(
         manifest, train=name_list(data.train_subclasses), test=name_list(data.test_subclasses)
@@ -55,18 +67,44 @@ def say_left_out(manifest: Manifest, layout: str) -> None:
         print(line, file=sys.stderr)
 
 
-def say_changes(workdir: Path, manifest: Manifest, categories: Sequence[str]) -> None:
-    """Say how the data differs from what a work directory was trained on.
+def trained_on(manifest: Manifest) -> TrainedOn:
+    """What to keep of the data that is trained on now; every file is read."""
+    train = (record.category for record in manifest.select(split="train").records)
+    return TrainedOn(dict(Counter(train)), fingerprint(manifest))
+
+
+def save_trained_on(path: Path, data: TrainedOn) -> None:
+    """Write `data.json`."""
+    write_json(path, data._asdict())
+
+
+def read_trained_on(workdir: Path) -> TrainedOn:
+    """Read `data.json` of a work directory.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path, mend = confined(workdir, DATA), "bring back an undamaged copy, or train again"
+    found = read_json(path, "the record of the data", mend)
+    n_train = found.get("n_train") if isinstance(found, dict) else None
+    if not isinstance(n_train, dict) or not all(type(n) is int for n in n_train.values()):
+        raise InputError(f"{path} is damaged: {mend}")
+    return TrainedOn(n_train, found.get("fingerprint"))
+
+
+def say_changes(
+    before: Mapping[str, Any], manifest: Manifest, categories: Sequence[str] = ()
+) -> None:
+    """Say how the data differs from what detectors were trained on.
 
     Args:
-        workdir: Has `data.json`.
+        before: The fingerprint of then.
         manifest: The data as it is now.
         categories: Those that are wanted, all if empty.
 
     Raises:
-        InputError: `data.json` is missing or damaged.
+        InputError: The fingerprint is damaged.
     """
-    before = read_json(confined(workdir, DATA), "the fingerprint of the data", "train again")
     for line in changes(before, fingerprint(manifest), categories=categories):
         print(f"since training: {line}", file=sys.stderr)
 

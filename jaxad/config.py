@@ -123,7 +123,8 @@ KEYS: dict[str, Key] = {
     "train.sampling": Key(
         "natural",
         choice("natural", "balanced"),
-        "balanced = every category equally often, other images of the larger ones in every epoch",
+        "balanced = every category equally often: the smaller ones' images come again, in every "
+        "epoch others of them",
     ),
     "train.holdout": Key(
         0.0,
@@ -225,7 +226,12 @@ def shipped(name: str) -> Path | None:
     """Find the configuration of that name that comes with jaxad, in a checkout or installed."""
     here = Path(__file__).parent
     folders = (here / "configs", here.parent / "configs")
-    return next((f / f"{name}.py" for f in folders if (f / f"{name}.py").is_file()), None)
+    return next((f / f"{name}.py" for f in folders if _is_file(f / f"{name}.py")), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is one; not an error where there could not be one by that name."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def load_file(path: str) -> ConfigDict:
@@ -237,7 +243,7 @@ def load_file(path: str) -> ConfigDict:
     name, _, argument = path.partition(":")
     own = shipped(name) if name.isidentifier() else None
     file = Path(name) if own is None else own
-    if not os.path.isfile(file):  # noqa: PTH113 - false, not an error, of any name
+    if not _is_file(file):
         raise InputError(
             f"--config {name}: no such file; jaxad's own go by their name, such as mb_pfm_lite"
         )

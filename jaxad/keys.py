@@ -78,8 +78,8 @@ def number(
             and (below is None or value < below)
         )
 
-    strict = (f" above {above:g}" if above is not None else "") + (
-        f", below {below:g}" if below is not None else ""
+    strict = (f" above {above:,}" if above is not None else "") + (
+        f", below {below:,}" if below is not None else ""
     )
     return Kind("a number" + _range(least, most) + strict, accepts, float)
 
@@ -152,10 +152,10 @@ def _tuples(value: Any) -> Any:
 
 def _range(least: float | None, most: float | None) -> str:
     if least is not None and most is not None:
-        return f" from {least:g} to {most:g}"
+        return f" from {least:,} to {most:,}"
     if least is not None:
-        return f", {least:g} or more"
-    return f", at most {most:g}" if most is not None else ""
+        return f", {least:,} or more"
+    return f", at most {most:,}" if most is not None else ""
 
 
 def check(name: str, key: Key, value: Any) -> None:

@@ -11,7 +11,7 @@ from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
 
-_HIERARCHIES = "hierarchies 1, 2 and 3"
+_HIERARCHIES = "values, of hierarchies 1, 2 and 3"
 _LEVELS = several(text(empty=False), count=3, distinct=True, what="levels")
 
 KEYS = {

@@ -7,6 +7,8 @@ Exit code 0 when the job was done, 2 for unusable arguments or input (one line o
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,14 +32,13 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _print_results(results: dict[str, Any], workdir: Path) -> None:
-    from jaxad.report.table import fitting, format_table
+    from jaxad.report.table import format_table
 
-    encoding = sys.stdout.encoding
     lines = []
     if results["categories"]:
-        lines.append(format_table(results, encoding=encoding))
+        lines.append(format_table(results, encoding=_encoding()))
     else:
-        lines.append("trained; there are no test photos, so nothing was measured")
+        lines.append("the detector is trained; there are no test photos, so nothing was measured")
     for name, value in results.get("replicates", {}).get("mean", {}).items():
         if value is not None:
             count = results["replicates"]["count"]
@@ -48,67 +49,139 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
     if results["categories"]:
         page = "part.html" if results.get("part") else "index.html"
         lines.append(f"report: {workdir / 'report' / page}")
-    print("\n".join(fitting(line, encoding) for line in lines))
+    _print("\n".join(lines))
+
+
+def _encoding() -> str | None:
+    return getattr(sys.stdout, "encoding", None)
+
+
+def _print(text: str) -> None:
+    """Print in signs that standard output can carry, also where nobody reads to the end."""
+    from jaxad.report.table import fitting
+
+    try:
+        print(fitting(text, _encoding()), flush=True)
+    except BrokenPipeError:  # `jaxad ... | head`; what follows goes nowhere, at exit too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.data.check import check_dataset
 
-    text, usable = check_dataset(args.root, layout=args.layout or "", decode=args.decode)
-    print(text)
+    root, layout, options = args.root or "", args.layout or "", {}
+    if rest or args.config:  # what the configuration imports takes seconds
+        root, layout, options = _data_keys(args, rest)
+    if not root and not layout:
+        raise InputError("name the folder of the data set, or --config or --layout")
+    text, usable = check_dataset(root, layout=layout, decode=args.decode, **options)
+    _print(text)
     if not usable:
-        raise InputError(f"{args.root} can not be used as it is: see the problems above")
+        name = root or f"the data of layout {layout}"
+        raise InputError(f"{name} can not be used as it is: see the problems above")
+
+
+def _data_keys(args: argparse.Namespace, rest: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
+    """Root, layout ("": to be guessed) and options of a check, from keys below `data`."""
+    from jaxad.config import apply_changes, check_config, default_config, load_file
+    from jaxad.data.jobs import name_list
+    from jaxad.runs.dataset import layout_options
+
+    config = load_file(args.config) if args.config else default_config()
+    flags = {"root": args.root, "layout": args.layout}
+    changes = [f"--config.data.{key}={value}" for key, value in flags.items() if value is not None]
+    named = apply_changes(config, [*rest, *changes], only=("data",))
+    check_config(config)
+    data = config.data
+    options: dict[str, Any] = {
+        "categories": name_list(data.categories),
+        "options": layout_options(data),
+    }
+    if args.config or "data.image_size" in named:
+        options["image_size"] = tuple(data.image_size)
+    known = args.config or "data.layout" in named
+    return data.root, data.layout if known else "", options
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of everything but the configuration."""
-    parser = argparse.ArgumentParser(prog="jaxad", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="jaxad", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser(
         "train",
+        allow_abbrev=False,
         help="train and evaluate a detector for every category",
-        usage="jaxad train --config FILE[:ARGUMENT] --workdir DIR [--overwrite] [--config.a.b=V …]",
+        usage="jaxad train --config FILE[:ARGUMENT] --workdir DIR [--overwrite] "
+        "[--config.a.b=V ...]",
         description="FILE is a configuration, or the name of one that comes with jaxad, such as "
         "mb_pfm_lite. docs/configuration.md lists its keys.",
     )
-    train.add_argument("--workdir", type=Path, required=True, help="folder to make")
+    train.add_argument("--workdir", type=_folder, required=True, help="folder to make")
     train.add_argument("--overwrite", action="store_true", help="replace a run in --workdir")
-    train.set_defaults(run=_train, takes_config=True)
+    train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
         "evaluate",
+        allow_abbrev=False,
         help="score and measure a trained detector again",
-        usage="jaxad evaluate --workdir DIR [--config.data.root=DIR …]",
+        usage="jaxad evaluate --workdir DIR [--config.data.root=DIR ...]",
         description="Keys below data, score and report may differ from training's: where photos "
         "are now, which categories are wanted.",
     )
-    evaluate.add_argument("--workdir", type=Path, required=True, help="folder of `jaxad train`")
-    evaluate.set_defaults(run=_evaluate, takes_config=True)
+    evaluate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
+    evaluate.set_defaults(run=_evaluate)
 
     data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True)
-    check = data.add_parser("check", help="count images and list every problem")
-    check.add_argument("root")
-    check.add_argument("--layout", help="default: guessed from the folder")
+    check = data.add_parser(
+        "check",
+        allow_abbrev=False,
+        help="count images and list every problem",
+        usage="jaxad data check [ROOT] [--layout NAME] [--config FILE] [--decode] "
+        "[--config.data.a=V ...]",
+        description="The data set is read as training reads it: keys below data, such as "
+        "--config.data.categories or --config.data.folder.normal, mean the same. With --decode and "
+        "an image size, masks are counted that vanish at that size.",
+    )
+    check.add_argument("root", nargs="?", help="default: data.root")
+    check.add_argument("--layout", help="data.layout; default: guessed from the folder")
+    check.add_argument("--config", help="a configuration, whose data is checked")
     check.add_argument("--decode", action="store_true", help="decode every image, not only headers")
-    check.set_defaults(run=_data_check, takes_config=False)
+    check.set_defaults(run=_data_check)
     return parser
+
+
+def _folder(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("name a folder")
+    return Path(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = make_parser()
     try:
-        args, rest = parser.parse_known_args(arguments)
-        if rest and not args.takes_config:
-            parser.error(f"unknown argument {rest[0]}")
-        args.run(args, rest)
+        args, rest = make_parser().parse_known_args(arguments)
     except SystemExit as stop:  # argparse's own: --help or an unusable flag
         return int(stop.code or 0)
+    try:
+        args.run(args, rest)
     except InputError as error:
         print(f"jaxad: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        told = InputError(f"{where}{error.strerror}: make room, then run again")
+        print(f"jaxad: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("jaxad: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""A full disk may be met anywhere: in caches, temporary files, standard output."""

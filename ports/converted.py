@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -209,9 +208,8 @@ def _reach(
     return order[:1], here
 
 
-@functools.cache
 def _shapes(table: Architecture, level: str, folded: bool) -> dict[tuple[str, ...], Any]:
-    """Path -> shape of our arrays up to a level; kept, for tracing large networks takes seconds."""
+    """Path -> shape of our arrays up to a level."""
     flat: dict[tuple[str, ...], Any] = flatten_dict(
         weights.shapes(table, levels=(level,), folded=folded)
     )

@@ -19,7 +19,6 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-jax.config.update("jax_debug_key_reuse", True)
 absl.flags.FLAGS.mark_as_parsed()  # grain's worker processes read an absl flag
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxad.core import InputError
 from jaxad.detector import Detector
+from jaxad.recipes.foreign import import_recipe
 from jaxad.recipes.recipe import Backbones, Model, Recipe
 
 OWN = ("pfm", "afrad", "simplenet", "adapted_moe")
@@ -22,21 +23,14 @@ def recipe_named(name: str) -> Recipe:
         InputError: There is no such module, it does not import, or it has no recipe.
     """
     if name in OWN:
-        module = f"jaxad.recipes.{name}"
-    elif "." in name and all(part.isidentifier() for part in name.split(".")):
-        module = name
+        module = importlib.import_module(f"jaxad.recipes.{name}")
+    elif "." in name:
+        module = import_recipe(name)
     else:
         raise InputError(
             f"method.name is {name!r}: known are {', '.join(OWN)}, or package.module of your own"
         )
-    try:
-        recipe = getattr(importlib.import_module(module), "RECIPE", None)
-    # A module of the user's is a program: whatever it raises is theirs to read, in one line.
-    except Exception as error:
-        raise InputError(
-            f"method.name is {name!r}, which does not import ({type(error).__name__}: {error}): "
-            "install it, or set PYTHONPATH"
-        ) from error
+    recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise InputError(
             f"method.name is {name!r}: that module has no RECIPE, a jaxad.recipes.recipe.Recipe"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import secrets
 import shutil
-import uuid
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxad.core import InputError, Variables
-from jaxad.files import confined, make_folder, read_json, write_json
+from jaxad.files import make_folder, read_json, write_json
 from jaxad.runs import record
 
 SUMS = record.NAME
@@ -25,12 +26,14 @@ FORMAT = 2
 def save(path: Path, variables: Variables) -> None:
     """Write `variables` to the folder `path`, replacing what stood there only once it is whole.
 
+    Until then all lies in a folder beside it, whose name begins with `record.UNFINISHED`.
+
     Raises:
-        InputError: It can not be written (a full disk, say).
+        InputError: It can not be written (a full disk, say); what stood there is as it was.
     """
     path = path.absolute()
-    make_folder(path.parent)
-    new, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.{end}") for end in ("new", "old"))
+    beside = make_folder(path.parent / f"{record.UNFINISHED}{secrets.token_hex(8)}")
+    new, old = beside / "new", beside / "old"
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(new, variables)
@@ -40,7 +43,12 @@ def save(path: Path, variables: Variables) -> None:
         )
         if path.exists():
             path.replace(old)
-        new.replace(path)
+        try:
+            new.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
     except InputError:
         raise
     # Orbax raises many kinds where it can not write (OSError, ValueError, its storage's own).
@@ -50,8 +58,7 @@ def save(path: Path, variables: Variables) -> None:
             "--workdir"
         ) from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def restore(path: Path, template: Variables) -> Variables:
@@ -73,10 +80,15 @@ def restore(path: Path, template: Variables) -> Variables:
     kept = read_json(path / SUMS, "the checkpoint's list", mend)
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
         raise InputError(f"checkpoint {path} is damaged or of another jaxad: {mend}")
-    if kept.get("wrote") != _sums(path):
-        raise InputError(f"checkpoint {path} is damaged (a checksum differs): {mend}")
     if kept.get("arrays") != _arrays(template):
-        raise InputError(f"checkpoint {path} is of another model: {mend}")
+        raise InputError(f"checkpoint {path} is of another model, or damaged: {mend}")
+    wrote = kept.get("wrote")
+    found = _sums(path)
+    if wrote != found:
+        listed = wrote if isinstance(wrote, dict) else {}
+        wrong = sorted(n for n in {*listed, *found} if listed.get(n) != found.get(n))
+        told = f"the checksum of {wrong[0]} differs" if wrong else "it has no list of files"
+        raise InputError(f"checkpoint {path} is damaged ({told}): {mend}")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
@@ -93,6 +105,11 @@ def restore(path: Path, template: Variables) -> Variables:
     finally:
         logger.setLevel(level)
     return restored
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the folder is a checkpoint that was written to its end."""
+    return not path.name.startswith(record.UNFINISHED) and (path / SUMS).is_file()
 
 
 def _line(error: Exception) -> str:
@@ -112,13 +129,19 @@ def _sums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file but the list of them.
 
     Raises:
-        InputError: A link leads out of the folder.
+        InputError: Something is no file, or can not be read.
     """
     found = {}
-    for place, _, names in os.walk(folder):
-        for name in names:
-            relative = (Path(place) / name).relative_to(folder).as_posix()
-            if relative != SUMS:
-                with confined(folder, relative).open("rb") as file:
-                    found[relative] = hashlib.file_digest(file, "sha256").hexdigest()
+    for place, folders, names in os.walk(folder):
+        for path in (Path(place) / name for name in (*folders, *names)):
+            relative = path.relative_to(folder).as_posix()
+            try:
+                mode = path.lstat().st_mode
+                if stat.S_ISREG(mode) and relative != SUMS:
+                    with path.open("rb") as file:
+                        found[relative] = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise InputError(f"{path} can not be read ({error.strerror})") from error
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a link may lead anywhere
+                raise InputError(f"{path} is no plain file: bring back an undamaged copy")
     return dict(sorted(found.items()))

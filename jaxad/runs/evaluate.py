@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,13 @@ from jaxad.config import EVALUATION, apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
 from jaxad.data.jobs import Job, name_list
-from jaxad.data.manifest import some
+from jaxad.data.manifest import Manifest, some
 from jaxad.data.reading import Reading
 from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import models
-from jaxad.recipes.recipe import Model
+from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
 from jaxad.runs import record
@@ -30,18 +30,20 @@ from jaxad.runs.dataset import (
     jobs_of,
     prepared_folder,
     read_dataset,
+    read_trained_on,
     reading_of,
     say_changes,
     say_left_out,
 )
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
-from jaxad.runs.workdir import restore, trained, trained_backbones
+from jaxad.runs.workdir import opened, restore, trained, trained_backbones
 from jaxad.scorer import Scorer, constants_pay, make_scorer
-
 
 PART = "results.part.json"
 """Results of some of the detectors."""
+MAX_SECONDS = 1e9
+"""What is longer stands in a damaged file."""
 
 
 class Outcome(NamedTuple):
@@ -103,8 +105,24 @@ class Evaluator:
             )
         return self._scorers[key]
 
-    def evaluate(self, job: Job, root: Path, model: Model, variables: Variables) -> Outcome:
-        """Score every category of a job."""
+    def evaluate(
+        self,
+        job: Job,
+        root: Path,
+        model: Model,
+        variables: Variables,
+        *,
+        n_train: Mapping[str, int],
+    ) -> Outcome:
+        """Score every category of a job.
+
+        Args:
+            job: What is tested.
+            root: Folder of the job's records.
+            model: The trained detector.
+            variables: Of backbones and method.
+            n_train: Training photos by category, for the results.
+        """
         metrics, views = {}, {}
         images, steady, total = 0, 0.0, 0.0
         tested = {name: records for name, records in job.test.items() if records}
@@ -120,7 +138,7 @@ class Evaluator:
                 reading=self._reading,
                 batch_size=self._batch_size,
                 examples=self._examples,
-                n_train=sum(record.category == records[0].category for record in job.train),
+                n_train=n_train.get(records[0].category, 0),
             )
             metrics[name], views[name] = scored.metrics, scored.view
             total += scored.seconds
@@ -180,6 +198,16 @@ def environment(config: Any) -> dict[str, Any]:
     }
 
 
+class _Source(NamedTuple):
+    """What detectors are evaluated with: the same for replicates, whose seeds alone differ."""
+
+    manifest: Manifest
+    jobs: list[Job]
+    backbones: Backbones
+    model: Callable[[int], Model]
+    evaluator: Evaluator
+
+
 def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Score and measure a trained work directory again; rewrite its results and report.
 
@@ -197,30 +225,45 @@ def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         InputError: Whatever a user can mend.
     """
-    whole = [_evaluate(folder, changes) for folder in folders(workdir)]
-    return add_summary(workdir) if all(whole) else dict(read_json(workdir / PART))
+    sources: dict[str, _Source] = {}
+    found: list[dict[str, Any]] = []
+    for folder in folders(opened(workdir)):
+        config, hashes = load_config(confined(folder, "config.json"))
+        named = apply_changes(config, changes, only=EVALUATION)
+        check_config(config)
+        before = read_trained_on(folder)
+        alike = config.copy_and_resolve_references()
+        alike.train.seed = alike.train.replicates = 1
+        key = f"{alike} {hashes}"
+        if key not in sources:
+            say = not sources
+            sources[key] = _source(folder, config, hashes, before.fingerprint, say=say)
+        narrowed = any(name in named for name in ("data.categories", "data.test_subclasses"))
+        found += _evaluate(folder, config, sources[key], before.n_train, narrowed=narrowed)
+    if not found:
+        raise InputError(
+            f"{workdir} has no trained detector of this data, but {trained(workdir) or 'none'}: "
+            "train, or name its categories by --config.data.categories"
+        )
+    part = any(results.get("part") for results in found)
+    return found[0] if part else add_summary(workdir, found)
 
 
-def _evaluate(workdir: Path, changes: Sequence[str]) -> bool:
-    """Do so for one replicate; whether all that its results have was measured."""
-    config, hashes = load_config(confined(workdir, "config.json"))
-    apply_changes(config, changes, only=EVALUATION)
-    check_config(config)
+def _source(
+    workdir: Path, config: Any, hashes: Mapping[str, str], before: Mapping[str, Any], *, say: bool
+) -> _Source:
+    """Read the data, and load the networks that a work directory was trained with."""
     parallel = data_parallel(config.train.parallel)
     manifest = read_dataset(config)
-    say_left_out(manifest, config.data.layout)
-    say_changes(workdir, manifest, name_list(config.data.categories))
+    if say:
+        say_left_out(manifest, config.data.layout)
+        say_changes(before, manifest, name_list(config.data.categories))
     backbones = trained_backbones(workdir, config, hashes)
     reading = reading_of(config, backbones)
     if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
         found = prepared.find(manifest, folder, size=reading.size, resample=reading.resample)
         manifest = found or manifest
-    there = trained(workdir)
-    jobs = [job for job in jobs_of(manifest, config) if job.name in there]
-    _say_what_is_missing(there, [job.name for job in jobs_of(manifest, config)])
-    if not jobs:
-        raise InputError(f"{workdir} has no trained detector of this data: {there or 'none at all'}")
-    model = models(config, backbones, axis_name=parallel.axis_name)
+    jobs = jobs_of(manifest, config)
     evaluator = Evaluator(
         jobs,
         reading,
@@ -228,51 +271,83 @@ def _evaluate(workdir: Path, changes: Sequence[str]) -> bool:
         batch_size=config.score.batch_size,
         examples=config.report.examples,
     )
+    model = models(config, backbones, axis_name=parallel.axis_name)
+    return _Source(manifest, jobs, backbones, model, evaluator)
+
+
+def _evaluate(
+    workdir: Path,
+    config: Any,
+    source: _Source,
+    n_train: Mapping[str, int],
+    *,
+    narrowed: bool,
+) -> list[dict[str, Any]]:
+    """Evaluate one replicate's detectors: its results, none without a detector."""
+    there = trained(workdir)
+    jobs = [_of_training(job, n_train) for job in source.jobs if job.name in there]
+    _say_what_is_missing(there, source.jobs, n_train)
+    if not jobs:
+        return []
     outcomes = []
     for job in jobs:
-        built, method = restore(workdir, job.name, config, backbones, model)
-        variables = {"backbones": backbones.variables, "method": method}
-        outcomes.append(evaluator.evaluate(job, manifest.root, built, variables))
+        built, method = restore(workdir, job.name, config, source.backbones, source.model)
+        variables = {"backbones": source.backbones.variables, "method": method}
+        outcomes.append(
+            source.evaluator.evaluate(job, source.manifest.root, built, variables, n_train=n_train)
+        )
     before = _results_before(workdir)
     seconds = before.get("seconds", {})
     outcomes[0].seconds.update(
         {key: seconds[key] for key in ("features", "train") if key in seconds}
     )
     measured = {name for outcome in outcomes for name in outcome.metrics}
-    whole = set(before.get("categories", ())) <= measured
+    whole = set(before["categories"]) <= measured if before else not narrowed
     ours = record.read(workdir) or record.Record(workdir)
-    write_results(
+    results = write_results(
         outcomes,
         config,
         results=ours.file("results.json" if whole else PART),
         report=ours.file("report", "index.html" if whole else "part.html"),
         part=not whole,
     )
-    return whole
+    return [results]
 
 
-def _say_what_is_missing(there: Sequence[str], wanted: Sequence[str]) -> None:
-    for names, what in (
-        ([name for name in wanted if name not in there], "not trained, and left out"),
-        ([name for name in there if name not in wanted], "trained, but not asked for or not in this data"),
+def _of_training(job: Job, n_train: Mapping[str, int]) -> Job:
+    """The job without categories that its detector was not trained on."""
+    known = {n: r for n, r in job.test.items() if not r or r[0].category in n_train}
+    return job._replace(test=known)
+
+
+def _say_what_is_missing(
+    there: Sequence[str], wanted: Sequence[Job], n_train: Mapping[str, int]
+) -> None:
+    categories = {r.category for job in wanted for records in job.test.values() for r in records}
+    names = [job.name for job in wanted]
+    new = categories - set(n_train)
+    for left_out, why in (
+        (new, "came after training, and are not measured"),
+        ({name for name in names if name not in there} - new, "are not trained yet: not measured"),
+        ({name for name in there if name not in names}, "are trained, but not in the data chosen"),
     ):
-        if names:
-            print(f"{what}: {len(names)} detectors: {some(names)}", file=sys.stderr)
+        if left_out:
+            print(f"{some(sorted(left_out))} {why}", file=sys.stderr)
 
 
 def _results_before(workdir: Path) -> dict[str, Any]:
     """The results that are there, as far as they are in order: only their names and times serve."""
     path = confined(workdir, "results.json")
     try:
-        found = read_json(path) if path.is_file() else {}
+        found = read_json(path, "results") if path.is_file() else {}
     except InputError as error:
-        print(f"{error}; it is written anew", file=sys.stderr)
+        print(f"{error}; now written anew", file=sys.stderr)
         return {}
-    if not isinstance(found, dict):
+    seconds, categories = (
+        found.get(key) if isinstance(found, dict) else None for key in ("seconds", "categories")
+    )
+    if not isinstance(categories, dict):
         return {}
-    seconds, categories = found.get("seconds"), found.get("categories")
     times = seconds.items() if isinstance(seconds, dict) else ()
-    return {
-        "seconds": {k: v for k, v in times if isinstance(v, (int, float))},
-        "categories": list(categories) if isinstance(categories, dict) else [],
-    }
+    known = {k: v for k, v in times if type(v) in (int, float) and 0 <= v < MAX_SECONDS}
+    return {"seconds": known, "categories": list(categories)}

@@ -9,7 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxad.files import confined, read_json, write_json
+from jaxad.files import confined, write_json
+from jaxad.metrics.summary import mean_metrics
 
 FOLDER = "replicates"
 """In a work directory: further replicates as work directories of their own, `1`, `2`, ..."""
@@ -49,24 +50,25 @@ def summarise(every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         every: Their `results.json`.
 
     Returns:
-        "count"; "mean", the spread of each mean metric; and "categories", of each one's metrics.
+        "count"; "mean", the spread of each mean metric; and "categories", of each one's metrics:
+        over the categories that all have, where one was interrupted.
     """
 
     def over(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {name: spread([metrics[name] for metrics in each]) for name in each[0]}
 
-    names = every[0]["categories"]
+    names = [name for name in every[0]["categories"] if all(name in r["categories"] for r in every)]
+    shared = [{name: r["categories"][name] for name in names} for r in every]
     return {
         "count": len(every),
-        "mean": over([results["mean"] for results in every]),
-        "categories": {name: over([r["categories"][name] for r in every]) for name in names},
+        "mean": over([mean_metrics(categories) for categories in shared]),
+        "categories": {name: over([r[name] for r in shared]) for name in names},
     }
 
 
-def add_summary(workdir: Path) -> dict[str, Any]:
+def add_summary(workdir: Path, every: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Add the summary to the first replicate's results, if there are several; return them."""
-    every = [read_json(confined(path, "results.json"), "results") for path in folders(workdir)]
-    results: dict[str, Any] = every[0]
+    results = every[0]
     if len(every) > 1:
         results["replicates"] = summarise(every)
         write_json(confined(workdir, "results.json"), results)

@@ -14,10 +14,8 @@ import numpy as np
 
 from jaxad.config import check_config, save_config
 from jaxad.core import InputError
-from jaxad.data.fingerprint import fingerprint
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
-from jaxad.files import write_json
 from jaxad.memory import free_memory
 from jaxad.parallel import DataParallel, data_parallel, free_device_memory
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
@@ -29,7 +27,9 @@ from jaxad.runs.dataset import (
     prepared_folder,
     read_dataset,
     reading_of,
+    save_trained_on,
     say_left_out,
+    trained_on,
 )
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
@@ -53,6 +53,7 @@ class Replicate:
         self.seed = config.train.seed
         self._claimed = claimed
         self._outcomes: list[Outcome] = []
+        self.results: dict[str, Any] = {}
         self._subclasses: dict[str, tuple[str, ...]] = {}
         self._log = claimed.file("train.jsonl").open("x", buffering=1, encoding="utf-8")
         save_config(claimed.file("config.json"), config, weights=backbones.sha256)
@@ -62,8 +63,18 @@ class Replicate:
         self._log.close()
 
     def log(self, **values: Any) -> None:
-        """Add a line to `train.jsonl`."""
-        self._log.write(json.dumps(values) + "\n")
+        """Add a line to `train.jsonl`.
+
+        Raises:
+            InputError: It can not be written.
+        """
+        try:
+            self._log.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"can not write {self._log.name} ({error.strerror}): make room on its disk, or "
+                "choose another --workdir"
+            ) from error
 
     def save(self, name: str, variables: Any, subclasses: tuple[str, ...]) -> None:
         """Keep a trained detector."""
@@ -75,7 +86,7 @@ class Replicate:
     def add(self, outcome: Outcome) -> None:
         """Write results and report anew: what is done is on disk, whatever happens to the next."""
         self._outcomes.append(outcome)
-        write_results(
+        self.results = write_results(
             self._outcomes,
             self.config,
             results=self._claimed.file("results.json"),
@@ -134,25 +145,22 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     )
     runs = each_replicate(workdir, config)
     fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
-    fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo] + [DECODED]
-    claimed = record.claim(
-        workdir,
-        [*fixed, *(str(to.relative_to(workdir)) for to, _ in runs[1:])],
-        overwrite=overwrite,
-    )
+    fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
+    inner = [to.relative_to(workdir) for to, _ in runs[1:]]
+    wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
+    claimed = record.claim(workdir, wanted, overwrite=overwrite)
     say_left_out(manifest, config.data.layout)
     print(describe(cost, config, names), file=sys.stderr)
-    data = fingerprint(manifest)
+    data = trained_on(manifest)
     with ExitStack() as stack:
         replicates = []
         for to, own in runs:
             records = claimed
             if to != workdir:
-                records = record.claim(
-                    claimed.tree(*to.relative_to(workdir).parts), fixed, overwrite=overwrite
-                )
+                within = claimed.within(*to.relative_to(workdir).parts)
+                records = record.claim(within, fixed, overwrite=overwrite)
             networks = build_backbones(own) if drawn and to != workdir else backbones
-            write_json(records.file(DATA), data)
+            save_trained_on(records.file(DATA), data)
             replicates.append(Replicate(to, own, records, networks))
             stack.callback(replicates[-1].close)
             replicates[-1].log(cost=cost._asdict())
@@ -168,14 +176,13 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
         )
         waited = time.monotonic() - start
 
-        def trainer_of(networks: Backbones) -> Trainer:
-            own_model = model
-            if networks is not backbones:
-                own_model = models(config, networks, axis_name=parallel.axis_name)
-            return Trainer(networks, own_model, budget, reading, parallel, capacity=capacity)
-
-        shared = trainer_of(backbones)
-        trainers = [shared if r.backbones is backbones else trainer_of(r.backbones) for r in replicates]
+        shared = trainer_of(config, backbones, parallel, capacity=capacity, model=model)
+        trainers = [
+            shared
+            if r.backbones is backbones
+            else trainer_of(r.config, r.backbones, parallel, capacity=capacity)
+            for r in replicates
+        ]
         evaluator = Evaluator(
             [job for job in todo for _ in replicates],
             reading,
@@ -196,12 +203,14 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                 fit = fit._replace(cache=None)
                 replicate.save(job.name, fit.variables, fit.subclasses)
                 variables = {"backbones": replicate.backbones.variables, "method": fit.variables}
-                found = evaluator.evaluate(job, manifest.root, fit.model, variables)
+                found = evaluator.evaluate(
+                    job, manifest.root, fit.model, variables, n_train=data.n_train
+                )
                 found.seconds.update(fit.seconds)
                 found.seconds["features"] += waited
                 waited = 0.0
                 replicate.add(found)
-    return add_summary(workdir)
+    return add_summary(workdir, [replicate.results for replicate in replicates])
 
 
 def trainer_of(

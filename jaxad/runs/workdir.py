@@ -21,6 +21,22 @@ SUBCLASSES = "subclasses.json"
 CHECKPOINTS = "checkpoints"
 
 
+def opened(workdir: str | Path) -> Path:
+    """See that something is there to be read.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    path = Path(workdir)
+    try:
+        there = path.is_dir()
+    except (OSError, ValueError):  # a name that no folder can have
+        there = False
+    if not there:
+        raise InputError(f"{path} is no folder, so there is no config.json of a run: train first")
+    return path
+
+
 def trained_backbones(workdir: Path, config: Any, hashes: Mapping[str, str]) -> Backbones:
     """Load the frozen networks that a work directory was trained with.
 
@@ -48,7 +64,7 @@ def trained(workdir: Path) -> list[str]:
     folder = confined(workdir, CHECKPOINTS)
     if not folder.is_dir():
         return []
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if checkpoint.is_whole(path))
 
 
 def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
@@ -98,7 +114,7 @@ def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Va
     Raises:
         InputError: Not a work directory, no such detector, other weights, or a damaged checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = opened(workdir)
     config, hashes = load_config(confined(workdir, "config.json"))
     names = trained(workdir)
     if detector is None and len(names) == 1:

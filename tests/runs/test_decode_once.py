@@ -14,11 +14,11 @@ import pytest
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data import prepared
+from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
-from jaxad.data.synthetic import write_dataset
-from jaxad.data.jobs import Job
 from jaxad.data.reading import Reading
+from jaxad.data.synthetic import write_dataset
 from jaxad.runs.dataset import jobs_of, read_dataset
 from jaxad.runs.decode_once import decoded_once, reads_of
 from jaxad.runs.evaluate import evaluate

@@ -15,13 +15,13 @@ from PIL import Image
 
 import jaxad
 from jaxad.backbones import ARCHITECTURES, Variant, weights
-from jaxad.recipes.build import build_backbones, models
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.images import decode_image
 from jaxad.data.synthetic import write_dataset
-from jaxad.runs.evaluate import evaluate
 from jaxad.main import main
+from jaxad.recipes.build import build_backbones, models
+from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -413,7 +413,10 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
         (["--config.data.root=nowhere"], "nowhere: no such folder"),
         (["--config.data.categories=screw"], "no category 'screw'"),
         (["--config.data.layout=cubes"], "data.layout is 'cubes': give"),
-        (["--config.train.steps=(2,0,2)"], "train.steps is (2, 0, 2): give any number of phases, each a whole number, 1"),
+        (
+            ["--config.train.steps=(2,0,2)"],
+            "train.steps is (2, 0, 2): give any number of phases, each a whole number, 1",
+        ),
         (["--config.train.epochs=0"], "train.epochs is 0"),
         (["--config.train.holdout=1.0"], "train.holdout is 1.0: give a number, 0 or more, below 1"),
         (["--config.data.resize=cubic"], "data.resize is 'cubic'"),
@@ -425,7 +428,10 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
         (["--config.train.parallel=threads"], "train.parallel is 'threads'"),
         (["--config.train.feature_cache=disk"], "give 'auto', 'device', 'host' or 'off'"),
         (["--config.train.cache_dtype=int8"], "train.cache_dtype is 'int8'"),
-        (["--config.train.sampling=fair"], "train.sampling is 'fair': give 'natural' or 'balanced'"),
+        (
+            ["--config.train.sampling=fair"],
+            "train.sampling is 'fair': give 'natural' or 'balanced'",
+        ),
         (
             ["--config.method.random_weights=false", "--config.weights={0}"],
             "ports convert resnet18",

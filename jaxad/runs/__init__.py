@@ -1,0 +1,1 @@
+"""The jobs of the command line, and the folder that they read and write."""

@@ -1,0 +1,143 @@
+"""Reading and judging the data set that a configuration names."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxad.core import InputError
+from jaxad.data.check import require_readable
+from jaxad.data.fingerprint import changes, fingerprint
+from jaxad.data.jobs import Job, jobs, name_list
+from jaxad.data.layouts import load_dataset
+from jaxad.data.left_out import left_out
+from jaxad.data.manifest import Manifest, shared_images
+from jaxad.data.reading import Reading
+from jaxad.data.subclasses import of_subclasses
+from jaxad.files import confined, read_json, write_json
+from jaxad.recipes.recipe import Backbones
+
+DATA = "data.json"
+"""In a work directory: the data that it was trained on."""
+
+
+class TrainedOn(NamedTuple):
+    """What is kept of the data that detectors were trained on."""
+
+    n_train: dict[str, int]
+    """Training photos by category."""
+    fingerprint: dict[str, Any]
+
+
+def layout_options(data: Any) -> dict[str, dict[str, Any]]:
+    """Options of the layouts by their names, from the section `data` of a configuration."""
+    options = {name: data[name].to_dict() for name in ("folder", "texture_ad")}
+    return {**options, "join": {"parts": data.join, **options}}
+
+
+def read_dataset(config: Any) -> Manifest:
+    """Load and judge the data set that the configuration names, headers of all files included.
+
+    Raises:
+        InputError: Whatever keeps it from being used.
+    """
+    data = config.data
+    manifest = load_dataset(
+        data.layout,
+        data.root,
+        categories=name_list(data.categories),
+        **layout_options(data).get(data.layout, {}),
+    )
+    manifest = of_subclasses(
+        manifest, train=name_list(data.train_subclasses), test=name_list(data.test_subclasses)
+    )
+    if data.one_for_all:
+        for line in shared_images(manifest):
+            raise InputError(line)
+    require_readable(manifest)
+    return manifest
+
+
+def say_left_out(manifest: Manifest, layout: str) -> None:
+    """Say which files below the data set's folders are used, and which are not and why."""
+    for line in left_out(manifest, layout=layout):
+        print(line, file=sys.stderr)
+
+
+def trained_on(manifest: Manifest) -> TrainedOn:
+    """What to keep of the data that is trained on now; every file is read."""
+    train = (record.category for record in manifest.select(split="train").records)
+    return TrainedOn(dict(Counter(train)), fingerprint(manifest))
+
+
+def save_trained_on(path: Path, data: TrainedOn) -> None:
+    """Write `data.json`."""
+    write_json(path, data._asdict())
+
+
+def read_trained_on(workdir: Path) -> TrainedOn:
+    """Read `data.json` of a work directory.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path, mend = confined(workdir, DATA), "bring back an undamaged copy, or train again"
+    found = read_json(path, "the record of the data", mend)
+    n_train = found.get("n_train") if isinstance(found, dict) else None
+    if not isinstance(n_train, dict) or not all(type(n) is int for n in n_train.values()):
+        raise InputError(f"{path} is damaged: {mend}")
+    return TrainedOn(n_train, found.get("fingerprint"))
+
+
+def say_changes(
+    before: Mapping[str, Any], manifest: Manifest, categories: Sequence[str] = ()
+) -> None:
+    """Say how the data differs from what detectors were trained on.
+
+    Args:
+        before: The fingerprint of then.
+        manifest: The data as it is now.
+        categories: Those that are wanted, all if empty.
+
+    Raises:
+        InputError: The fingerprint is damaged.
+    """
+    for line in changes(before, fingerprint(manifest), categories=categories):
+        print(f"since training: {line}", file=sys.stderr)
+
+
+def jobs_of(manifest: Manifest, config: Any) -> list[Job]:
+    """Split the data set into detectors as the configuration wishes."""
+    return jobs(
+        manifest,
+        one_for_all=config.data.one_for_all,
+        test_subclasses=name_list(config.data.test_subclasses),
+    )
+
+
+def reading_of(config: Any, backbones: Backbones) -> Reading:
+    """How photos are read: by the filter that is named, or by the one of the weights.
+
+    Raises:
+        InputError: The networks' weights were trained with different filters, and none is named.
+    """
+    data = config.data
+    filters = {role: network.preprocess.resize for role, network in backbones.networks.items()}
+    resample = data.resize or next(iter(filters.values()))
+    if not data.resize and len(set(filters.values())) > 1:
+        told = ", ".join(f"{role}: {name}" for role, name in filters.items())
+        raise InputError(
+            f"data.resize is '', and the weights were trained with different filters ({told}): "
+            "name one"
+        )
+    height, width = data.image_size
+    return Reading((height, width), resample, data.workers)
+
+
+def prepared_folder(config: Any) -> Path | None:
+    """The folder that `data.prepared` names, if it is one."""
+    name = config.data.prepared
+    return None if name in ("auto", "off") else Path(name).expanduser()

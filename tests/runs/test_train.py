@@ -1,0 +1,160 @@
+"""Training by the job: what is compiled, what is written, and by which names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import Jaxad, configured, files
+
+from jaxad.core import InputError
+from jaxad.data.synthetic import write_dataset
+from jaxad.runs.evaluate import evaluate
+from jaxad.runs.programs import counted_programs
+from jaxad.runs.train import train
+from jaxad.runs.workdir import load
+
+TIMES = ("seconds", "images_per_second")
+
+
+def log_of(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
+
+
+def test_two_categories_compile_no_more_than_one(parts: Path, tmp_path: Path, jaxad: Jaxad) -> None:
+    """In processes of their own, that have compiled nothing before."""
+    config = tmp_path / "c.py"
+    config.write_text(
+        f"from conftest import configured\ndef get_config():\n    return configured({str(parts)!r})"
+    )
+    counts = []
+    for names in ("a", "a,b"):
+        ran = jaxad(
+            "train",
+            f"--workdir={tmp_path / names}",
+            f"--config={config}",
+            f"--config.data.categories={names}",
+        )
+        assert ran.returncode == 0, ran.stderr
+        (said,) = re.findall(r"^(\d+) programs compiled in [\d.]+ s$", ran.stderr, re.MULTILINE)
+        counts.append(int(said))
+    assert 0 < counts[1] <= counts[0]
+
+
+def test_programs_are_counted_by_their_names() -> None:
+    def one_of_a_kind(x: Any) -> Any:
+        return x + 3
+
+    with counted_programs() as programs:
+        jax.jit(one_of_a_kind)(np.ones(7, np.float32))
+        jax.jit(one_of_a_kind)(np.ones(9, np.float32))
+    before = programs.names.total()
+    assert programs.names["jit(one_of_a_kind)"] == 2
+    assert programs.seconds > 0
+    jax.jit(one_of_a_kind)(np.ones(11, np.float32))
+    assert programs.names.total() == before  # it has stopped listening
+
+
+@pytest.mark.parametrize("place", ["off", "host", "device"])
+def test_detector_after_detector_and_replicate_after_replicate(
+    place: str, parts: Path, tmp_path: Path
+) -> None:
+    """Every cache trains all of them: the frozen networks outlive the first one's steps."""
+    config = configured(parts, train__feature_cache=place, train__replicates=2)
+    config.method.random_weights = False
+    results = train(config, tmp_path / "w")
+    assert list(results["categories"]) == ["a", "b"]
+    assert results["replicates"]["count"] == 2
+    config.train.seed, config.train.replicates = config.train.seed + 1, 1
+    config.data.categories = "b"
+    alone = train(config, tmp_path / "alone")
+    second = json.loads((tmp_path / "w" / "replicates" / "1" / "results.json").read_text())
+    assert alone["categories"]["b"] == second["categories"]["b"]
+
+
+def test_results_are_of_every_detector(trained_once: Path) -> None:
+    results = json.loads((trained_once / "results.json").read_text())
+    assert list(results["categories"]) == ["a", "b"]
+    assert list(results) == [
+        *("method", "dataset", "categories", "mean", "seconds", "images_per_second"),
+        "environment",
+    ]
+    both = [results["categories"][name]["image_auroc"] for name in ("a", "b")]
+    assert results["mean"]["image_auroc"] == pytest.approx(np.mean(both))
+    page = (trained_once / "report" / "index.html").read_text()
+    assert all(f"<h2>{name}</h2>" in page for name in ("a", "b"))
+    listed = json.loads((trained_once / "jaxad.json").read_text())["wrote"]
+    assert sorted(listed) == [
+        *("checkpoints/a/", "checkpoints/b/", "config.json", "data.json", "report/index.html"),
+        *("results.json", "train.jsonl"),
+    ]
+    assert [line.get("detector") for line in log_of(trained_once)] == [None, *"aaa", *"bbb"]
+
+
+def test_a_new_run_has_nothing_of_the_old_one(parts: Path, trained: Path) -> None:
+    train(configured(parts, data__categories="b"), trained, overwrite=True)
+    assert [path.name for path in (trained / "checkpoints").iterdir()] == ["b"]
+    assert list(json.loads((trained / "results.json").read_text())["categories"]) == ["b"]
+    assert {line.get("detector") for line in log_of(trained)} == {None, "b"}
+
+
+def test_a_run_that_was_killed_is_started_anew_unasked(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jaxad.training.fit.Trainer.fit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(configured(parts), tmp_path)
+    assert (tmp_path / "config.json").exists()
+    train(configured(parts, data__categories="a"), tmp_path)
+    assert len(load(tmp_path)) == 3
+    with pytest.raises(InputError, match="holds a run"):
+        train(configured(parts), tmp_path)
+
+
+@pytest.mark.skipif(os.fsencode("\udce9") != b"\xe9", reason="names are bytes on this system")
+def test_names_with_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """Of a defect: trained, measured, shown. Of a category: one line, before all work."""
+    root = tmp_path / "parts"
+    write_dataset(root, categories=("a",), n_train=4, n_test_good=2, n_test_bad=2, size=(32, 32))
+    defect = next(p for p in sorted((root / "a" / "test").iterdir()) if p.name != "good")
+    for folder in (root / "a" / "test", root / "a" / "ground_truth"):
+        (folder / defect.name).rename(folder / os.fsdecode(b"caf\xe9"))
+    results = train(configured(root), tmp_path / "w")
+    assert results["categories"]["a"]["n_test"] == 4
+    again = evaluate(tmp_path / "w")
+    assert again["categories"] == results["categories"]
+    page = (tmp_path / "w" / "report" / "index.html").read_bytes()
+    assert b"caf\\udce9" in page
+    for name in (os.fsdecode(b"caf\xe9"), "a\nb", "a\x1b[31m"):
+        (root / "a").rename(root / name)
+        with pytest.raises(InputError, match="can not name a folder: rename it"):
+            train(configured(root), tmp_path / "other")
+        (root / name).rename(root / "a")
+    assert not (tmp_path / "other").exists()
+    # Checkpoints can not be written to such a folder: found before all work.
+    with pytest.raises(InputError, match="bytes in its name that are no UTF-8: choose another"):
+        train(configured(root), tmp_path / os.fsdecode(b"w\xe9"))
+    assert not (tmp_path / os.fsdecode(b"w\xe9")).exists()
+
+
+def test_a_work_directory_that_is_a_file(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/w", "x" * 300):
+        for job in (
+            lambda w: train(configured(parts), w),
+            evaluate,
+            load,
+        ):
+            with pytest.raises(InputError):
+                job(tmp_path / place)
+    assert files(tmp_path) == {"file": b"mine"}

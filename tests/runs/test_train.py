@@ -113,7 +113,9 @@ def test_every_cache_and_kind_of_batch_trains(
     config.train.epochs = 2
     results = train(config, tmp_path)
     assert results["mean"]["image_auroc"] is not None
-    assert log_of(tmp_path)[-1]["step"] == (2 if steps else 4)  # two epochs, each of five images by four
+    assert log_of(tmp_path)[-1]["step"] == (
+        2 if steps else 4
+    )  # two epochs, each of five images by four
 
 
 @pytest.mark.parametrize(("parallel", "positions"), [("pmap", (16,)), ("jit", ())])

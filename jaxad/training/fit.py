@@ -271,14 +271,15 @@ class Trainer:
         One by one, so that what is compiled for them serves any number of images.
         """
         if cache is not None:
-            for number in index:
-                yield feature_cache.as_float32(feature_cache.take_images(cache, number[None]))
+            for at in np.split(index, len(index)):
+                yield feature_cache.as_float32(feature_cache.take_images(cache, at))
             return
         chosen = Manifest(root, tuple(job.train[i] for i in index))
         for batch in self.reading.batches(chosen, self.budget.score_batch):
             found = self._extract(batch["image"])
-            for i in np.flatnonzero(batch["_mask"]):
-                yield feature_cache.take_images(found, i[None])
+            there = np.flatnonzero(batch["_mask"])
+            for at in np.split(there, len(there)):
+                yield feature_cache.take_images(found, at)
 
     def _subclasses(
         self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int

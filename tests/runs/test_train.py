@@ -113,9 +113,7 @@ def test_every_cache_and_kind_of_batch_trains(
     config.train.epochs = 2
     results = train(config, tmp_path)
     assert results["mean"]["image_auroc"] is not None
-    assert log_of(tmp_path)[-1]["step"] == (
-        2 if steps else 4
-    )  # two epochs, each of five images by four
+    assert log_of(tmp_path)[-1]["step"] == (2 if steps else 4)  # twice five images, by four
 
 
 @pytest.mark.parametrize(("parallel", "positions"), [("pmap", (16,)), ("jit", ())])
@@ -236,6 +234,13 @@ def test_a_corrupt_photo_is_named(own_parts: Path, tmp_path: Path) -> None:
     victim.write_bytes(victim.read_bytes()[:200])
     with pytest.raises(InputError, match=victim.name):
         train(configured(own_parts), tmp_path / "w")
+
+
+def test_training_that_diverges_is_one_line(parts: Path, tmp_path: Path) -> None:
+    config = configured(parts, data__categories="a", method__learning_rate=1e30)
+    with pytest.raises(InputError, match="training diverged: the loss of phase 'all' is inf"):
+        train(config, tmp_path)
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_a_mask_of_another_size_is_named(own_parts: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from ports import golden_keras
+from ports.golden_case import GAINS, SIZES, Case, Features
 from ports.seeded import fill, image, sample
 
 # Named here once more, for nothing of this program imports jax.
@@ -30,18 +32,9 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
 VGGS = ("vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 EFFICIENTNETS = tuple(f"efficientnet_b{i}" for i in range(8))
 LITES = tuple(f"efficientnet_lite{i}" for i in range(5))
-# Height, width: not square, and odd after some of the halvings, where paddings differ most.
-SIZES = {"resnet": (72, 96), "vgg": (64, 80), "efficientnet": (72, 96)}
-GAINS = {"resnet": 1.0, "vgg": 1.0, "efficientnet": 1.2}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 LITE = {"mean": (0.498, 0.498, 0.498), "std": (0.502, 0.502, 0.502)}
 """Google's 127 / 255 and 128 / 255."""
-
-Shapes = dict[str, tuple[int, ...]]
-Features = Iterator[tuple[str, np.ndarray]]
-"""(level, `(1, h, w, C)` float64), in order of depth."""
-Case = tuple[str, str, str, Shapes, Features]
-"""Naming, architecture, family, names and shapes of its arrays, features."""
 
 _HEADS = ("fc", "classifier", "head", "pre_logits", "conv_head", "_fc", "_conv_head", "_bn1")
 _HEAD_ARRAYS = re.compile(rf"^({'|'.join(_HEADS)}|features\.8\.[01])\.")
@@ -197,8 +190,6 @@ def _torchvision_models() -> Any:
 def main(path: str) -> None:
     """Write the file and print what is in it."""
     import torch
-
-    from ports import golden_keras
 
     index: list[dict[str, Any]] = []
     values: list[np.ndarray] = []

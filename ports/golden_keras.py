@@ -23,7 +23,7 @@ from unittest import mock
 
 import numpy as np
 
-from ports.golden import GAINS, SIZES, Case, Features, Shapes
+from ports.golden_case import GAINS, SIZES, Case, Features, Shapes
 from ports.seeded import fill, image
 
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxad.backbones import ARCHITECTURES, Variant, fold_batch_norm
 from jaxad.core import Array, Features, Variables
+from jaxad.ops.convolve import same_padding
 from ports.namings import NAMINGS
 from ports.seeded import fill, image, sample
 
@@ -111,7 +112,8 @@ def apply_by_parts(module: nn.Module, variables: Variables, x: Array) -> Feature
     """Apply a backbone, its direct children compiled one by one.
 
     It computes what `module.apply` does. A large network repeats a dozen kinds of block up to fifty
-    times, so this compiles several times faster than the network as one program.
+    times, so this compiles several times faster than the network as one program. Padding "SAME" is
+    stated in zeros, as `convolve` would do, for then most blocks are those of other paddings.
     """
 
     def part(
@@ -120,7 +122,13 @@ def apply_by_parts(module: nn.Module, variables: Variables, x: Array) -> Feature
         child = context.module
         if type(child.parent) is not type(module):
             return call(*args, **kwargs)
-        return _apply(child.clone(parent=None, name=None), child.variables, *args)
+        changes: dict[str, Any] = {"parent": None, "name": None}
+        if getattr(child, "padding", None) == "SAME":
+            changes["padding"] = tuple(
+                same_padding(size, kernel_size=child.kernel_size, stride=child.stride)
+                for size in args[0].shape[1:3]
+            )
+        return _apply(child.clone(**changes), child.variables, *args)
 
     with nn.intercept_methods(part):
         features: Features = module.apply(variables, x)
@@ -128,7 +136,14 @@ def apply_by_parts(module: nn.Module, variables: Variables, x: Array) -> Feature
 
 
 @functools.partial(
-    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+    jax.jit,
+    static_argnums=0,
+    # Programs that run once: compiling takes a third of the time so.
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    },
 )
 def _apply(module: nn.Module, variables: Variables, x: Array) -> Array:
     y: Array = module.apply(variables, x)

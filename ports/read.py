@@ -10,9 +10,13 @@ import numpy as np
 import safetensors
 
 from ports.hdf5 import HDF5_START, KERAS_MEMBER, to_safetensors
-from ports.source import DAMAGED, Refusal, budget, decode, read_source
+from ports.prefixes import unwrapped
+from ports.source import DAMAGED, Refusal, budget, check_count, claim, decode, read_source
 from ports.torch_file import STREAM_START, ZIP_START, decode_torch, native
 from ports.zip_members import list_members, read_member
+
+MAX_HEADER = 16 * 2**20
+"""Bytes of the header of a safetensors file; EfficientNet-B7's has 120,000."""
 
 _SAFETENSORS: dict[str, str] = {
     "F64": "<f8",
@@ -52,14 +56,15 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], str
             SHA-256.
 
     Returns:
-        The state dict (key -> C-contiguous array; bfloat16 becomes float32, other dtypes are kept)
-        and the SHA-256 of the file in hexadecimal.
+        The state dict (key -> C-contiguous array; bfloat16 becomes float32, other dtypes are kept),
+        its keys without the prefixes of wrappers (`ports.prefixes`), and the SHA-256 of the file in
+        hexadecimal.
 
     Raises:
         InputError: missing, unreadable, of no known container, damaged, unsafe or too large.
     """
     source = read_source(path)
-    return decode(source, _decode), source.sha256
+    return unwrapped(decode(source, _decode)), source.sha256
 
 
 def _decode(data: bytes) -> dict[str, np.ndarray]:
@@ -88,15 +93,20 @@ def decode_safetensors(data: bytes) -> dict[str, np.ndarray]:
     Raises:
         Refusal: damaged, or a dtype that numpy does not have.
     """
+    if int.from_bytes(data[:8], "little") > MAX_HEADER:
+        raise Refusal(DAMAGED)
     try:
         tensors = safetensors.deserialize(data)
     except safetensors.SafetensorError:
         raise Refusal(DAMAGED) from None
+    check_count(len(tensors))
+    most = budget(len(data))
     arrays: dict[str, np.ndarray] = {}
     for key, tensor in sorted(tensors):
         if tensor["dtype"] not in _SAFETENSORS:
             raise Refusal(f"{key[:100]!a} has dtype {tensor['dtype']}; save it as float32")
         dtype = np.dtype(_SAFETENSORS[tensor["dtype"]])
+        most = claim(key, tensor["shape"], max(4, dtype.itemsize), most=most)
         array = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
         arrays[key] = native(array, bfloat16=tensor["dtype"] == "BF16")
     if not arrays:
@@ -126,25 +136,28 @@ def decode_npz(data: bytes) -> dict[str, np.ndarray]:
     for name, info in list_members(data).items():
         key = name.removesuffix(".npy")
         content = read_member(data, info, most=most, compressed=True)
-        most -= 2 * len(content)  # the content and its copy
-        arrays[key] = _decode_npy(content, f"{key[:100]!a}")
+        most -= len(content)
+        arrays[key] = _decode_npy(content, key, most=most)
+        most -= arrays[key].nbytes
     if not arrays:
         raise Refusal("it holds no array; fetch it again")
     return arrays
 
 
-def _decode_npy(content: memoryview, key: str) -> np.ndarray:
+def _decode_npy(content: memoryview, key: str, *, most: int) -> np.ndarray:
+    shown = f"{key[:100]!a}"
     magic, version = bytes(content[:6]), bytes(content[6:8])
     if magic != b"\x93NUMPY" or version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
-        raise Refusal(f"{key} is no array; {DAMAGED}")
+        raise Refusal(f"{shown} is no array; {DAMAGED}")
     start = 10 if version == b"\x01\x00" else 12
     end = start + int.from_bytes(content[8:start], "little")
     header = _NPY_HEADER.fullmatch(bytes(content[start : min(end, 2**16)]).decode("latin-1"))
     if header is None:
-        raise Refusal(f"{key} is no plain array of numbers; save only the weights as arrays")
+        raise Refusal(f"{shown} is no plain array of numbers; save only the weights as arrays")
     dtype = np.dtype(header[1])
     shape = tuple(int(n) for n in header[3].replace(" ", "").split(",") if n)
-    if len(shape) > 32 or math.prod(shape) * dtype.itemsize != len(content) - end:
-        raise Refusal(f"the data of {key} has another length than its shape; {DAMAGED}")
+    if math.prod(shape) * dtype.itemsize != len(content) - end:
+        raise Refusal(f"the data of {shown} has another length than its shape; {DAMAGED}")
+    claim(key, shape, dtype.itemsize, most=most)
     array = np.ndarray(shape, dtype, content, end, order="F" if header[2] == "True" else "C")
     return native(array)

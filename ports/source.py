@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,10 @@ MAX_EXTRA = 2**30
 """Most bytes that may be unpacked beyond the length of the file itself."""
 MAX_NAME = 4096
 """Characters in the name of an array."""
+MAX_ARRAYS = 10_000
+"""EfficientNet-B7 has 1,200."""
+MAX_RANK = 8
+"""Axes of one array; the kernels of a network have four."""
 
 DAMAGED = "the file is damaged; fetch it again"
 
@@ -47,6 +52,43 @@ def budget(file_size: int) -> int:
     Real weights stay within twice the file (bfloat16 becomes float32).
     """
     return min(2**26 + 8 * file_size, file_size + MAX_EXTRA)
+
+
+def check_count(arrays: int) -> None:
+    """Refuse more arrays than a network has.
+
+    Raises:
+        Refusal: More than `MAX_ARRAYS`.
+    """
+    if arrays > MAX_ARRAYS:
+        raise Refusal(f"it holds {arrays} arrays; no backbone has over {MAX_ARRAYS}")
+
+
+def claim(name: str, shape: Sequence[int], item_size: int, *, most: int) -> int:
+    """Take the bytes of one array from those that may still be unpacked.
+
+    An axis of length 0 counts as 1: an array of shape `(0, 2**62)` is empty, and yet numpy can not
+    make it.
+
+    Args:
+        name: The array's, for the message.
+        shape: As the file states it: any numbers of any count.
+        item_size: Bytes of one element once it is unpacked.
+        most: Bytes that may still be unpacked.
+
+    Returns:
+        What is left of `most`.
+
+    Raises:
+        Refusal: More than `MAX_RANK` axes, or more bytes than are left.
+    """
+    shown = ascii(name)[:80]
+    if len(shape) > MAX_RANK:
+        raise Refusal(f"the array {shown} has {len(shape)} axes; no backbone has over {MAX_RANK}")
+    left = most - math.prod(max(n, 1) for n in shape) * item_size
+    if left < 0:
+        raise Refusal(f"its arrays, up to {shown}, take many times the file's bytes; {DAMAGED}")
+    return left
 
 
 def read_source(path: str | os.PathLike[str]) -> Source:

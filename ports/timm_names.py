@@ -13,11 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from jaxad.backbones import Variant
+from jaxad.backbones.weight_file import check_pixels
 from jaxad.core import InputError, Preprocess
-from jaxad.data.images import FILTERS
 from ports.converted import (
     TORCH_LEAVES,
     Converted,
@@ -126,19 +124,14 @@ def with_config(converted: Converted, config: Mapping[str, Any]) -> Converted:
     said = config.get("pretrained_cfg") or config  # older files have the entries themselves
     usual = converted.preprocess
     try:
-        mean, std = (
-            tuple(float(x) for x in said.get(key, getattr(usual, key))) for key in ("mean", "std")
-        )
-        resize = str(said.get("interpolation", usual.resize))
-        if {len(mean), len(std)} != {3} or not min(std) > 0 or not np.isfinite([*mean, *std]).all():
-            raise ValueError("mean and std are not of three channels")
-        if resize not in FILTERS:
-            raise ValueError(f"no filter {resize!r}")
+        mean, std = (tuple(said.get(key, getattr(usual, key))) for key in ("mean", "std"))
+        resize = said.get("interpolation", usual.resize)
+        preprocess = Preprocess(mean=mean, std=std, resize=resize)
+        check_pixels(preprocess)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"config.json: its pixels are not usable ({error}); fetch it again"
         ) from None
-    preprocess = Preprocess(mean=mean, std=std, resize=resize)  # type: ignore[arg-type]
     return converted._replace(preprocess=preprocess)
 
 

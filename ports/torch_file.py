@@ -11,63 +11,44 @@ Both containers hold a pickle in which each tensor is `(storage, offset, size, s
 from __future__ import annotations
 
 import functools
-import math
-import os
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
-from ports.source import DAMAGED, Refusal, budget, collector_paused, decode, read_source
-from ports.torch_globals import ALLOWED, REASONS, Storage, Tensor, storage
-from ports.unpickle import MAX_STEPS, MEND, unpickle
+from jaxad.data.pickle_machine import DamageError, RefusalError, run_pickle
+from ports.source import DAMAGED, Refusal, budget, check_count, claim, collector_paused
+from ports.torch_globals import MEND, Storage, Tensor, build, find, storage
 from ports.zip_members import list_members, read_member
 
 ZIP_START = b"PK\x03\x04"
 STREAM_START = b"\x80"
-MAX_ARRAYS = 10_000
-"""EfficientNet-B7 has 1,200."""
-MAX_RANK = 8
-"""Axes of one array; the kernels of a network have four."""
+MAX_STEPS = 300_000
+"""The state dict of EfficientNet-B7 takes 62,000; with Adam's moments and an average, 222,000."""
+MAX_TEXT = 4096
+"""Bytes of one text that are kept; the longest are parameter names."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _FEW_STEPS = 200  # for the pickles that hold a number or the system info
 
 # What trainers write: the averaged weights, and the last ones beside them.
 _AVERAGED = {"state_dict_ema": "state_dict", "model_ema": "model"}
-# Each wrapper of a network puts its name before all others: DataParallel and AveragedModel,
-# torch.compile. AveragedModel adds one counter.
-_WRAPPERS = ("module.", "_orig_mod.")
-_COUNTER = "n_averaged"
-
-
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a state dict saved by `torch.save`.
-
-    Args:
-        path: file of either container: a state dict, or a checkpoint that nests exactly one (under
-            a key such as "state_dict" or "model") beside epoch numbers, optimizer state and
-            settings. Where it nests the last weights and their moving average ("model" and
-            "model_ema", or "state_dict" and "state_dict_ema"), the average is taken: timm and
-            torchvision evaluate and publish that one.
-
-    Returns:
-        Key -> C-contiguous array that owns its memory, in the order of the file. float16, float32,
-        float64, integers and bool keep their dtype; bfloat16 becomes float32 (exactly). Prefixes
-        that all keys carry from DataParallel ("module.") and torch.compile ("_orig_mod.") are
-        taken off.
-
-    Raises:
-        InputError: missing, damaged, more than a dict of tensors, or over a bound.
-    """
-    return decode(read_source(path), decode_torch)
 
 
 def decode_torch(data: bytes) -> dict[str, np.ndarray]:
-    """Do what `read` does for the bytes of a file.
+    """Decode the bytes of a file saved by `torch.save`, of either container.
+
+    It holds a state dict, or a checkpoint that nests exactly one (under a key such as "state_dict"
+    or "model") beside epoch numbers, optimizer state and settings. Where it nests the last weights
+    and their moving average ("model" and "model_ema", or "state_dict" and "state_dict_ema"), the
+    average is taken: timm and torchvision evaluate and publish that one.
+
+    Returns:
+        Key -> C-contiguous array that owns its memory, in the order of the file. float16, float32,
+        float64, integers and bool keep their dtype; bfloat16 becomes float32 (exactly).
 
     Raises:
-        Refusal: as `read` raises InputError.
+        Refusal: damaged, more than a dict of tensors, or over a bound.
     """
     with collector_paused():
         if data.startswith(ZIP_START):
@@ -152,14 +133,20 @@ def _unpickle(
                 raise Refusal(f"storage {result.key[:40]!a} has two dtypes; {DAMAGED}")
         return result
 
-    return unpickle(
-        data,
-        start,
-        allowed=ALLOWED,
-        reasons=REASONS,
-        persistent_load=persistent_load,
-        max_steps=max_steps,
-    )
+    try:
+        return run_pickle(
+            data,
+            start,
+            find=find,
+            build=build,
+            persistent_load=persistent_load,
+            max_steps=max_steps,
+            max_text=MAX_TEXT,
+        )
+    except DamageError as error:
+        raise Refusal(f"{error}; {DAMAGED}") from None
+    except RefusalError as error:
+        raise Refusal(f"{error}; {MEND}") from None
 
 
 def _state_dict(root: object) -> dict[str, Tensor]:
@@ -188,14 +175,13 @@ def _state_dict(root: object) -> dict[str, Tensor]:
             state, where = value, f" in {_shown(name)}"
     if not _tensors(state):
         raise Refusal(f"it holds no dict of arrays; {MEND}")
-    if len(state) > MAX_ARRAYS:
-        raise Refusal(f"it holds {len(state)} arrays; no backbone has over {MAX_ARRAYS}")
+    check_count(len(state))
     for key, value in state.items():
         if type(key) is not str:
             raise Refusal(f"a key{where} is no string ({_shown(key)}); {MEND}")
         if type(value) is not Tensor:
             raise Refusal(f"key {_shown(key)}{where} is no array; {MEND}")
-    return _unwrapped(state)
+    return state
 
 
 def _tensors(values: dict[Any, Any]) -> int:
@@ -206,17 +192,6 @@ def _shown(key: object) -> str:
     return ascii(key)[:80] if type(key) in (str, int) else type(key).__name__
 
 
-def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the prefixes that wrappers of the network put before every key."""
-    for _ in range(4):
-        named = [key for key in state if key != _COUNTER]
-        for prefix in _WRAPPERS:
-            if named and all(key.startswith(prefix) for key in named):
-                state = {key[len(prefix) :]: state[key] for key in named}
-                break
-    return state
-
-
 def _arrays(
     root: object, buffer: Callable[[str], memoryview], *, byteorder: Literal["<", ">"], most: int
 ) -> dict[str, np.ndarray]:
@@ -225,9 +200,7 @@ def _arrays(
     for key, tensor in _state_dict(root).items():
         dtype = tensor.storage.type.dtype
         _check(tensor, key)
-        most -= math.prod(max(n, 1) for n in tensor.size) * max(4, dtype.itemsize)
-        if most < 0:
-            raise Refusal("its arrays take many times the bytes of the file; " + DAMAGED)
+        most = claim(key, tensor.size, max(4, dtype.itemsize), most=most)
         content = buffer(tensor.storage.key)
         if len(content) != tensor.storage.total * dtype.itemsize:
             raise Refusal(f"the storage of {_shown(key)} has another length; {DAMAGED}")
@@ -238,10 +211,6 @@ def _arrays(
 def _check(tensor: Tensor, key: str) -> None:
     """Refuse a tensor that reaches outside its storage."""
     size, stride, offset = tensor.size, tensor.stride, tensor.offset
-    if len(size) > MAX_RANK:
-        raise Refusal(
-            f"the tensor {_shown(key)} has {len(size)} axes; no backbone has over {MAX_RANK}"
-        )
     inside = (
         len(size) == len(stride)
         and all(type(n) is int and n >= 0 for n in (*size, *stride, offset))

@@ -1,4 +1,4 @@
-"""What the globals in a file of `torch.save` stand for: the allow-list of the pickle machine.
+"""What the globals in a file of `torch.save` stand for: an allow-list for the pickle machine.
 
 A global is one of three things here: a part of a tensor, an extra that often lies beside a state
 dict in a training checkpoint (it becomes `OTHER`), or refused.
@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.data.pickle_machine import OTHER, set_items
 from ports.source import DAMAGED, Refusal
-from ports.unpickle import MEND, other, set_items
+
+MEND = "save only model.state_dict() with torch.save and bring that file"
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -44,6 +46,29 @@ class Tensor:
     stride: tuple[Any, ...]
 
 
+def find(module: str, name: str) -> object:
+    """Return what stands for a global: a function or constant of the allow-list.
+
+    Raises:
+        Refusal: It is not on the list; the line says why, where real files have it.
+    """
+    if (module, name) not in ALLOWED:
+        shown = ascii(f"{module[:100]}.{name[:100]}"[:100])
+        why = REASONS.get((module, name), f"which is no part of a state dict; {MEND}")
+        raise Refusal(f"its pickle asks for {shown}, {why}")
+    return ALLOWED[module, name]
+
+
+def build(target: object, _: object) -> None:
+    """Drop the attributes of a dict (torch's `_metadata`).
+
+    Raises:
+        Refusal: Attributes of anything else.
+    """
+    if type(target) is not dict:
+        raise Refusal(f"its pickle sets attributes of an object; {MEND}")
+
+
 def storage(pid: object) -> Storage:
     """Turn the persistent id of a storage into a `Storage`.
 
@@ -69,6 +94,11 @@ def storage(pid: object) -> Storage:
     if total < 0 or result.first < 0 or not 0 <= result.count <= total - result.first:
         raise Refusal(f"the lengths of storage {key[:40]!a} contradict each other; {DAMAGED}")
     return result
+
+
+def _other(_: tuple[Any, ...]) -> object:
+    """Take any arguments: for globals that are harmless and not needed."""
+    return OTHER
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -138,7 +168,7 @@ _EXTRAS: dict[str, tuple[str, ...]] = {
 }
 
 ALLOWED: dict[tuple[str, str], Any] = {
-    **{(module, name): other for module, names in _EXTRAS.items() for name in names},
+    **{(module, name): _other for module, names in _EXTRAS.items() for name in names},
     ("collections", "OrderedDict"): _ordered_dict,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,

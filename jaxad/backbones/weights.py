@@ -6,6 +6,7 @@ them at random.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,11 +45,13 @@ def find(name: str | Path, folder: str | Path | None = None) -> Path:
     Args:
         name: The name of an architecture, or the path of a file (recognised by its suffix or by a
             separator in it), which must then exist.
-        folder: Where to look first; then `$JAXAD_WEIGHTS`, `ports/weights` of the checkout that
-            this package lies in, and `ports/weights` of the working directory.
+        folder: The folder of the files: no other place is looked at. None or "": `$JAXAD_WEIGHTS`,
+            where that is set, and nowhere else; or else `ports/weights` of the checkout that this
+            package lies in, and then `ports/weights` of the working directory.
 
     Raises:
-        InputError: There is none; the line says which command makes it.
+        InputError: There is no such folder, or no such file in it; the line says which command
+            makes it.
     """
     text = str(name)
     if text.endswith(SUFFIX) or os.sep in text:
@@ -56,16 +59,25 @@ def find(name: str | Path, folder: str | Path | None = None) -> Path:
             raise InputError(f"{text}: no such weight file")
         return Path(text)
     architecture(text)
-    environment = os.environ.get("JAXAD_WEIGHTS")
-    places = [Path(place) for place in (folder, environment) if place]
-    places += [Path(__file__).resolve().parents[2] / "ports" / "weights", Path("ports") / "weights"]
+    named = str(folder or "") or os.environ.get("JAXAD_WEIGHTS", "")
+    if named:
+        places = [Path(named)]
+        otherwise = "name another folder"
+    else:
+        places = [Path(__file__).resolve().parents[2] / "ports" / "weights", Path("ports/weights")]
+        otherwise = "name their folder in JAXAD_WEIGHTS"
     for place in places:
         if (place / f"{text}{SUFFIX}").is_file():
             return place / f"{text}{SUFFIX}"
+    shown = ", ".join(map(str, dict.fromkeys(places)))
+    what = f"no weights of {text} in {shown}"
+    if named and not Path(named).is_dir():
+        by = "" if folder else "JAXAD_WEIGHTS: "
+        what = f"{by}there is no folder {shown}, so no {text} in it"
+    out = f" --out {Path(named) / text}{SUFFIX}" if folder else ""
     raise InputError(
-        f"no weights of {text} in {', '.join(map(str, dict.fromkeys(places)))}; "
-        f"make them with `python -m ports fetch {text}` or `python -m ports convert {text} FILE`, "
-        f"or name their folder in JAXAD_WEIGHTS"
+        f"{what}; make them with `python -m ports fetch {text}{out}` or "
+        f"`python -m ports convert {text} FILE{out}`, or {otherwise}"
     )
 
 
@@ -105,10 +117,20 @@ def merge_strict(loaded: Variables, template: Variables, *, name: str = "weights
 
 def shapes(arch: Architecture, *, levels: Sequence[str], folded: bool) -> Variables:
     """Shapes of an architecture's variables up to the deepest of `levels`; computes nothing."""
-    module = arch.build(levels=tuple(levels), folded=folded)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    variables: Variables = jax.eval_shape(module.init, jax.random.key(0), image)
+    deepest = max(levels, key=list(arch.levels).index)
+    flat = _flat_shapes(arch, deepest, folded)
+    variables: Variables = unflatten_dict(dict(flat))
     return variables
+
+
+@functools.cache
+def _flat_shapes(
+    arch: Architecture, level: str, folded: bool
+) -> tuple[tuple[tuple[str, ...], jax.ShapeDtypeStruct], ...]:
+    """Pairs of path and shape; kept, for tracing a large network takes seconds."""
+    module = arch.build(levels=(level,), folded=folded)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    return tuple(flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image)).items())
 
 
 def load_backbone(
@@ -124,7 +146,7 @@ def load_backbone(
     Args:
         name_or_path: The name of an architecture, looked for as `find` says, or a weight file.
         levels: Which feature maps it yields; None: the architecture's default ones.
-        folder: A folder to look in first.
+        folder: The folder of the weight files; None: those of `find`.
 
     Returns:
         The backbone and its float32 variables on the default device.

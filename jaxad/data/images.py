@@ -18,28 +18,17 @@ Decisions, the same for every layout:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
+from jaxad.data.image_file import MAX_PIXELS, is_deep, opened, orientation_of, upright_size
 from jaxad.errors import InputError
-
-MAX_PIXELS = 64 * 1024 * 1024
-"""Largest width x height decoded by default: 64 megapixels, 192 MiB as RGB."""
-
-MAX_SIDE = 65_536
-"""Largest width and height: what a filter needs to shrink a side grows with the side."""
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"})
 """File name endings (compared in lower case) that layouts take for images."""
@@ -53,29 +42,13 @@ FILTERS: dict[str, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Pillow's Image.open judges the size by a process-wide limit before anyone sees it, so the readers
-# are called directly and the size is judged here.
-_READERS: dict[bytes, type[ImageFile]] = {
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"\xff\xd8\xff": JpegImageFile,
-    b"BM": BmpImageFile,
-    b"II*\0": TiffImageFile,
-    b"MM\0*": TiffImageFile,
-    b"II+\0": TiffImageFile,
-    b"MM\0+": TiffImageFile,
-}
+_STRIP = 1024 * 1024
+"""Pixels of a mask that are looked at at a time."""
+
 _EIGHT_BIT = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 )
 _MASK_MODES = _EIGHT_BIT | {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-
-_STRIP = 4 * 1024 * 1024
-"""Pixels of a mask that are looked at at a time."""
-
-_BITS_PER_SAMPLE = 258
-"""A tag of TIFF."""
-
-_PNG_ORIENTATION = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
 
 
 class Header(NamedTuple):
@@ -95,17 +68,17 @@ def read_header(
     Raises:
       InputError: as `decode_image`, except for damage beyond the header.
     """
-    with _opened(Path(path), max_pixels=max_pixels) as image:
+    with opened(Path(path), max_pixels=max_pixels) as image:
         _refuse_deep_pixels(Path(path), image)
-        return Header(image.mode, _size(image, upright))
+        return Header(image.mode, upright_size(image, upright))
 
 
 def read_mask_header(
     path: str | PathLike[str], *, upright: bool = True, max_pixels: int = MAX_PIXELS
 ) -> Header:
     """Read mode and size of a mask without decoding it; see `decode_mask` for what is refused."""
-    with _opened(Path(path), max_pixels=max_pixels) as image:
-        return Header(image.mode, _size(image, upright))
+    with opened(Path(path), max_pixels=max_pixels) as image:
+        return Header(image.mode, upright_size(image, upright))
 
 
 def read_image(
@@ -117,10 +90,10 @@ def read_image(
       InputError: see `decode_image`.
     """
     path = Path(path)
-    with _opened(path, max_pixels=max_pixels, whole=True) as image:
+    with opened(path, max_pixels=max_pixels, whole=True) as image:
         _refuse_deep_pixels(path, image)
         image.load()
-        orientation = _orientation(image) if upright else 1
+        orientation = orientation_of(image) if upright else 1
         converted = _eight_bit(image)
         if converted is not image:
             converted.info = image.info  # holds the orientation
@@ -233,11 +206,11 @@ def read_mask(
       InputError: unreadable as for images, or not of the image's size.
     """
     path = Path(path)
-    with _opened(path, max_pixels=max_pixels, whole=True) as image:
-        if image.mode not in _MASK_MODES or (image.mode == "RGB" and _is_deep(image)):
-            mode = f"{image.mode} with 16 bits" if _is_deep(image) else image.mode
+    with opened(path, max_pixels=max_pixels, whole=True) as image:
+        if image.mode not in _MASK_MODES or (image.mode == "RGB" and is_deep(image)):
+            mode = f"{image.mode} with 16 bits" if is_deep(image) else image.mode
             raise InputError(f"{path}: a mask of mode {mode} is not understood: save it grey")
-        mask_size = _size(image, upright)
+        mask_size = upright_size(image, upright)
         if image_size is not None and mask_size != image_size:
             raise InputError(
                 mask_size_message(path, mask_size, image_path, image_size, upright=upright)
@@ -245,7 +218,7 @@ def read_mask(
         lossy = isinstance(image, JpegImageFile)
         image.load()
         upright_mask = (
-            ImageOps.exif_transpose(image) if upright and _orientation(image) != 1 else image
+            ImageOps.exif_transpose(image) if upright and orientation_of(image) != 1 else image
         )
         return _marked(upright_mask, lossy=lossy)
 
@@ -274,55 +247,8 @@ def mask_size_message(
     )
 
 
-@contextmanager
-def _opened(path: Path, *, max_pixels: int, whole: bool = False) -> Iterator[ImageFile]:
-    """Open a file by its first bytes, judge its size, and turn every failure into InputError.
-
-    With `whole`, which is for those who decode, the checksums that the format has are compared.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            if not start:
-                raise InputError(f"{path}: the file is empty (0 bytes): replace or remove it")
-            reader = next((r for magic, r in _READERS.items() if start.startswith(magic)), None)
-            if reader is None:
-                raise InputError(f"{path}: no PNG, JPEG, BMP or TIFF image: convert or remove it")
-            file.seek(0)
-            image = reader(file)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise InputError(
-                    f"{path}: {width}x{height} pixels is more than the {max_pixels} that are "
-                    "decoded: crop it, scale it down or cut it into tiles"
-                )
-            if max(width, height) > MAX_SIDE:
-                raise InputError(
-                    f"{path}: {width}x{height} pixels has a side longer than {MAX_SIDE}: crop it "
-                    "or cut it into tiles"
-                )
-            if whole and isinstance(image, PngImageFile):
-                image.verify()  # Pillow's decoder passes over the sums of pixel data
-                file.seek(0)
-                image = reader(file)
-            yield image
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file: restore it or remove its record") from None
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
-            raise InputError(f"{path}: can not be read ({error.strerror})") from error
-        # Pillow's readers raise whatever a damaged file leads them into: OSError, SyntaxError,
-        # struct.error, KeyError, OverflowError ...
-        raise InputError(
-            f"{path}: damaged or truncated image ({error or type(error).__name__}): replace or "
-            "remove it"
-        ) from error
-
-
 def _refuse_deep_pixels(path: Path, image: ImageFile) -> None:
-    deep_colour = _is_deep(image)
+    deep_colour = is_deep(image)
     if deep_colour or image.mode not in _EIGHT_BIT:
         sixteen = (deep_colour and image.mode in _EIGHT_BIT) or "16" in image.mode
         depth = "16 bits a channel" if sixteen else f"mode {image.mode}"
@@ -330,30 +256,6 @@ def _refuse_deep_pixels(path: Path, image: ImageFile) -> None:
             f"{path}: {depth} where 8 are read: convert it to 8 bits a channel, choosing the range "
             "of values that matters"
         )
-
-
-def _is_deep(image: ImageFile) -> bool:
-    # Pillow opens 16-bit colour as mode "RGB" and silently keeps the high bytes. TIFF has a tag for
-    # it; of others the raw mode of the decoder tells ("RGB;16B"; plain "BGR;16" is a BMP packed
-    # 5-6-5, which is fine).
-    if isinstance(image, TiffImageFile):
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
-    return any(re.search(r";16[BLNS]", repr(tile)) for tile in image.tile)
-
-
-def _orientation(image: ImageFile) -> int:
-    if isinstance(image, PngImageFile) and not image.info.keys() & _PNG_ORIENTATION:
-        return 1  # Pillow would decode the pixels to look for EXIF data behind them
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # unreadable EXIF data is no reason to lose the photo
-        return 1
-
-
-def _size(image: ImageFile, upright: bool) -> tuple[int, int]:
-    # Pillow's TIFF reader has already turned the size it reports, and turns the pixels itself.
-    turned = upright and not isinstance(image, TiffImageFile) and _orientation(image) in range(5, 9)
-    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _marked(mask: Image.Image, *, lossy: bool) -> np.ndarray:

@@ -45,14 +45,14 @@ _REASONS = {
     "second": ("are further masks of photos that have one", "put them into a folder of its name"),
     "deeper": ("photos lie deeper than the photos that are used", "move them up"),
     "elsewhere": ("photos lie where layout {layout} looks for none", "move them, or remove them"),
-    "unlisted": ("photos are not listed in the dataset's table", "list them, or remove them"),
+    "unlisted": ("images are not listed in the dataset's table", "list them, or remove them"),
     "format": ("are images of a format that is not read", "save them as PNG"),
     "misnamed": ("are images by content but not by name", "let the name end in .png or .jpg"),
     "linked": ("are links to folders, which are not followed", "put the folder there itself"),
     "nowhere": ("are links to nothing", "mend or remove them"),
     "closed": ("are folders that can not be opened", "permit to read them"),
     "hidden": ("are hidden", ""),
-    "other": ("are no images", ""),
+    "other": ("are no images, but tables, texts and the like", ""),
 }
 """Why a file is not used, and the mend: in the order in which they are told."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.data.pickle_machine import Function, RefusalError, run_pickle
+from jaxad.data.pickle_machine import RefusalError, run_pickle
 from jaxad.errors import InputError
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -64,10 +64,14 @@ def read_pickled_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
 def parse_pickled_arrays(data: bytes, names: Sequence[str], *, source: str) -> dict[str, Any]:
     """Do as `read_pickled_arrays` with the bytes of a file; `source` names it in messages."""
     try:
-        entries = run_pickle(data, allowed=_ALLOWED, build=_build, max_steps=MAX_STEPS)
+        # Protocol 2 of Python 3 writes bytes as text: as long as the file, then.
+        entries, _ = run_pickle(
+            data, find=_find, build=_build, max_steps=MAX_STEPS, max_text=len(data)
+        )
         if type(entries) is not dict:
             raise RefusalError("it holds no dict")
-        by_name = {_text(key): value for key, value in entries.items()}
+        names_held = [key for key in entries if type(key) in (str, bytes)]
+        by_name = {_text(key): entries[key] for key in names_held}
         return {name: _plain(name, by_name[name]) for name in names if name in by_name}
     except RefusalError as error:
         raise InputError(
@@ -78,15 +82,19 @@ def parse_pickled_arrays(data: bytes, names: Sequence[str], *, source: str) -> d
 def _plain(name: str, value: Any) -> Any:
     if type(value) is _Array and value.values is not None:
         return value.values
-    if type(value) is list and all(type(item) is int for item in value):
+    if type(value) is list and all(map(_is_number, value)):
         return value
     if type(value) is list and all(type(item) in (str, bytes) for item in value):
         return [_text(item) for item in value]
     if type(value) in (str, bytes):
         return _text(value)
-    if type(value) is int:
+    if _is_number(value):
         return value
     raise RefusalError(f"entry {name!r} is no uint8 array and no list of numbers or names")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**63
 
 
 def _text(value: str | bytes) -> str:
@@ -122,15 +130,21 @@ def _frombuffer(arguments: tuple[Any, ...]) -> _Array:
 
 
 _ALLOWED: dict[tuple[str, str], object] = {
-    ("_codecs", "encode"): Function(_encode),
+    ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): Function(_dtype),
+    ("numpy", "dtype"): _dtype,
     # numpy's inner modules have been renamed; files have either name.
-    ("numpy.core.multiarray", "_reconstruct"): Function(_reconstruct),
-    ("numpy._core.multiarray", "_reconstruct"): Function(_reconstruct),
-    ("numpy.core.numeric", "_frombuffer"): Function(_frombuffer),
-    ("numpy._core.numeric", "_frombuffer"): Function(_frombuffer),
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
 }
+
+
+def _find(module: str, name: str) -> object:
+    if (module, name) not in _ALLOWED:
+        raise RefusalError(f"its pickle asks for {f'{module}.{name}'[:100]!a}")
+    return _ALLOWED[module, name]
 
 
 def _build(target: object, state: object) -> None:
@@ -146,6 +160,8 @@ def _build(target: object, state: object) -> None:
 def _filled(raw: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray[Any, Any]:
     if dtype is not _UINT8:
         raise RefusalError("an array's type is not uint8")
+    if type(raw) is str:  # a short string of Python 2
+        raw = raw.encode("latin-1")
     if (
         type(raw) not in (bytes, memoryview)
         or type(shape) is not tuple

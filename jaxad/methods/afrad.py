@@ -162,10 +162,10 @@ def afrad(
         return jnp.concatenate([resize(x, size=size, align_corners=True) for x in S], -1), size
 
     def init(rng: Array, features: Features) -> Variables:
-        S = [x[:1] for x in chosen(features)]
+        S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in chosen(features)]
         module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
         shapes = jax.eval_shape(lambda S: module.init(jax.random.key(0), S, size), S)
-        return lecun_normal(rng, shapes, dtype=S[0].dtype)
+        return lecun_normal(rng, shapes, dtype=chosen(features)[0].dtype)
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array

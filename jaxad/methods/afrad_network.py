@@ -68,8 +68,10 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map `(..., d)` to `(..., d)`."""
         d = x.shape[-1]
-        norm = nn.LayerNorm(epsilon=1e-6, name="norm")  # in float32, as are its parameters
+        # In float32 at least, as are its parameters.
         wide = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+        own = {"param_dtype": wide.dtype, "force_float32_reductions": False}
+        norm = nn.LayerNorm(epsilon=1e-6, name="norm", **own)
         y = dense(self.ratio * d, "expand")(norm(wide).astype(x.dtype))
         return x + dense(d, "project")(nn.gelu(y, approximate=True))
 
@@ -107,8 +109,8 @@ class DepthwiseConv(nn.Module):
         """Map `(B, h, w, d)` to `(B, h, w, d)`."""
         d = x.shape[-1]
         shape = (self.size, self.size, 1, d)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape)
-        bias = self.param("bias", nn.initializers.zeros, (d,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), shape, x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (d,), x.dtype)
         y = convolve(x, kernel, stride=1, padding="SAME", groups=d)
         return y + bias.reshape(1, 1, 1, d)
 

@@ -1,9 +1,10 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxad.data.hold_out import held_out_fifth
 
 
+@settings(max_examples=25)
 @given(st.sets(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=40))
 def test_a_fifth_whatever_the_order(names: set[str]) -> None:
     chosen = held_out_fifth(sorted(names))

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxad.data.image_file import MAX_SIDE
 from jaxad.data.images import (
     FILTERS,
-    MAX_SIDE,
     decode_image,
     decode_mask,
     read_header,
@@ -240,19 +240,21 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_of_decoding_is_bounded(tmp_path: Path) -> None:
-    side = 3072
+    side = 2048
     path = tmp_path / "x.png"
     path.write_bytes(png(side, side, colour=6, data=bytes(side * (4 * side + 1))))
     done = subprocess.run(
         [sys.executable, "-c", PEAK, path], check=True, capture_output=True, text=True
     )
-    assert int(done.stdout) < 9 * side * side + 2**25
+    assert int(done.stdout) < 9.5 * side * side
 
 
 def test_no_wrong_bit_in_a_png_goes_unnoticed(tmp_path: Path) -> None:
-    """Its decoder alone lets every fifth of them pass."""
+    """The decoder alone lets 28 of these 60 pass, 21 of them with other pixels."""
     path = tmp_path / "x.png"
-    Image.fromarray(picture(64, 64) // 16).save(path)
+    marked = np.zeros((256, 256), np.uint8)
+    marked[100:140, 80:150] = 255
+    Image.fromarray(marked).save(path)
     whole = path.read_bytes()
     first = whole.index(b"IDAT") + 4
     (length,) = struct.unpack(">I", whole[first - 8 : first - 4])

@@ -50,7 +50,7 @@ def refusal(root: str | Path = "", **options: Any) -> str:
 def test_the_real_four() -> None:
     parts = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
     manifest = load_dataset("join", SHARED, parts=parts)
-    require_readable(manifest)
+    require_readable(Manifest(manifest.root, manifest.records[::20]))
     assert manifest.categories == ("bottle", "magnetic_tile", "mono", "poly")
     counts = Counter((r.category, r.split, r.is_good) for r in manifest.records)
     assert counts == {

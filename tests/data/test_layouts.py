@@ -241,6 +241,10 @@ def test_a_folder_of_masks_or_of_a_defect(tmp_path: Path) -> None:
     masks = {r.path: r.mask for r in load_dataset("folder", tmp_path).records}
     assert masks["bad/scratch.png"] == ""
     assert masks["bad/scratch/7.png"] == "masks/scratch/7.png"
+    # What lies at the same place counts before what has the same name only.
+    touch(tmp_path, "masks/7.png")
+    masks = {r.path: r.mask for r in load_dataset("folder", tmp_path).records}
+    assert masks["bad/scratch/7.png"] == "masks/scratch/7.png"
     # Where a file and a folder have the name, the file counts.
     touch(tmp_path, "a/train/good/0.png", "a/test/cut/0.png")
     touch(tmp_path, "a/ground_truth/cut/0.png", "a/ground_truth/cut/0/1.png")

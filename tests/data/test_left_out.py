@@ -64,8 +64,11 @@ MASKS = "a mask is found in <category>/ground_truth/<defect>/, named like its ph
         ("nut/train/good/x.HEIC", "x.HEIC': save them as PNG"),
         ("nut/train/good/.x.png", "1 are hidden: 'nut/train/good/.x.png'"),
         ("nut/.cache/x.png", "1 are hidden: 'nut/.cache'"),
-        ("readme.txt", "1 are no images: 'readme.txt'"),
-        ("nut/train/good/x.npy", "1 are no images: 'nut/train/good/x.npy'"),
+        ("readme.txt", "1 are no images, but tables, texts and the like: 'readme.txt'"),
+        (
+            "nut/train/good/x.npy",
+            "1 are no images, but tables, texts and the like: 'nut/train/good/x.npy'",
+        ),
     ],
 )
 def test_one_file_and_its_reason(parts: Path, name: str, expected: str) -> None:
@@ -193,8 +196,8 @@ def test_a_table_says_what_is_used(parts: Path) -> None:
     count, masks, unlisted, other = lines_of("manifest", parts)
     assert count.startswith("1 photos and 0 masks are used; 11 files")
     assert "3 masks fit no photo" in masks
-    assert "7 photos are not listed in the dataset's table" in unlisted
-    assert other == "left out: 1 are no images: 'manifest.csv'"
+    assert "7 images are not listed in the dataset's table" in unlisted
+    assert other == "left out: 1 are no images, but tables, texts and the like: 'manifest.csv'"
 
 
 def test_images_within_files(tmp_path: Path) -> None:
@@ -226,6 +229,6 @@ def test_every_file_is_counted_once(parts: Path) -> None:
     joined = scan_dataset("join", parts, parts=(("mvtec_ad", ""), ("manifest", "nut/list.csv")))
     count, other = left_out(joined)
     assert count.startswith("8 photos and 3 masks are used; 1 files")
-    assert other == "left out: 1 are no images: 'nut/list.csv'"
+    assert other == "left out: 1 are no images, but tables, texts and the like: 'nut/list.csv'"
     gone = left_out(Manifest(parts / "absent", scan_dataset("mvtec_ad", parts).records))
     assert "1 are folders that can not be opened: '.': permit to read them" in gone[1]

@@ -81,7 +81,7 @@ record = st.builds(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(record, max_size=6))
 def test_csv_round_trip(tmp_path: Path, records: list[Record]) -> None:
     manifest = Manifest(tmp_path, tuple(records))
@@ -265,7 +265,7 @@ parts = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(parts, min_size=1, max_size=6), st.sampled_from(["/", "\\", "//"]), st.booleans())
 def test_what_passes_lies_within_the_root(
     tree: Path, names: list[str], separator: str, absolute: bool

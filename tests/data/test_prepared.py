@@ -138,6 +138,7 @@ def test_other_photos_are_others(parts: Manifest, tmp_path: Path) -> None:
     is_new(data, size=SIZE[::-1])
     is_new(data, resample="bilinear")
     is_new(Manifest(root, data.records[1:]))
+    is_new(Manifest(root, data.records[::-1]))
     is_new(Manifest(root, (data.records[0]._replace(as_stored=True), *data.records[1:])))
     photo = root / data.records[0].path
     Image.new("RGB", (40, 32), "red").save(photo)

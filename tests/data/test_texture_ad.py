@@ -213,7 +213,7 @@ def test_a_part_of_joined_data(tree: Path, tmp_path: Path) -> None:
 word = st.text("ab1_-{}. ", min_size=1, max_size=6)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(word, word, word)
 def test_what_a_pattern_writes_it_reads(literal: str, subclass: str, name: str) -> None:
     escaped = literal.replace("{", "{{").replace("}", "}}")

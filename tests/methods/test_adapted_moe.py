@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 from sklearn.metrics import roc_auc_score
 
 from jaxad.core import InputError
@@ -37,12 +38,12 @@ def train(method: Any, images: np.ndarray, steps: int) -> Any:
     """Train on `(n, N, h, w, C)` images of n subclasses, batches of 8 each; then finalise."""
     n, draw = len(images), np.random.default_rng(0)
     optimizer = method.optimizer(steps)
-    state = init_state(method.init(jax.random.key(0), {"x": images[0]}), optimizer)
+    state = init_state(quick.init(method, {"x": jnp.asarray(images[0, :1])}), optimizer)
 
     def loss(variables, batch, rng):
         return method.loss(variables, {"x": batch["x"]}, {"subclass": batch["subclass"]}, rng)
 
-    step = jax.jit(make_train_step(loss, optimizer))
+    step = quick.jit(make_train_step(loss, optimizer))
     label = np.tile(np.arange(n, dtype=np.int32), 8)
     for _ in range(steps):
         at = draw.integers(0, images.shape[1], 8)
@@ -90,9 +91,7 @@ def shifted() -> dict[str, Any]:
 
     def auroc(images: np.ndarray, *, adaption: bool) -> float:
         chosen, _ = build(1, adaption=adaption)
-        found = jax.jit(lambda v, x: chosen.score(v, {"x": x}, size=(GRID, GRID)))(
-            variables, images
-        )
+        found = quick.score(chosen, variables, {"x": images}, size=(GRID, GRID))
         return float(roc_auc_score(truth, found.image))
 
     return {"plain": x, "moved": moved, "auroc": auroc}
@@ -102,8 +101,12 @@ def test_adaption_restores_what_an_unknown_scale_and_offset_took(shifted):
     auroc = shifted["auroc"]
     unshifted = auroc(shifted["plain"], adaption=False)
     assert unshifted > 0.9
-    assert auroc(shifted["moved"], adaption=False) < unshifted - 0.2
-    assert auroc(shifted["moved"], adaption=True) > unshifted - 0.02
+    taken = auroc(shifted["moved"], adaption=False)
+    assert taken < unshifted - 0.15
+    restored = auroc(shifted["moved"], adaption=True)
+    assert restored > taken + 0.1
+    # All of it is back: an image and its moved copy are one to the experts.
+    assert restored == pytest.approx(auroc(shifted["plain"], adaption=True), abs=1e-3)
 
 
 def test_adapted_features_have_the_experts_mean_and_spread():
@@ -131,22 +134,34 @@ def test_every_expert_learns_as_a_simplenet_of_its_own_subclass_does():
     stacked = experts("x", expert, count=3, normalise=False, noise=0.0)
     alone = simplenet("x", hidden=32, noise=0.0)
     x = jax.random.normal(jax.random.key(0), (12, C))
-    variables = stacked.init(jax.random.key(1), {"x": x})
+    variables = quick.init(stacked, {"x": x})
 
     def loss_of(method, params, rest, x):
         return method.loss({"params": params, **rest}, {"x": x}, {}, jax.random.key(2))
 
-    rest = {"batch_stats": variables["batch_stats"]}
-    (value, aux), grads = jax.value_and_grad(lambda p: loss_of(stacked, p, rest, x), has_aux=True)(
-        variables["params"]
-    )
+    @quick.jit
+    def one_by_one(variables, x):
+        rest = {"batch_stats": variables["batch_stats"]}
+        found = [
+            jax.value_and_grad(lambda p: loss_of(stacked, p, rest, x), has_aux=True)(
+                variables["params"]
+            )
+        ]
+        for k in range(3):
+            own = expert_of(variables, k)
+            found.append(
+                jax.value_and_grad(
+                    lambda p, own=own, k=k: loss_of(
+                        alone, p, {"batch_stats": own["batch_stats"]}, x[k::3]
+                    ),
+                    has_aux=True,
+                )(own["params"])
+            )
+        return found
+
+    ((value, aux), grads), *singles = one_by_one(variables, x)
     total = 0.0
-    for k in range(3):
-        own = expert_of(variables, k)
-        (single, single_aux), single_grads = jax.value_and_grad(
-            lambda p, own=own, k=k: loss_of(alone, p, {"batch_stats": own["batch_stats"]}, x[k::3]),
-            has_aux=True,
-        )(own["params"])
+    for k, ((single, single_aux), single_grads) in enumerate(singles):
         total += single
         for mine, theirs in (
             (grads["experts"], single_grads),
@@ -171,11 +186,12 @@ def test_images_are_judged_by_their_own_expert(two):
     rng = np.random.default_rng(4)
     x = np.concatenate([normal(rng, 4, centre) for centre in two["centres"]])
     variables, size = two["variables"], (GRID, GRID)
-    whole = two["method"].score(variables, {"x": x}, size=size)
+    whole = quick.score(two["method"], variables, {"x": x}, size=size)
     for k in range(2):
         own = expert_of(variables, k)
         part = slice(4 * k, 4 * k + 4)
-        expected = simplenet("x", hidden=32, smoothing=0.0).score(own, {"x": x[part]}, size=size)
+        alone = simplenet("x", hidden=32, smoothing=0.0)
+        expected = quick.score(alone, own, {"x": x[part]}, size=size)
         np.testing.assert_allclose(whole.map[part], expected.map, atol=1e-5)
         np.testing.assert_allclose(whole.image[part], expected.image, atol=1e-5)
 
@@ -185,14 +201,13 @@ def test_experts_are_mixed_by_the_weights_of_the_router(two):
     x = normal(rng, 3, two["centres"][0])
     size = (GRID, GRID)
     both, parts = build(2, adaption=False, k=2, temperature=1e6)  # equal weights
-    found = both.score(two["variables"], {"x": x}, size=size)
-    mean = parts["experts"].score(two["variables"], {"x": x}, size=size)
+    found = quick.score(both, two["variables"], {"x": x}, size=size)
+    mean = quick.score(parts["experts"], two["variables"], {"x": x}, size=size)
     np.testing.assert_allclose(found.map, mean.map, atol=1e-4)
     sharp, _ = build(2, adaption=False, k=2, temperature=1e-4)
-    nearest = two["method"].score(two["variables"], {"x": x}, size=size)
-    np.testing.assert_allclose(
-        sharp.score(two["variables"], {"x": x}, size=size).map, nearest.map, atol=1e-5
-    )
+    nearest = quick.score(two["method"], two["variables"], {"x": x}, size=size)
+    found = quick.score(sharp, two["variables"], {"x": x}, size=size)
+    np.testing.assert_allclose(found.map, nearest.map, atol=1e-5)
 
 
 def test_finalize_takes_the_statistics_of_each_subclass(two):
@@ -218,7 +233,7 @@ def test_scalar_statistics_have_one_number_an_expert(two, axes):
     variables = method.finalize(two["variables"], [({"x": x}, batch)])
     assert variables["patches"]["mean"].shape == (2, 1)
     np.testing.assert_allclose(variables["patches"]["mean"][0], x[::2].mean(), atol=1e-5)
-    assert np.isfinite(method.score(variables, {"x": x}, size=(12, 12)).map).all()
+    assert np.isfinite(quick.score(method, variables, {"x": x}, size=(12, 12)).map).all()
 
 
 def test_one_image_and_a_constant_channel_give_finite_numbers():
@@ -228,10 +243,89 @@ def test_one_image_and_a_constant_channel_give_finite_numbers():
     method, _ = build(2, normalise=True)
     variables = train(method, images, 3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+    run = quick.jit(lambda x: method.score(variables, {"x": x}, size=(GRID, GRID)))
     for x in (images[0], np.zeros_like(images[0])):
-        found = method.score(variables, {"x": x}, size=(GRID, GRID))
+        found = run(x)
         assert np.isfinite(found.map).all()
         assert np.isfinite(found.image).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "width"),
+    [({"k": 2, "temperature": 0.3}, 16), ({"k": 1, "centre": "router", "spread": "all"}, C)],
+)
+def test_score_is_equations_4_to_6_image_by_image(options, width):
+    """Routed, calibrated to each of its experts, brought to length 1, judged and mixed by hand."""
+    expert, router = Expert(32), Router(width, 3, True)
+    parts = {
+        "experts": experts("x", expert, count=3),
+        "router": routing("x", router),
+    }
+    method = adapted_moe("x", parts, expert, router, count=3, smoothing=0.0, **options)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(4, 5, 4, C)).astype(np.float32) + 0.5
+    variables = quick.init(method, {"x": jnp.asarray(x[:1])})
+    shape = {"mean": (3, C), "std": (3, C)}
+    learnt = {n: np.float32(draw.uniform(0.5, 2, s)) for n, s in shape.items()}
+    own = {"params": variables["params"]["router"]}
+    embedding = np.asarray(quick.jit(router.apply)(own, x)[0])
+    centres = np.float32(2 * embedding[:3] + 0.01 * draw.normal(size=(3, width)))
+    variables = {**variables, "patches": learnt, "routing": {"centres": centres}}
+    variables["batch_stats"] = jax.tree.map(
+        lambda v: np.float32(draw.uniform(0.3, 2, v.shape)), variables["batch_stats"]
+    )
+    found = quick.score(method, variables, {"x": x}, size=(5, 4))
+
+    cosine = (embedding / np.linalg.norm(embedding, axis=1)[:, None]) @ (
+        centres / np.linalg.norm(centres, axis=1)[:, None]
+    ).T
+    k, adds = options["k"], centres if options.get("centre") == "router" else learnt["mean"]
+    judge = quick.jit(lambda v, y: expert.apply(v, y)[0])
+    used = set()
+    for i in range(len(x)):
+        nearest = np.argsort(-cosine[i])[:k]
+        used |= {int(j) for j in nearest}
+        weights = np.exp(cosine[i, nearest] / options.get("temperature", 0.1))
+        want = 0.0
+        for weight, j in zip(weights / weights.sum(), nearest):
+            mean, std = x[i].mean(axis=(0, 1)), x[i].std(axis=(0, 1))
+            y = (x[i] - mean) / std * learnt["std"][j] + adds[j]
+            y = y / np.linalg.norm(y, axis=-1, keepdims=True)
+            want = want - weight * np.asarray(judge(expert_of(variables, int(j)), y))
+        np.testing.assert_allclose(found.map[i], want, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.image[i], want.max(), rtol=1e-3, atol=1e-4)
+    assert used == {0, 1, 2}
+
+
+def test_parts_have_keys_of_their_own_in_start_and_loss():
+    """A key that served two parts is refused here (jax_debug_key_reuse, tests/conftest.py)."""
+    method, parts = build(2)
+    x = {"x": jax.random.normal(jax.random.key(0), (4, GRID, GRID, C))}
+    variables = quick.init(method, x)
+    label = jnp.asarray([0, 1, 0, 1], jnp.int32)
+    value, _ = quick.loss(method, variables, x, {"subclass": label})
+    assert np.isfinite(value)
+    alone = quick.init(parts["experts"], x)
+    kernel = ("params", "experts", "adaptor", "kernel")
+    ours, theirs = variables, alone
+    for name in kernel:
+        ours, theirs = ours[name], theirs[name]
+    assert np.abs(np.asarray(ours) - np.asarray(theirs)).max() > 1e-3
+
+
+def test_noise_stays_with_its_element_through_the_grouping():
+    """Elements that change places within their subclass take their noise along."""
+    method = experts("x", Expert(8), count=2, noise=0.7)
+    x = jax.random.normal(jax.random.key(0), (6, C))
+    variables = quick.init(method, {"x": x})
+    order = np.asarray([4, 1, 0, 5, 2, 3])
+    run = quick.jit(
+        lambda x, e: method.loss(variables, {"x": x}, {"element": e}, jax.random.key(1))
+    )
+    places = np.arange(6, dtype=np.int32) + 12
+    first = run(x, places)[0]
+    np.testing.assert_allclose(first, run(x[order], places[order])[0], rtol=1e-6)
+    assert abs(first - run(x[order], places)[0]) > 1e-4
 
 
 def test_batches_that_leave_out_a_subclass_and_unknown_choices_are_refused():

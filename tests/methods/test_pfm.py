@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
+import scipy.ndimage
 from flax import traverse_util
 
 from jaxad.core import InputError
@@ -64,20 +66,29 @@ def test_one_step_equals_the_reference_recipe(variant: str) -> None:
         "target/layer1": jnp.asarray(GOLDEN["F_T"]),
     }
     variables = to_variables(torch, "before")
-    made = method.init(jax.random.key(0), features)
+    made = jax.eval_shape(method.init, jax.random.key(0), features)
     assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, variables)
-
-    def loss(params: dict) -> jax.Array:
-        return method.loss({**variables, "params": params}, features, {}, jax.random.key(0))[0]
-
-    torch_grads = to_variables(torch, "grad")["params"]
-    assert_trees_close(jax.grad(loss)(variables["params"]), torch_grads, 1e-5)
-
+    after = to_variables(torch, "after")
+    size = (golden_pfm.IMAGE, golden_pfm.IMAGE)
     optimizer = method.optimizer(1)
     step = make_train_step(lambda v, b, r: method.loss(v, b, {}, r), optimizer)
-    state, metrics = jax.jit(step)(init_state(variables, optimizer), features, jax.random.key(0))
+
+    @quick.jit
+    def everything(variables: dict, after: dict, features: dict, rng: jax.Array) -> tuple:
+        def loss(params: dict) -> jax.Array:
+            return method.loss({**variables, "params": params}, features, {}, rng)[0]
+
+        stepped = step(init_state(variables, optimizer), features, rng)
+        return (
+            jax.grad(loss)(variables["params"]),
+            stepped,
+            method.score(after, features, size=size),
+        )
+
+    grads, (state, metrics), scores = everything(variables, after, features, jax.random.key(0))
+    torch_grads = to_variables(torch, "grad")["params"]
+    assert_trees_close(grads, torch_grads, 1e-5)
     np.testing.assert_allclose(metrics["loss"][0], torch["loss"], rtol=1e-5)
-    after = to_variables(torch, "after")
     assert_trees_close(state.variables["batch_stats"], after["batch_stats"], 1e-5)
     # Adam's first step is lr·sign(g). Where g is rounding noise (biases before a BatchNorm, whose
     # true gradient is 0) the two may step in opposite directions, and neither is wrong.
@@ -90,7 +101,6 @@ def test_one_step_equals_the_reference_recipe(variant: str) -> None:
             np.asarray(got)[sure], np.asarray(wanted)[sure], atol=1e-5, err_msg=str(path)
         )
 
-    scores = method.score(after, features, size=(golden_pfm.IMAGE, golden_pfm.IMAGE))
     np.testing.assert_allclose(scores.map, torch["map"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(scores.image, torch["image"], rtol=1e-5)
 
@@ -114,35 +124,92 @@ def pairs(names: list[str], **changes: object) -> list[PairLevel]:
 
 
 THREE = {"layer1": (8, 6, 8), "layer2": (4, 8, 10), "layer3": (2, 10, 12)}
+SIZE = (16, 24)
 
 
-@pytest.mark.parametrize(
-    "names", [["layer3"], ["layer1", "layer3"], ["layer1", "layer2", "layer3"]]
-)
-def test_map_is_the_mean_of_the_levels_maps(names: list[str], rng: jax.Array) -> None:
-    features = random_features(rng, THREE)
-    method = pfm(pairs(names))
-    variables = method.init(rng, features)
-    together = method.score(variables, features, size=(16, 24))
-    assert together.map.shape == (2, 16, 24)
-    assert together.map.dtype == together.image.dtype == jnp.float32
-    alone = [
-        pfm(pairs([name])).score(
-            {k: {name: tree[name]} for k, tree in variables.items()}, features, size=(16, 24)
-        )
-        for name in names
-    ]
-    np.testing.assert_allclose(
-        together.map, np.mean([scores.map for scores in alone], axis=0), rtol=1e-5
-    )
+@pytest.fixture(scope="module")
+def features() -> dict[str, jax.Array]:
+    return random_features(jax.random.key(0), THREE)
+
+
+@pytest.fixture(scope="module")
+def variables(features: dict[str, jax.Array]) -> dict:
+    return quick.init(pfm(pairs(list(THREE))), features)
+
+
+def of_level(variables: dict, name: str) -> dict:
+    return {collection: {name: tree[name]} for collection, tree in variables.items()}
+
+
+@pytest.fixture(scope="module")
+def maps(features: dict, variables: dict) -> dict[str, np.ndarray]:
+    """Every level's own map."""
+    found = {}
+    for name in THREE:
+        scores = quick.score(pfm(pairs([name])), of_level(variables, name), features, size=SIZE)
+        assert scores.map.shape == (2, *SIZE)
+        assert scores.map.dtype == scores.image.dtype == jnp.float32
+        np.testing.assert_allclose(scores.image, scores.map.max(axis=(1, 2)), rtol=0)
+        found[name] = np.asarray(scores.map)
+    return found
+
+
+@pytest.mark.parametrize("names", [["layer1", "layer3"], list(THREE)])
+def test_map_is_the_mean_of_the_levels_maps(
+    names: list[str], features: dict, variables: dict, maps: dict
+) -> None:
+    together = quick.score(pfm(pairs(names)), variables, features, size=SIZE)
+    want = np.mean([maps[name] for name in names], axis=0)
+    np.testing.assert_allclose(together.map, want, rtol=1e-5)
     np.testing.assert_allclose(together.image, together.map.max(axis=(1, 2)), rtol=0)
 
 
-def test_initial_weights_of_a_level_do_not_depend_on_the_others(rng: jax.Array) -> None:
-    features = random_features(rng, THREE)
-    every = pfm(pairs(list(THREE))).init(rng, features)["params"]["layer2"]
-    alone = pfm(pairs(["layer2"])).init(rng, features)["params"]["layer2"]
+def test_map_is_smoothed_and_image_score_is_of_the_highest_share(
+    features: dict, variables: dict, maps: dict
+) -> None:
+    method = pfm(pairs(list(THREE)), smoothing=1.5, top_share=0.1)
+    found = quick.score(method, variables, features, size=SIZE)
+    plain = np.mean(list(maps.values()), axis=0)
+    want = np.stack([scipy.ndimage.gaussian_filter(x, 1.5) for x in plain])
+    assert np.abs(want - plain).max() > 1e-3
+    np.testing.assert_allclose(found.map, want, rtol=1e-4)
+    highest = np.sort(want.reshape(2, -1), axis=1)[:, -round(0.1 * want[0].size) :]
+    np.testing.assert_allclose(found.image, highest.mean(axis=1), rtol=1e-4)
+
+
+def test_folded_variables_score_alike(features: dict, variables: dict) -> None:
+    method = pfm(pairs(["layer2"]))
+    own = of_level(variables, "layer2")
+    draw = np.random.default_rng(0)
+    own["batch_stats"] = jax.tree.map(
+        lambda x: draw.uniform(0.3, 2, x.shape).astype(np.float32), own["batch_stats"]
+    )
+    folded = quick.jit(method.fold)(own)
+    assert "batch_stats" not in folded
+    want, got = (quick.score(method, v, features, size=SIZE) for v in (own, folded))
+    np.testing.assert_allclose(got.map, want.map, rtol=1e-4)
+
+
+def test_weights_of_a_level_depend_on_its_name_alone(features: dict, variables: dict) -> None:
+    alone = quick.init(pfm(pairs(["layer2"])), features)["params"]["layer2"]
+    every = variables["params"]["layer2"]
     jax.tree.map(np.testing.assert_array_equal, every, alone)
+
+
+def test_layers_start_as_torchs(rng: jax.Array) -> None:
+    wide = {f"{role}/layer1": jnp.zeros((1, 2, 2, 64)) for role in ("source", "target")}
+    made = quick.init(pfm(pairs(["layer1"], latent=50)), wide)
+    layer = made["params"]["layer1"]["forward_layer2"]
+    bound = (64 // 2 + 50) ** -0.5
+    for name, leaf in layer["conv"].items():
+        assert 0.9 * bound < np.abs(leaf).max() <= bound, name
+        np.testing.assert_allclose(np.std(leaf), bound / 3**0.5, rtol=0.12, err_msg=name)
+    assert np.unique(layer["conv"]["kernel"]).size > 8000
+    stats = made["batch_stats"]["layer1"]["forward_layer2"]["bn"]
+    for leaf, value in ((layer["bn"]["scale"], 1), (layer["bn"]["bias"], 0)):
+        np.testing.assert_array_equal(leaf, value)
+    np.testing.assert_array_equal(stats["mean"], 0)
+    np.testing.assert_array_equal(stats["var"], 1)
 
 
 def test_parameter_count_is_the_published_one(rng: jax.Array) -> None:
@@ -161,65 +228,72 @@ def test_parameter_count_is_the_published_one(rng: jax.Array) -> None:
     assert counts == published
 
 
-def test_drawn_positions_give_the_loss_of_the_map(rng: jax.Array) -> None:
-    features = random_features(rng, THREE)
-    method = pfm(pairs(list(THREE)))
-    variables = method.init(rng, features)
-    flat = {name: x.reshape(-1, x.shape[-1]) for name, x in features.items()}
-    of_maps, of_positions = (method.loss(variables, f, {}, rng) for f in (features, flat))
+def test_drawn_positions_give_the_loss_of_the_map(features: dict, variables: dict) -> None:
+    method = pfm(pairs(["layer1", "layer3"]))
+
+    @quick.jit
+    def both(variables: dict, features: dict) -> tuple:
+        flat = {name: x.reshape(-1, x.shape[-1]) for name, x in features.items()}
+        return [method.loss(variables, f, {}, jax.random.key(0)) for f in (features, flat)]
+
+    of_maps, of_positions = both(variables, features)
     np.testing.assert_allclose(of_maps[0], of_positions[0], rtol=1e-6)
     total = sum(float(value) for value, _ in of_maps[1].metrics.values())
     np.testing.assert_allclose(of_maps[0], total, rtol=1e-6)
 
 
-def test_learning_rate_of_a_level_moves_only_that_level(rng: jax.Array) -> None:
-    features = random_features(rng, THREE)
-    slow, fast = pairs(["layer1", "layer2"])
-    method = pfm([slow._replace(learning_rate=0.0), fast], weight_decay=0.0)
-    variables = method.init(rng, features)
-    optimizer = method.optimizer(1)
-    step = jax.jit(make_train_step(lambda v, b, r: method.loss(v, b, {}, r), optimizer))
-    after, _ = step(init_state(variables, optimizer), features, rng)
-    moved = {
-        name: sum(
-            float(jnp.abs(a - b).sum())
-            for a, b in zip(
-                jax.tree.leaves(variables["params"][name]),
-                jax.tree.leaves(after.variables["params"][name]),
-            )
-        )
-        for name in ("layer1", "layer2")
-    }
-    assert moved["layer1"] == 0.0 < moved["layer2"]
+PARAMS = {"layer1": np.float32(1e3) * np.asarray([1, -2], np.float32), "layer2": np.ones(3)}
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 10])
-def test_one_cycle_is_finite_for_any_length(steps: int, rng: jax.Array) -> None:
-    features = random_features(rng, {"layer1": (2, 4, 4)})
-    method = pfm(pairs(["layer1"]), one_cycle=True, decoupled_weight_decay=True)
-    optimizer = method.optimizer(steps)
-    state = init_state(method.init(rng, features), optimizer)
-    step = jax.jit(make_train_step(lambda v, b, r: method.loss(v, b, {}, r), optimizer))
-    for _ in range(steps):
-        state, _ = step(state, features, rng)
-    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.variables))
+def gradients(steps: int) -> list[dict[str, np.ndarray]]:
+    draw = np.random.default_rng(0)
+    return [{n: draw.normal(size=p.shape).astype(np.float32) for n, p in PARAMS.items()}] * steps
 
 
-def test_zero_output_starts_at_the_features_own_energy(rng: jax.Array) -> None:
-    features = random_features(rng, THREE)
-    method = pfm(pairs(list(THREE)), zero_output=True)
-    variables = method.init(rng, features)
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_optimizer_is_adam_at_each_levels_rate_with_the_printed_decay(decoupled: bool) -> None:
+    one, two = pairs(["layer1", "layer2"])
+    levels = [one._replace(learning_rate=3e-3), two._replace(learning_rate=0.0)]
+    method = pfm(levels, decoupled_weight_decay=decoupled, one_cycle=decoupled)
+    params = jax.tree.map(np.float32, PARAMS)
+    found = quick.updates_of(method, 10, params, gradients(10))
+    decay = {"decay": 1e-5} if decoupled else {"l2": 1e-5}
+    rate = quick.one_cycle(10, 3e-3) if decoupled else (lambda _: 3e-3)
+    own = [g["layer1"] for g in gradients(10)]
+    want = quick.adam_by_hand(rate, params["layer1"], own, **decay)
+    for t, (a, b) in enumerate(zip(found, want)):
+        np.testing.assert_allclose(a["layer1"], b, rtol=2e-4, err_msg=f"step {t}")
+        np.testing.assert_array_equal(a["layer2"], 0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_one_cycle_is_finite_for_any_length(steps: int) -> None:
+    method = pfm(pairs(list(PARAMS)), one_cycle=True, decoupled_weight_decay=True)
+    params = jax.tree.map(np.float32, PARAMS)
+    for moves in quick.updates_of(method, steps, params, gradients(steps)):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(moves))
+
+
+def test_zero_output_starts_at_the_features_own_energy(features: dict) -> None:
+    method = pfm(pairs(["layer2"]), zero_output=True)
+    variables = quick.init(method, features)
+
+    @quick.jit
+    def both(variables: dict) -> tuple:
+        gradient = jax.grad(
+            lambda p: method.loss({**variables, "params": p}, features, {}, jax.random.key(0))[0]
+        )(variables["params"])
+        return method.score(variables, features, size=(8, 8)).map, gradient
+
     # Nothing is mapped yet, so the error at every position is the target's squared length, 1.
-    np.testing.assert_allclose(method.score(variables, features, size=(8, 8)).map, 1.0, rtol=1e-5)
-    gradient = jax.grad(lambda p: method.loss({**variables, "params": p}, features, {}, rng)[0])
-    assert (
-        float(
-            jnp.abs(
-                gradient(variables["params"])["layer1"]["forward_layer6"]["conv"]["kernel"]
-            ).max()
-        )
-        > 0
-    )
+    map_, gradient = both(variables)
+    np.testing.assert_allclose(map_, 1.0, rtol=1e-5)
+    assert float(jnp.abs(gradient["layer2"]["forward_layer6"]["conv"]["kernel"]).max()) > 0
+
+
+def test_a_zero_output_has_no_direction_to_normalise() -> None:
+    with pytest.raises(InputError, match=r"zero_output .* method\.normalise_output .* to false"):
+        pfm(pairs(["layer1"]), zero_output=True, normalise_output=True)
 
 
 def test_features_that_do_not_fit_are_named(rng: jax.Array) -> None:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+import quick
 
 from jaxad.methods.routing import Router, moved_centres, route, routing, routing_loss
 from jaxad.parallel import AXIS
@@ -71,21 +73,21 @@ def test_training_learns_to_tell_subclasses_apart():
 
     found, _ = batch(2)
     optimizer = method.optimizer(1)
-    state = init_state(method.init(jax.random.key(0), found), optimizer)
+    state = init_state(quick.init(method, jax.tree.map(jnp.asarray, found)), optimizer)
 
     def loss(variables, batch, key):
         return method.loss(variables, {"x": batch["x"]}, {"subclass": batch["subclass"]}, key)
 
-    step = jax.jit(make_train_step(loss, optimizer))
+    step = quick.jit(make_train_step(loss, optimizer))
     for _ in range(40):
         found, y = batch(16)
         state, _ = step(state, {**found, "subclass": y}, jax.random.key(1))
     found, y = batch(64)
-    _, aux = method.loss(state.variables, found, {"subclass": y}, jax.random.key(2))
+    _, aux = quick.loss(method, state.variables, found, {"subclass": y})
     assert aux.metrics["routed_right"][0] > 0.95
     foreign = {"x": -10 * kinds[:1] + 0 * found["x"][:1]}
-    near = method.score(state.variables, found, size=(8, 8))
-    far = method.score(state.variables, foreign, size=(8, 8))
+    near = quick.score(method, state.variables, found, size=(8, 8))
+    far = quick.score(method, state.variables, foreign, size=(8, 8))
     assert near.map.shape == (64, 8, 8)
     assert far.image[0] > near.image.mean()
 
@@ -94,3 +96,43 @@ def test_without_the_centre_loss_it_is_cross_entropy():
     logits = jax.random.normal(jax.random.key(0), (3, 3))
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, Y).mean()
     np.testing.assert_allclose(routing_loss(X, logits, CENTRES, Y, alpha=0.0), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_embedding_is_the_mean_of_a_rectified_convolution(normalise: bool) -> None:
+    """Eq. 1 by hand, with zeros around the map, and of length 1 only where that is asked for."""
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(2, 4, 3, 5)).astype(np.float32)
+    router = Router(6, 3, normalise)
+    params = quick.jit(router.init)(jax.random.key(0), X)["params"]
+    params["project"]["bias"] = np.float32(draw.normal(size=6))
+    kernel = np.asarray(params["project"]["kernel"])
+    padded = np.pad(X, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = sum(padded[:, i : i + 4, j : j + 3] @ kernel[i, j] for i in range(3) for j in range(3))
+    x = np.maximum(y + params["project"]["bias"], 0).mean(axis=(1, 2))
+    if normalise:
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    got, logits = quick.jit(router.apply)({"params": params}, X)
+    np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        logits, x @ np.asarray(params["classify"]["kernel"]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_loss_and_centres_follow_the_rates_that_were_given() -> None:
+    router = Router(4, 2, False)
+    method = routing("x", router, alpha=0.3, centre_rate=0.2, learning_rate=7e-3)
+    found = {"x": jax.random.normal(jax.random.key(0), (5, 3, 3, 2))}
+    variables = quick.init(method, found)
+    variables["routing"] = {"centres": jax.random.normal(jax.random.key(1), (2, 4))}
+    y = jnp.asarray([0, 1, 1, 0, 1])
+    value, aux = quick.loss(method, variables, found, {"subclass": y})
+    x, logits = quick.jit(router.apply)({"params": variables["params"]["router"]}, found["x"])
+    centres = variables["routing"]["centres"]
+    want = moved_centres(centres, x, y, rate=0.2)
+    np.testing.assert_allclose(aux.updates["routing"]["centres"], want, rtol=1e-5)
+    np.testing.assert_allclose(value, routing_loss(x, logits, centres, y, alpha=0.3), rtol=1e-5)
+    gradients = [{"router": np.float32([1, -1])}, {"router": np.float32([2, 3])}]
+    moves = quick.updates_of(method, 2, {"router": np.ones(2, np.float32)}, gradients)
+    by_hand = quick.adam_by_hand(lambda _: 7e-3, np.ones(2), [g["router"] for g in gradients])
+    np.testing.assert_allclose([m["router"] for m in moves], by_hand, rtol=1e-4)

@@ -48,8 +48,6 @@ def test_linear_starts_within_torchs_bound() -> None:
     assert abs(float(params["kernel"].mean())) < 0.02
 
 
-def test_l2_normalise_of_zero_is_zero_with_a_finite_gradient() -> None:
-    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_allclose(l2_normalise(x), [[0.6, 0.8], [0, 0]], rtol=1e-6)
-    gradient = jax.grad(lambda v: l2_normalise(v).sum())(x)
-    assert bool(jnp.isfinite(gradient).all())
+def test_l2_normalise_is_torchs() -> None:
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0], [3e-13, 4e-13]])
+    np.testing.assert_allclose(l2_normalise(x), [[0.6, 0.8], [0, 0], [0.3, 0.4]], rtol=1e-6)

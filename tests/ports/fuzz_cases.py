@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch_bytes import ZIP, within_a_second
 
 from jaxad.errors import InputError
-from ports.torch_file import read
+from ports.read import read_state
 
 TIMES = int(os.environ.get("JAXAD_FUZZ", "1"))
 CASES: Counter[str] = Counter()
@@ -113,7 +113,7 @@ def the_watch() -> Watch:
     return watch
 
 
-def check(path: Path, data: bytes, reader: Callable[[Path], object] = read) -> str:
+def check(path: Path, data: bytes, reader: Callable[[Path], object] = read_state) -> str:
     """Give the bytes to a reader, and return the line of its refusal or "" where arrays came.
 
     The reader takes less than a second of processor time and 1 GB, opens nothing but the file and

@@ -353,31 +353,36 @@ def test_keras_depthwise_kernels_may_be_of_any_layout():
     jax.tree.map(np.testing.assert_array_equal, one.variables, other.variables)
 
 
-TRAITS = [  # epsilon, padding, mean of red, filter, of the namings' usual weights
-    ("torchvision", "resnet50", 1e-5, "symmetric", 0.485, "bilinear"),
-    ("torchvision", "vgg16_bn", 1e-5, "symmetric", 0.485, "bilinear"),
-    ("torchvision", "efficientnet_b0", 1e-5, "symmetric", 0.485, "bicubic"),
-    ("torchvision", "efficientnet_b4", 1e-5, "symmetric", 0.485, "bicubic"),
-    ("torchvision", "efficientnet_b5", 1e-3, "symmetric", 0.485, "bicubic"),
-    ("timm", "resnet50", 1e-5, "symmetric", 0.485, "bicubic"),
-    ("timm", "vgg19", 1e-5, "symmetric", 0.485, "bilinear"),
-    ("timm", "efficientnet_b1", 1e-5, "symmetric", 0.5, "bicubic"),
-    ("timm", "efficientnet_b5", 1e-5, "symmetric", 0.485, "bicubic"),
-    ("timm", "efficientnet_lite0", 1e-5, "symmetric", 0.485, "bicubic"),
-    ("timm_tf", "efficientnet_b4", 1e-3, "same", 0.485, "bicubic"),
-    ("timm_tf", "efficientnet_lite0", 1e-3, "same", 0.5, "bilinear"),
-    ("efficientnet_pytorch", "efficientnet_b4", 1e-3, 380, 0.485, "bicubic"),
-    ("efficientnet_pytorch", "efficientnet_lite0", 1e-3, 224, 0.498, "bilinear"),
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+LITE = ((0.498, 0.498, 0.498), (0.502, 0.502, 0.502))
+TRAITS = [  # epsilon, padding, mean and deviation, filter, of the namings' usual weights
+    ("torchvision", "resnet50", 1e-5, "symmetric", IMAGENET, "bilinear"),
+    ("torchvision", "vgg16_bn", 1e-5, "symmetric", IMAGENET, "bilinear"),
+    ("torchvision", "efficientnet_b0", 1e-5, "symmetric", IMAGENET, "bicubic"),
+    ("torchvision", "efficientnet_b4", 1e-5, "symmetric", IMAGENET, "bicubic"),
+    ("torchvision", "efficientnet_b5", 1e-3, "symmetric", IMAGENET, "bicubic"),
+    ("timm", "resnet50", 1e-5, "symmetric", IMAGENET, "bicubic"),
+    ("timm", "vgg19", 1e-5, "symmetric", IMAGENET, "bilinear"),
+    ("timm", "efficientnet_b1", 1e-5, "symmetric", HALVES, "bicubic"),
+    ("timm", "efficientnet_b5", 1e-5, "symmetric", IMAGENET, "bicubic"),
+    ("timm", "efficientnet_lite0", 1e-5, "symmetric", IMAGENET, "bicubic"),
+    ("timm_tf", "efficientnet_b4", 1e-3, "same", IMAGENET, "bicubic"),
+    ("timm_tf", "efficientnet_lite0", 1e-3, "same", HALVES, "bilinear"),
+    ("efficientnet_pytorch", "efficientnet_b4", 1e-3, 380, IMAGENET, "bicubic"),
+    ("efficientnet_pytorch", "efficientnet_lite0", 1e-3, 224, LITE, "bilinear"),
 ]
 
 
-@pytest.mark.parametrize(("naming", "name", "epsilon", "padding", "mean", "resize"), TRAITS)
-def test_what_belongs_to_the_weights(naming, name, epsilon, padding, mean, resize):
-    state = golden_cases()[naming, name].state()
+@pytest.mark.parametrize(("naming", "name", "epsilon", "padding", "pixels", "resize"), TRAITS)
+def test_what_belongs_to_the_weights(naming, name, epsilon, padding, pixels, resize):
+    arrays = golden_cases()[naming, name].arrays
+    one = np.ones((), np.float32)
+    state = {array: np.broadcast_to(one, shape) for array, shape in arrays.items()}
     converted = NAMINGS[naming].convert(name, state)
     assert converted.variant == Variant(epsilon=epsilon, padding=padding)
-    assert (converted.preprocess.mean[0], converted.preprocess.resize) == (mean, resize)
-    assert converted.preprocess.channels == "RGB"
+    mean, std = pixels
+    assert converted.preprocess == Preprocess(mean=mean, std=std, resize=resize)
 
 
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
@@ -397,6 +402,11 @@ HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
             {"architecture": "resnet18", "interpolation": "lanczos", **HALF},
             Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize="lanczos"),
         ),
+        (
+            {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+            Preprocess(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), resize="bicubic"),
+        ),
+        ({"std": [1, 1, 1]}, Preprocess(std=(1.0, 1.0, 1.0), resize="bicubic")),
     ],
 )
 def test_pixels_that_a_config_states(resnet18, config, preprocess):
@@ -412,6 +422,10 @@ def test_pixels_that_a_config_states(resnet18, config, preprocess):
         {"mean": ["a", "b", "c"]},
         {"mean": [float("nan")] * 3},
         {"std": [0.2, 0.0, 0.2]},
+        {"std": [0.2, 1e-46, 0.2]},
+        {"std": [0.2, -0.2, 0.2]},
+        {"std": [0.2, float("inf"), 0.2]},
+        {"std": None},
         {"interpolation": "psychic"},
         {"interpolation": ["bicubic"]},
     ],

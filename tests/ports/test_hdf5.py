@@ -474,7 +474,7 @@ def test_the_fuzzed_files_are_read_and_their_truncations_refused(forked: None, d
         assert try_to_read(data[:length]) is None
 
 
-@settings(max_examples=350, deadline=None)
+@settings(max_examples=175, deadline=None)
 @given(
     data=st.sampled_from(SEEDS),
     changes=st.lists(st.tuples(st.floats(0, 1), CHANGES), min_size=1, max_size=6),

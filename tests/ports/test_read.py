@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import struct
 import tracemalloc
@@ -15,10 +16,13 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_bytes import FOUR, dict_, one_zip
 
 import ports.source
 from jaxad.errors import InputError
-from ports.read import decode_npz, decode_safetensors, read_state
+from ports.parity import golden_cases
+from ports.prefixes import WRAPPERS
+from ports.read import MAX_HEADER, decode_npz, decode_safetensors, read_state
 from ports.source import Refusal
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "torch_files"
@@ -83,6 +87,94 @@ def test_bfloat16_of_safetensors_becomes_float32() -> None:
             + header.replace(b"BF16", b"F8_E4M3").replace(b"[2]", b"[4] ")
             + bytes(4)
         )
+
+
+def raw_safetensors(shape: list[int], content: bytes = b"") -> bytes:
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, len(content)]}
+    text = json.dumps({"w": entry}).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "says"),
+    [
+        ((0, 2**62), 0, "many times the file's bytes|no plain array of numbers"),
+        ((0, 2**40, 2**40), 0, "many times the file's bytes"),
+        ((0, 10**17, 10**17), 0, "many times the file's bytes"),
+        ((0, 2**30), 0, "many times the file's bytes"),
+        ((1,) * 100, 4, "has 100 axes; no backbone has over 8"),
+        ((1,) * 9, 4, "has 9 axes; no backbone has over 8"),
+    ],
+)
+def test_shapes_that_no_array_has(
+    tmp_path: Path, shape: tuple[int, ...], size: int, says: str
+) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n"
+    path = tmp_path / "net"
+    for data in (
+        raw_safetensors(list(shape), bytes(size)),
+        archive(w=npy_header(header) + bytes(size)),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=says) as info:
+            read_state(path)
+        assert len(str(info.value)) < len(str(path)) + 200
+
+
+def test_safetensors_of_more_arrays_and_of_longer_headers_than_a_network_has() -> None:
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    text = json.dumps({str(i): entry for i in range(ports.source.MAX_ARRAYS + 1)}).encode()
+    with pytest.raises(Refusal, match="holds 10001 arrays; no backbone has over 10000"):
+        decode_safetensors(struct.pack("<Q", len(text)) + text)
+    deep = b'{"__metadata__":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001
+    for text in (deep, b"{" + b" " * MAX_HEADER + b"}"):
+        with pytest.raises(Refusal, match="damaged"):
+            decode_safetensors(struct.pack("<Q", len(text)) + text)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (["module.a", "module.b.c"], ["a", "b.c"]),
+        (["model.a"], ["a"]),  # Lightning
+        (["net.a", "net.b"], ["a", "b"]),
+        (["_orig_mod.a"], ["a"]),
+        (["_orig_mod.module.a", "_orig_mod.module.b"], ["a", "b"]),
+        (["model._orig_mod.module.backbone.a"], ["a"]),
+        (["n_averaged", "module.module.a"], ["a"]),
+        (["module.a", "b"], ["module.a", "b"]),  # a part of the network that is called so
+        (["model.a", "module.b"], ["model.a", "module.b"]),
+        (["modules.a"], ["modules.a"]),
+        (["features.0.weight"], ["features.0.weight"]),
+        (["n_averaged", "a"], ["n_averaged", "a"]),
+        (["n_averaged"], ["n_averaged"]),
+    ],
+)
+def test_names_of_wrappers_are_taken_off(
+    tmp_path: Path, suffix: str, keys: list[str], expected: list[str]
+) -> None:
+    arrays = {key: np.full(4, i, np.float32) for i, key in enumerate(sorted(keys))}
+    contents = {
+        ".npz": [npz(**arrays)],
+        ".safetensors": [safetensors.numpy.save(arrays)],
+        ".pth": [one_zip(dict_(dict.fromkeys(arrays, FOUR)))],
+    }
+    contents[".pth"].append(one_zip(dict_({"model": dict_(dict.fromkeys(arrays, FOUR))})))
+    path = tmp_path / f"net{suffix}"
+    for data in contents[suffix]:
+        path.write_bytes(data)
+        state, _ = read_state(path)
+        assert sorted(state) == sorted(expected)
+        if suffix != ".pth":
+            values = [int(arrays[key][0]) for key in arrays if key != "n_averaged" or key in state]
+            assert [int(array[0]) for array in state.values()] == values
+
+
+def test_no_naming_has_names_that_begin_like_a_wrapper() -> None:
+    for naming, architecture in golden_cases():
+        names = golden_cases()[naming, architecture].arrays
+        assert not any(name.startswith(WRAPPERS) for name in names), naming
 
 
 def test_npz_of_any_order_and_byte_order() -> None:
@@ -188,6 +280,24 @@ def test_npy_members_that_are_no_numbers(content: bytes, says: str) -> None:
 def test_npz_never_unpickles() -> None:
     with pytest.raises(Refusal, match="'w' is no plain array of numbers"):
         decode_npz(npz(w=np.array([{"a": 1}], dtype=object)))
+
+
+def test_the_members_of_an_archive_share_one_budget() -> None:
+    """Each is small enough, all together are not; as compressed as it gets."""
+    zeros = np.zeros(20_000_000, np.uint8)
+    fits = npz(compressed=True, a=zeros)
+    assert decode_npz(fits)["a"].nbytes == len(zeros)
+    tracemalloc.start()
+    with pytest.raises(Refusal, match=r"more than this file may|many times the file's bytes"):
+        decode_npz(npz(compressed=True, a=zeros, b=zeros))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 90e6
+    wide = archive(w=npy_header(
+        "{'descr': '|b1', 'fortran_order': False, 'shape': (40000000,), }\n"
+    ) + bytes(40_000_000))  # fmt: skip
+    with pytest.raises(Refusal, match="many times the file's bytes"):
+        decode_npz(wide)
 
 
 def test_zip_bombs() -> None:

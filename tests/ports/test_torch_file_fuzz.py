@@ -45,8 +45,6 @@ from torch_bytes import (
     zip_file,
 )
 
-from ports.read import read_state
-
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -72,7 +70,7 @@ TAILS = st.binary().filter(lambda tail: not tail.startswith(b"\x89HDF"))
 @fuzz(150)
 @given(start=st.sampled_from(STARTS), tail=TAILS)
 def test_fuzz_random_bytes(path: Path, start: bytes, tail: bytes) -> None:
-    assert check(path, start + tail, read_state)
+    assert check(path, start + tail)
 
 
 # --- Pickles ---
@@ -284,7 +282,7 @@ NESTS: dict[str, Callable[[int], bytes]] = {
 @given(
     nest=st.sampled_from(list(NESTS)),
     place=st.sampled_from(list(PLACES)),
-    depth=st.sampled_from([1, 20, 1_000, 1_100, 30_000, 100_000]),
+    depth=st.sampled_from([1, 20, 1_000, 1_100, 50_000]),
     stream=st.booleans(),
 )
 def test_fuzz_recursion(path: Path, nest: str, place: str, depth: int, stream: bool) -> None:

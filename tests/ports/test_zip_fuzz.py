@@ -23,8 +23,6 @@ from torch_bytes import (
     tensor,
 )
 
-from ports.read import read_state
-
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -96,7 +94,7 @@ def test_fuzz_archives_that_lie(
         else:
             fields = {"name": b"%d" % len(entries), **lie}
             entries.append(dataclasses.replace(entries[place % len(entries)], **fields))
-    check(path, raw_zip(entries, **end), read_state)
+    check(path, raw_zip(entries, **end))
 
 
 def npy(dtype: str, shape: tuple[int, ...], content: bytes) -> bytes:
@@ -106,7 +104,7 @@ def npy(dtype: str, shape: tuple[int, ...], content: bytes) -> bytes:
 
 @fuzz(150)
 @given(
-    size=st.sampled_from([0, 1, 1_000, 3_000_000, 30_000_000, 80_000_000]),
+    size=st.sampled_from([0, 1, 1_000, 3_000_000, 80_000_000]),
     copies=st.sampled_from([0, 1, 50]),
     as_numpy=st.booleans(),
     lie=LIES,
@@ -132,9 +130,9 @@ def test_fuzz_zip_bombs(
         )
         for i in range(copies)
     ]
-    check(path, raw_zip([zeros, *again, *pickle_]), read_state)
+    check(path, raw_zip([zeros, *again, *pickle_]))
     bomb = dataclasses.replace(zeros, **lie)
-    check(path, flipped(raw_zip([bomb, *pickle_]), flips), read_state)
+    check(path, flipped(raw_zip([bomb, *pickle_]), flips))
 
 
 ZEROS: dict[int, Entry] = {}

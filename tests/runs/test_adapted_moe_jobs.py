@@ -16,8 +16,6 @@ from jaxad.data.synthetic import write_dataset
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
-from jaxad.training.sampling import in_turn, split
-from jaxad.training.subclasses import Subclasses, clustered, labelled, one_for_all
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")

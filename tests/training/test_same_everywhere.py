@@ -26,7 +26,6 @@ from jaxad.training import phases
 from jaxad.training.fit import training_key
 from jaxad.training.state import init_state
 
-
 VARIANTS = [("jit", 1), ("jit", 4), ("pmap", 1), ("pmap", 4)]
 BATCH = 8
 

@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +28,10 @@ import numpy as np
 from benchmarks.accuracy import JOIN
 from configs import adapted_moe_ablation, afrad_ablation
 from jaxad.config import apply_changes
+from jaxad.core import Method
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
+from jaxad.files import write_text
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
@@ -92,6 +95,14 @@ def prepare(config: Any) -> Data:
     return Data(job, manifest.root, backbones, parallel, cache, test)
 
 
+@partial(jax.jit, static_argnames=("method", "size"))
+def score_features(
+    method: Method, size: tuple[int, int], variables: Any, found: features.HostFeatures
+) -> Any:
+    """Score features; one program for all seeds of a row, whose method is the same object."""
+    return method.score(variables, features.as_float32(found), size=size)
+
+
 def run_row(config: Any, data: Data, seeds: Sequence[int]) -> dict[str, Any]:
     """Train and measure one row once for every seed."""
     size = tuple(config.data.image_size)
@@ -106,10 +117,8 @@ def run_row(config: Any, data: Data, seeds: Sequence[int]) -> dict[str, Any]:
             seed=seed,
             cache=data.train,
         )
-        variables, method = fit.variables, fit.model.detector.method
-        score = jax.jit(
-            lambda v, found, method=method: method.score(v, features.as_float32(found), size=size)
-        )
+        variables = fit.variables
+        score = partial(score_features, fit.model.detector.method, size)
         categories = {
             name: measure(score, variables, test, config.score.batch_size)
             for name, test in data.test.items()
@@ -192,7 +201,10 @@ def main() -> None:
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
     results: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]),
+        # Where the data lie is nobody's business.
+        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]).replace(
+            args.data, "FOLDER"
+        ),
         "environment": environment(config),
         "rows": {},
     }
@@ -200,7 +212,7 @@ def main() -> None:
         results["rows"][row] = run_row(changed(row), data, range(args.seeds))
         print(line(row, results["rows"][row]), flush=True)
         if args.json:
-            args.json.write_text(json.dumps(results, indent=1) + "\n")
+            write_text(args.json, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

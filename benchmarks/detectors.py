@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxad.config import parse_config
 from jaxad.core import Variables
 from jaxad.detector import Detector
+from jaxad.ops.layers import BatchNorm
 from jaxad.recipes.build import build_backbones, models
 
 
@@ -84,3 +85,47 @@ def fill(shapes: Any, *, seed: int) -> Any:
         return jnp.asarray(values, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def trained_like(
+    detector: Detector, variables: Variables, *, seed: int, statistics: Any = None
+) -> Variables:
+    """Give a method's BatchNorm the statistics of a batch, and scales and biases of its own.
+
+    Those that `build` draws fit no features, which would then hardly tell in the maps.
+    Methods without BatchNorm come back as they are.
+
+    Args:
+        detector: Whose method it is.
+        variables: Of `build`.
+        seed: Of what is drawn.
+        statistics: The `batch_stats` that an earlier call found; None computes them.
+    """
+    method = variables["method"]
+    if not jax.tree.leaves(method.get("batch_stats", {})):
+        return variables
+    rng = np.random.default_rng(seed)
+
+    def vary(path: Any, leaf: Any) -> Any:
+        names = [getattr(key, "key", "") for key in path]
+        if names[-2] not in ("bn", "norm"):
+            return leaf
+        noise = rng.normal(0, 0.2, leaf.shape).astype(np.float32)
+        return np.exp(noise) if names[-1] == "scale" else noise
+
+    params = jax.tree_util.tree_map_with_path(vary, method["params"])
+    if statistics is not None:
+        return {**variables, "method": {**method, "params": params, "batch_stats": statistics}}
+    zeros = jax.tree.map(np.zeros_like, method["batch_stats"])
+    images = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+
+    @jax.jit
+    def found_in(backbones: Variables, method: Variables, images: Any) -> Variables:
+        features = detector.features({"backbones": backbones}, images)
+        _, aux = detector.method.loss(method, features, {}, jax.random.key(seed))
+        # From zero, what a step keeps is the batch's own times the momentum.
+        return jax.tree.map(lambda x: x / BatchNorm.momentum, aux.updates["batch_stats"])
+
+    start = {**method, "params": params, "batch_stats": zeros}
+    found = jax.device_get(found_in(variables["backbones"], start, images))
+    return {**variables, "method": {**start, "batch_stats": found}}

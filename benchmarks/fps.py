@@ -144,8 +144,7 @@ def too_large(work: Work, *, batch: int, dtype: str) -> str | None:
     """Why a combination would not fit on a CPU, or None. Accelerators say so themselves."""
     if jax.default_backend() != "cpu":
         return None
-    host = free_memory()
-    available = host / 1e9
+    available = free_memory() / 1e9
     need = 3 * work.gbyte("held", batch=batch, dtype=dtype)
     if need < 0.9 * available:
         return None

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 
 def interleave(
     runs: Mapping[str, Callable[[], Any]], *, pairs: int, warmup: int = 2, pause: float = 0.0
@@ -55,6 +53,8 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
 
 def machine() -> dict[str, Any]:
     """What this runs on, and when: for the head of every JSON."""
+    import jax  # here, for processes whose memory is measured
+
     return {
         "date": datetime.date.today().isoformat(),
         "device": jax.local_devices()[0].device_kind,

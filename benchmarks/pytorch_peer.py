@@ -34,14 +34,13 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks.detectors import build, configure
+from benchmarks.detectors import build, configure, trained_like
 from benchmarks.measure import interleave, machine, markdown, ratio
 from benchmarks.torch_peer import (
     Variant,
     allow_tf32,
     make_score,
     torch_detector,
-    trained_like,
     variants,
 )
 from jaxad.core import Variables

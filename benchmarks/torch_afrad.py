@@ -33,8 +33,14 @@ class MLP(nn.Module):
         return y.permute(0, 3, 1, 2)
 
 
+def finest(stages: Sequence[Tensor]) -> tuple[int, int]:
+    """`(h, w)` of the stage `(B, d, h, w)` that has most positions."""
+    sizes = [(int(x.shape[2]), int(x.shape[3])) for x in stages]
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
 class StageAdaptive(nn.Module):
-    """Eq. 3-6: each stage through its MLPs, upsampled, concatenated, fused."""
+    """Eq. 3-6: each stage through its MLPs, upsampled to the finest, concatenated, fused."""
 
     def __init__(self, tree: Tree, decodings: Sequence[int]) -> None:
         super().__init__()
@@ -46,8 +52,9 @@ class StageAdaptive(nn.Module):
 
     def forward(self, tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """Map `(B, d_i, h_i, w_i)` of every stage to `(B, width, h, w)`."""
-        U = [resized(stage(x), grid, align_corners=True) for stage, x in zip(self.stages, tokens)]
-        return self.fuse(torch.cat(U, dim=1))
+        size = finest(tokens)
+        U = [resized(stage(x), size, align_corners=True) for stage, x in zip(self.stages, tokens)]
+        return resized(self.fuse(torch.cat(U, dim=1)), grid, align_corners=True)
 
 
 class FocusedLocal(nn.Module):
@@ -73,8 +80,8 @@ class FocusedLocal(nn.Module):
 
     def forward(self, tokens: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """Map the stages, at the grid of the finest, to `(B, width, h, w)`."""
-        finest = (int(tokens[0].shape[2]), int(tokens[0].shape[3]))
-        S = torch.cat([resized(x, finest, align_corners=True) for x in tokens], dim=1)
+        size = finest(tokens)
+        S = torch.cat([resized(x, size, align_corners=True) for x in tokens], dim=1)
         y = self.fuse(torch.cat([branch(S) for branch in self.branches], dim=1))
         return resized(y, grid, align_corners=True)
 

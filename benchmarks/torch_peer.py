@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import torch
 from torch import nn
@@ -17,7 +16,6 @@ from benchmarks.torch_afrad import AFRAD
 from benchmarks.torch_methods import PFM, SimpleNet, smooth
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
-from jaxad.ops.layers import BatchNorm
 
 Score = Callable[[Any], tuple[Any, Any]]
 """Maps `(B, H, W, 3)` uint8 to maps and image scores."""
@@ -67,40 +65,6 @@ def allow_tf32(allow: bool) -> None:
     """Let float32 products on a GPU be TF32, which is jax's default, or not."""
     torch.backends.cuda.matmul.allow_tf32 = allow
     torch.backends.cudnn.allow_tf32 = allow
-
-
-def trained_like(detector: Detector, variables: Variables, *, seed: int) -> Variables:
-    """Give a method's BatchNorm the statistics of a batch, and scales and biases of its own.
-
-    Those that `detectors.build` draws fit no features, which would then hardly tell in the maps.
-    Methods without BatchNorm come back as they are.
-    """
-    method = variables["method"]
-    if not jax.tree.leaves(method.get("batch_stats", {})):
-        return variables
-    rng = np.random.default_rng(seed)
-
-    def vary(path: Any, leaf: Any) -> Any:
-        names = [getattr(key, "key", "") for key in path]
-        if names[-2] not in ("bn", "norm"):
-            return leaf
-        noise = rng.normal(0, 0.2, leaf.shape).astype(np.float32)
-        return np.exp(noise) if names[-1] == "scale" else noise
-
-    params = jax.tree_util.tree_map_with_path(vary, method["params"])
-    zeros = jax.tree.map(np.zeros_like, method["batch_stats"])
-    images = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-
-    @jax.jit
-    def statistics(backbones: Variables, method: Variables, images: Any) -> Variables:
-        features = detector.features({"backbones": backbones}, images)
-        _, aux = detector.method.loss(method, features, {}, jax.random.key(seed))
-        # From zero, what a step keeps is the batch's own times the momentum.
-        return jax.tree.map(lambda x: x / BatchNorm.momentum, aux.updates["batch_stats"])
-
-    start = {**method, "params": params, "batch_stats": zeros}
-    found = jax.device_get(statistics(variables["backbones"], start, images))
-    return {**variables, "method": {**start, "batch_stats": found}}
 
 
 def torch_detector(name: str, config: Any, detector: Detector, variables: Variables) -> nn.Module:

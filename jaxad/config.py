@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from jaxad.recipes.build import recipe_named
 
 FORMAT = 2
 """Version of `config.json` and of a work directory's layout."""
+
+MOST_SEED = 2**32 - 1
+"""The largest seed that jax, numpy and scikit-learn all take."""
 
 KEYS: dict[str, Key] = {
     "weights": Key("", text(), "folder of converted weights; '' = $JAXAD_WEIGHTS or ports/weights"),
@@ -85,23 +89,25 @@ KEYS: dict[str, Key] = {
     ),
     "train.epochs": Key(
         200,
-        integer(least=1),
+        integer(least=1, most=10**6),
         "passes over the training images; unused where train.steps is given",
     ),
     "train.batch_size": Key(
         8,
-        integer(least=1),
+        integer(least=1, most=65536),
         "images a step, over all devices; rounded up to what subclasses and devices share",
     ),
     "train.steps": Key(
-        (), several(integer(least=1), what="phases"), "steps of each phase; () = by epochs"
+        (),
+        several(integer(least=1, most=10**9), what="phases"),
+        "steps of each phase; () = by epochs",
     ),
     "train.positions": Key(
         (),
-        several(integer(least=0), what="phases"),
+        several(integer(least=0, most=10**8), what="phases"),
         "random positions a step, of each phase; () or 0 = whole maps",
     ),
-    "train.seed": Key(888, integer(least=0, most=2**32 - 1), "of all that is drawn"),
+    "train.seed": Key(888, integer(least=0, most=MOST_SEED), "of all that is drawn"),
     "train.replicates": Key(
         1, integer(least=1, most=1000), "runs with seeds seed, seed + 1, ...: mean and sd of all"
     ),
@@ -117,15 +123,20 @@ KEYS: dict[str, Key] = {
     "train.sampling": Key(
         "natural",
         choice("natural", "balanced"),
-        "balanced = every category equally often, other images of the larger ones in every epoch",
+        "balanced = every category equally often: the smaller ones' images come again, in every "
+        "epoch others of them",
     ),
     "train.holdout": Key(
         0.0,
         number(least=0, below=1),
         "share of the training images that is not trained on, for the held-out loss",
     ),
-    "train.log_every": Key(50, integer(least=1), "steps between two lines of train.jsonl"),
-    "score.batch_size": Key(8, integer(least=1), "images a program call, over all devices"),
+    "train.log_every": Key(
+        50, integer(least=1, most=10**9), "steps between two lines of train.jsonl"
+    ),
+    "score.batch_size": Key(
+        8, integer(least=1, most=65536), "images a program call, over all devices"
+    ),
     "report.examples": Key(
         6, integer(least=0, most=100), "photos a category of each kind: found, missed, false alarms"
     ),
@@ -180,30 +191,47 @@ def check_config(config: ConfigDict) -> None:
     Raises:
         InputError: With the first of them, and what it may be.
     """
+    known = _check_names(config)
+    for name, value in flat(config).items():
+        keys.check(name, known[name], value)
+    train = config.train
+    if train.seed + train.replicates - 1 > MOST_SEED:
+        raise InputError(
+            f"train.seed is {train.seed}: with train.replicates={train.replicates} give at most "
+            f"{MOST_SEED - train.replicates + 1}"
+        )
+
+
+def _check_names(config: ConfigDict) -> dict[str, Key]:
+    """Refuse unknown and missing keys; return those that are known."""
     method = config.get("method")
     if not isinstance(method, ConfigDict) or not isinstance(method.get("name"), str):
         raise InputError("method.name is missing: start from a file of configs/")
     known, given = keys_of(method.name), flat(config)
     missing, unknown = sorted(known.keys() - given.keys()), sorted(given.keys() - known.keys())
-    if any(name.startswith("method.") for name in (*missing, *unknown)):
-        wrong = next(n for n in (*missing, *unknown) if n.startswith("method."))
-        raise InputError(
-            f"{wrong} does not go with method.name {method.name!r}: start from one of the method's "
-            "own configurations in configs/"
-        )
+    for name in (*missing, *unknown):
+        if name.startswith("method."):
+            raise InputError(
+                f"{name} does not go with method.name {method.name!r}: start from one of the "
+                "method's own configurations in configs/"
+            )
     if unknown:
         raise InputError(f"unknown configuration key {unknown[0]!r}: see docs/configuration.md")
     if missing:
         raise InputError(f"configuration key {missing[0]!r} is missing: start from default_config")
-    for name, value in given.items():
-        keys.check(name, known[name], value)
+    return known
 
 
 def shipped(name: str) -> Path | None:
     """Find the configuration of that name that comes with jaxad, in a checkout or installed."""
     here = Path(__file__).parent
     folders = (here / "configs", here.parent / "configs")
-    return next((f / f"{name}.py" for f in folders if (f / f"{name}.py").is_file()), None)
+    return next((f / f"{name}.py" for f in folders if _is_file(f / f"{name}.py")), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is one; not an error where there could not be one by that name."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def load_file(path: str) -> ConfigDict:
@@ -215,7 +243,7 @@ def load_file(path: str) -> ConfigDict:
     name, _, argument = path.partition(":")
     own = shipped(name) if name.isidentifier() else None
     file = Path(name) if own is None else own
-    if not file.is_file():
+    if not _is_file(file):
         raise InputError(
             f"--config {name}: no such file; jaxad's own go by their name, such as mb_pfm_lite"
         )
@@ -226,8 +254,10 @@ def load_file(path: str) -> ConfigDict:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config(*([argument] if argument else []))
+        if isinstance(config, ConfigDict):  # a plain one: not frozen, no references or placeholders
+            config = ConfigDict(config.to_dict())
     # A configuration is a program of the user's: whatever it raises is theirs to read, in one line.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"--config {path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"--config {path}: get_config() returns no ml_collections.ConfigDict")
@@ -270,7 +300,7 @@ def apply_changes(
     Raises:
         InputError: An unknown key, an unusable value, or anything else.
     """
-    known = keys_of(config.method.name)
+    known = _check_names(config)
     named = []
     for argument in arguments:
         start, equals, given = argument.partition("=")
@@ -292,7 +322,9 @@ def apply_changes(
         *sections, leaf = name.split(".")
         for part in sections:
             place = place[part]
-        place[leaf] = keys.read(name, known[name], given)
+        value = keys.read(name, known[name], given)
+        with place.ignore_type():  # the key's own says more than that of the value before
+            place[leaf] = value
         named.append(name)
     return named
 

@@ -7,7 +7,8 @@ docs/configuration.md. Recipes declare the keys of their method with it, jaxad's
 from __future__ import annotations
 
 import ast
-import math
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,22 +71,23 @@ def number(
     def accepts(value: Any) -> bool:
         return (
             type(value) in (int, float)
-            and math.isfinite(value)
+            and abs(value) <= sys.float_info.max
             and (least is None or value >= least)
             and (most is None or value <= most)
             and (above is None or value > above)
             and (below is None or value < below)
         )
 
-    strict = (f" above {above:g}" if above is not None else "") + (
-        f", below {below:g}" if below is not None else ""
+    strict = (f" above {above:,}" if above is not None else "") + (
+        f", below {below:,}" if below is not None else ""
     )
     return Kind("a number" + _range(least, most) + strict, accepts, float)
 
 
 def choice(*words: str) -> Kind:
     """Make the kind of one of these words."""
-    told = f"{', '.join(repr(word) for word in words[:-1])} or {words[-1]!r}"
+    *others, last = map(repr, words)
+    told = f"{', '.join(others)} or {last}" if others else last
     return Kind(told, lambda value: type(value) is str and value in words, str)
 
 
@@ -99,7 +101,12 @@ def text(*, empty: bool = True) -> Kind:
 
 
 def several(
-    kind: Kind, *, count: int | None = None, empty: bool = True, what: str = "values"
+    kind: Kind,
+    *,
+    count: int | None = None,
+    empty: bool = True,
+    distinct: bool = False,
+    what: str = "values",
 ) -> Kind:
     """Make the kind of tuples of one kind.
 
@@ -107,6 +114,7 @@ def several(
         kind: Of every element.
         count: How many; None: any number.
         empty: Whether there may be none.
+        distinct: Whether each must be another.
         what: What the elements are, such as "hierarchies 1, 2 and 3".
     """
 
@@ -115,20 +123,27 @@ def several(
             type(value) in (tuple, list)
             and (len(value) == count or (not value and empty) or (count is None and bool(value)))
             and all(kind.accepts(element) for element in value)
+            and not (distinct and len(set(value)) < len(value))
         )
 
     def read(given: str) -> tuple[Any, ...]:
         if not given.strip("() ,"):
             return ()
         try:
-            value = ast.literal_eval(given)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):  # names: layer1,layer2
+            with warnings.catch_warnings(action="ignore"):  # of Python's parser
+                value = ast.literal_eval(given)
+        except _NO_LITERAL:  # names: layer1,layer2
             return tuple(kind.read(part.strip()) for part in given.strip("() ").split(",") if part)
         return _tuples(value) if isinstance(value, (tuple, list)) else (value,)
 
-    number_of = "any number of" if count is None else str(count)
-    told = f"{number_of} {what}, each {kind.says}" + (", or () for none" if empty else "")
+    number_of = ("any number of" if empty else "one or more") if count is None else str(count)
+    told = f"{number_of} {what}, each {kind.says}" + (", none twice" if distinct else "")
+    told += ", or () for none" if empty else ""
     return Kind(told, accepts, read)
+
+
+_NO_LITERAL = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError)
+"""What `ast.literal_eval` raises of texts."""
 
 
 def _tuples(value: Any) -> Any:
@@ -137,10 +152,10 @@ def _tuples(value: Any) -> Any:
 
 def _range(least: float | None, most: float | None) -> str:
     if least is not None and most is not None:
-        return f" from {least:g} to {most:g}"
+        return f" from {least:,} to {most:,}"
     if least is not None:
-        return f", {least:g} or more"
-    return f", at most {most:g}" if most is not None else ""
+        return f", {least:,} or more"
+    return f", at most {most:,}" if most is not None else ""
 
 
 def check(name: str, key: Key, value: Any) -> None:
@@ -150,9 +165,16 @@ def check(name: str, key: Key, value: Any) -> None:
         InputError: With the value, and what the key may hold.
     """
     if not key.kind.accepts(value):
+        raise _refusal(name, key, value)
+
+
+def _refusal(name: str, key: Key, value: Any) -> InputError:
+    try:
         shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise InputError(f"{name} is {shown}: give {key.kind.says} ({key.doc})")
+    except (ValueError, RecursionError):  # Python writes no whole number of over 4300 digits
+        shown = "of a size that can not be written"
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return InputError(f"{name} is {shown}: give {key.kind.says} ({key.doc})")
 
 
 def read(name: str, key: Key, given: str) -> Any:
@@ -164,7 +186,7 @@ def read(name: str, key: Key, given: str) -> Any:
     try:
         value = key.kind.read(given)
     except ValueError as error:
-        raise InputError(f"{name} is {given!r}: give {key.kind.says} ({key.doc})") from error
+        raise _refusal(name, key, given) from error
     check(name, key, value)
     return value
 

@@ -57,10 +57,16 @@ def _left(folder: Path, limit: str, used: str) -> list[int]:
         most = (folder / limit).read_text().strip()
         if most == "max":
             return []
-        taken = int((folder / used).read_text())
-        fields = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        # Files that were read and lie in memory for the time being give way.
-        cached = {name: int(value) for name, value in fields}.get("inactive_file", 0)
-        return [int(most) - (taken - cached)]
+        return [int(most) - int((folder / used).read_text()) + _cached(folder)]
     except (OSError, ValueError):
         return []
+
+
+def _cached(folder: Path) -> int:
+    """Bytes of files that were read and lie in memory for the time being: they give way."""
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+        found = next(line for line in lines if line.startswith("inactive_file "))
+        return int(found.split()[1])
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0

@@ -102,9 +102,13 @@ def data_parallel(
 
         return jax.tree.map(of, tree)
 
+    # A pmap's program has no name of its own; in a profile its operations then have the body's.
+    def named(body: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.named_scope(body.__name__)(body)
+
     def pmap_train_step(step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.pmap(
-            step,
+            named(step),
             axis_name=AXIS,
             in_axes=(None, None, 0, None),
             out_axes=None,
@@ -113,7 +117,7 @@ def data_parallel(
         )
 
     def pmap_map(function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+        return jax.pmap(named(function), axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
     def gather(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))

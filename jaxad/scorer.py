@@ -140,8 +140,9 @@ def _check(images: Any, batch_size: int, size: tuple[int, int]) -> int:
             f"images are of shape {shape}: this scorer takes 1 to {batch_size} images of "
             f"({height}, {width}, 3)"
         )
-    if images.dtype != np.uint8:
-        raise InputError(f"images are {images.dtype}: give uint8 pixels, 0 to 255")
+    if (dtype := getattr(images, "dtype", None)) != np.uint8:
+        told = type(images).__name__ if dtype is None else dtype
+        raise InputError(f"images are {told}: give one array of uint8 pixels, 0 to 255")
     return int(shape[0])
 
 
@@ -195,8 +196,10 @@ def _split(
 
     mapped = parallel.map(score_images)
     height, width = size
+    compiled = False
 
     def make(folded: Variables) -> Program:
+        nonlocal compiled
         everywhere = parallel.replicate(folded)
 
         def program(images: Any) -> Scores:
@@ -204,7 +207,9 @@ def _split(
             # pmap has an axis of devices before that of images, jit has not.
             return Scores(found.map.reshape(batch_size, height, width), found.image.reshape(-1))
 
-        program(np.zeros((batch_size, *size, 3), np.uint8))  # compiles
+        if not compiled:
+            jax.block_until_ready(program(np.zeros((batch_size, *size, 3), np.uint8)))
+            compiled = True
         return program
 
     return make

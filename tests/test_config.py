@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from jaxad.config import (
     check_config,
@@ -16,7 +22,10 @@ from jaxad.config import (
     parse_config,
     save_config,
 )
-from jaxad.core import InputError
+from jaxad.core import Backbone, InputError, Level, Preprocess
+from jaxad.recipes.build import recipe_named
+from jaxad.recipes.recipe import Backbones
+from jaxad.runs.dataset import reading_of
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
@@ -151,3 +160,136 @@ def test_a_config_json_that_does_not_fit_is_refused(
     path.unlink()
     with pytest.raises(InputError, match="not a work directory"):
         load_config(path)
+
+
+def test_the_list_of_keys_is_up_to_date() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "configuration.py")], capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def written(folder: Path, body: str) -> list[str]:
+    """A configuration of the user's own."""
+    path = folder / "own.py"
+    path.write_text(
+        "import jaxad\nfrom ml_collections import ConfigDict, FrozenConfigDict, config_dict\n"
+        "def get_config(argument=''):\n    c = jaxad.default_config('pfm')\n"
+        + "".join(f"    {line}\n" for line in body.splitlines())
+    )
+    return ["--config", str(path)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return c",
+        "return FrozenConfigDict(c)",
+        "c.lock(); return c",
+        "with c.ignore_type(): c.train.steps = [1, 2, 3]\nreturn c",
+        "c.train.epochs = config_dict.FieldReference(3); return c",
+    ],
+)
+def test_any_form_of_configuration_can_be_changed(body: str, tmp_path: Path) -> None:
+    changes = ["--config.train.steps=(4,5,6)", "--config.method.top_share=1"]
+    config = parse_config([*written(tmp_path, body), *changes, "--config.train.epochs=7"])
+    assert (config.train.steps, config.method.top_share) == ((4, 5, 6), 1.0)
+    assert config.train.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return 3", "get_config() returns no ml_collections.ConfigDict"),
+        ("raise SystemExit('gone')", "SystemExit: gone"),
+        ("raise KeyError('a\\nb')", "KeyError"),
+        ("return undefined", "NameError: name 'undefined' is not defined"),
+        ("return ConfigDict()", "method.name is missing"),
+        ("del c.method; return c", "method.name is missing"),
+        ("del c.data; return c", "configuration key 'data.categories' is missing"),
+        ("with c.ignore_type(): c.data = 3\nreturn c", "unknown configuration key 'data'"),
+        ("c.extra = {'a': 1}; return c", "unknown configuration key 'extra.a'"),
+        ("c.train.epochs = config_dict.placeholder(int); return c", "train.epochs is None"),
+        ("c.train.epochs = True; return c", "train.epochs is True: give a whole number"),
+        ("c.method.extra = 1; return c", "method.extra does not go with method.name 'pfm'"),
+        ("del c.method.latent; return c", "method.latent does not go with"),
+        ("c.train.seed, c.train.replicates = 2**32 - 1, 2; return c", "give at most 4294967294"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_in_one_line(
+    body: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_config([*written(tmp_path, body), "--config.train.log_every=3"])
+    assert told in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "/", "", ".", "é", "no/such:thing"])
+def test_a_name_that_is_no_file_is_told_in_one_line(name: str) -> None:
+    with pytest.raises(InputError, match="no such file; jaxad's own go by their name"):
+        parse_config(["--config", name])
+
+
+def test_a_configuration_goes_by_its_name() -> None:
+    assert parse_config(["--config", "pfm_ablation:9"]).method.random_weights
+    assert parse_config(["--config", "mb_pfm"]).to_dict() == load("mb_pfm.py").to_dict()
+
+
+def backbones(*filters: str) -> Backbones:
+    networks = {
+        f"role{n}": Backbone("x", None, {"a": Level(1, 1)}, Preprocess(resize=name))  # type: ignore[arg-type]
+        for n, name in enumerate(filters)
+    }
+    return Backbones(networks, {}, {})
+
+
+def test_photos_are_resized_by_the_filter_of_the_weights_unless_one_is_named() -> None:
+    config = default_config("pfm")
+    config.data.image_size, config.data.workers = (32, 48), 2
+    assert config.data.resize == ""
+    reading = reading_of(config, backbones("bicubic", "bicubic"))
+    assert (reading.resample, reading.size, reading.workers) == ("bicubic", (32, 48), 2)
+    with pytest.raises(InputError, match=r"role0: bicubic, role1: lanczos\): name one"):
+        reading_of(config, backbones("bicubic", "lanczos"))
+    config.data.resize = "box"
+    assert reading_of(config, backbones("bicubic", "lanczos")).resample == "box"
+
+
+def test_afrad_is_optimised_as_uniad_is() -> None:
+    """AdamW of 1e-4 and decay 1e-4, clipped to .1, a tenth after four fifths of the steps."""
+    config = load("afrad.py")
+    network = Backbone(
+        "x",
+        None,  # type: ignore[arg-type]
+        {f"s{n}": Level(4, 4 * n) for n in (1, 2, 3, 4)},
+        Preprocess(),
+    )
+    method, _ = recipe_named("afrad").method(config, {"backbone": network})
+    optimizer = method.optimizer(10)
+    params = {"w": jnp.asarray([1.0, -2.0])}
+    state = optimizer.init(params)
+    m = v = np.zeros(2)
+    for step in range(10):
+        grads = np.asarray([3.0, -4.0 + step])
+        with jax.numpy_dtype_promotion("standard"):
+            moved, state = optimizer.update({"w": jnp.asarray(grads, jnp.float32)}, state, params)
+        g = grads * min(1, 0.1 / np.linalg.norm(grads))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        adam = m / (1 - 0.9 ** (step + 1)) / (np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)
+        rate = 1e-4 if step < 8 else 1e-5
+        np.testing.assert_allclose(
+            moved["w"], -rate * (adam + 1e-4 * np.asarray([1.0, -2.0])), 1e-4
+        )
+    assert config.method.jitter == pytest.approx(1.2, abs=0.02)  # 20 / sqrt(272) channels
+
+
+def test_the_default_of_every_method_has_the_papers_numbers() -> None:
+    simple, moe = default_config("simplenet").method, default_config("adapted_moe").method
+    for m in (simple, moe):
+        assert (m.embedding, m.hidden, m.noise, m.margin) == (1536, 1024, 0.015, 0.5)
+        assert (m.learning_rate, m.weight_decay) == ((1e-4, 2e-4), (1e-2, 1e-5))
+        assert (m.smoothing, m.levels) == (4.0, ("layer2", "layer3"))
+    assert load("simplenet.py").train.epochs == 160
+    assert load("adapted_moe.py", "cloth").method.top_k == 4
+    assert ConfigDict(load("simplenet.py").data).image_size == (288, 288)

@@ -11,7 +11,6 @@ through the same functions. The defaults are the authors' code; `normalise_outpu
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +23,6 @@ import optax
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables
 from jaxad.ops.chunk import by_position
 from jaxad.ops.fold import fold_batch_norm
-from jaxad.ops.initialise import torch_linear
 from jaxad.ops.layers import BatchNorm, Linear
 from jaxad.ops.normalise import l2_normalise
 from jaxad.ops.pool import top_share_mean
@@ -205,10 +203,7 @@ def pfm(
             )
             # A level's weights depend on its name only, not on which others are trained beside it.
             key = jax.random.fold_in(rng, zlib.crc32(level.name.encode()) & 0x7FFFFFFF)
-            module = networks(level, features)
-            make = functools.partial(module.init, train=True)
-            shapes = jax.eval_shape(make, jax.random.key(0), F_S, F_T)
-            made = torch_linear(key, shapes, dtype=F_S.dtype)
+            made = networks(level, features).init(key, F_S, F_T, train=True)
             if zero_output:
                 last = {k: v for k, v in made["params"].items() if k.endswith("layer6")}
                 made["params"] |= jax.tree.map(jnp.zeros_like, last)

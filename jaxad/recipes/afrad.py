@@ -11,15 +11,16 @@ from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
 
-_STAGES = several(integer(least=1), what="stages")
-_EACH = several(integer(least=1), empty=False, what="stages")
+_STAGES = several(integer(least=1, most=100), distinct=True, what="stages")
+_EACH = several(integer(least=1, most=65536), empty=False, what="stages")
+_DEPTH = integer(least=0, most=100)
 
 KEYS = {
     "backbone": Key("efficientnet_b4", text(empty=False), "architecture or weight file"),
     "random_weights": Key(False, flag(), "random instead of converted weights"),
     "levels": Key(
         (),
-        several(text(empty=False), what="stages"),
+        several(text(empty=False), distinct=True, what="stages"),
         "names of the stages S_1, S_2, ..., shallow first; () = the usual ones",
     ),
     "width": Key((64, 96, 128, 256), _EACH, "d_i: channels of each stage's tokens"),
@@ -27,29 +28,33 @@ KEYS = {
     "patch_stride": Key((8, 4, 2, 1), _EACH, "positions of each stage per token"),
     "refinements": Key(
         (1, 1, 1, 1),
-        several(integer(least=0), empty=False, what="stages"),
+        several(_DEPTH, empty=False, what="stages"),
         "feature refinement modules of each stage (Eq. 2)",
     ),
     "decodings": Key(
         (1, 1, 2, 2),
-        several(integer(least=0), empty=False, what="stages"),
+        several(_DEPTH, empty=False, what="stages"),
         "MLPs of each stage in the stage-adaptive decoder (Eq. 3)",
     ),
-    "grid": Key(4, integer(least=1), "stage at whose resolution features are reconstructed"),
-    "decoder_width": Key(256, integer(least=1), "channels of the three decoders"),
+    "grid": Key(
+        4, integer(least=1, most=100), "stage at whose resolution features are reconstructed"
+    ),
+    "decoder_width": Key(256, integer(least=1, most=65536), "channels of the three decoders"),
     "local": Key((1, 2), _STAGES, "stages of the focused local decoder; () = without it"),
     "compensation": Key((1, 2), _STAGES, "stages of the compensation decoder; () = without it"),
     "adaptive": Key((1, 2, 3, 4), _STAGES, "stages of the stage-adaptive decoder; () = without it"),
     "local_kernels": Key(
-        (5, 7), several(integer(least=1), empty=False, what="kernels"), "p of Eq. 8, tokens"
+        (5, 7),
+        several(integer(least=1, most=65536), empty=False, what="kernels"),
+        "p of Eq. 8, tokens",
     ),
-    "compensation_refinements": Key(1, integer(least=0), "of Eq. 2 in the compensation decoder"),
-    "mlp_ratio": Key(4, integer(least=1), "inner width of every MLP over its outer"),
-    "ngib_layers": Key(1, integer(least=0), "MLPs of Eq. 12; 0 = the decoders' outputs are added"),
+    "compensation_refinements": Key(1, _DEPTH, "of Eq. 2 in the compensation decoder"),
+    "mlp_ratio": Key(4, integer(least=1, most=100), "inner width of every MLP over its outer"),
+    "ngib_layers": Key(1, _DEPTH, "MLPs of Eq. 12; 0 = the decoders' outputs are added"),
     "refine": Key(True, flag(), "apply the feature refinement module (Table 7)"),
     "hidden": Key(
         (),
-        several(several(integer(least=1), empty=False, what="stages"), what="groups"),
+        several(several(integer(least=1, most=100), empty=False, what="stages"), what="groups"),
         "groups of stages, each rebuilt unseen, as ((1, 2, 3), (4,)); () = all from all",
     ),
     "normalise": Key(
@@ -69,7 +74,7 @@ KEYS = {
     "image_stages": Key((), _STAGES, "stages of the image score; () = from the score map"),
     "pooling": Key(
         16,
-        integer(least=0),
+        integer(least=0, most=8192),
         "average pooling before the maximum, pixels; 0 = mean of the map",
     ),
     "top_share": Key(

@@ -11,8 +11,8 @@ from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
 
-_HIERARCHIES = "hierarchies 1, 2 and 3"
-_LEVELS = several(text(empty=False), count=3, what="levels")
+_HIERARCHIES = "values, of hierarchies 1, 2 and 3"
+_LEVELS = several(text(empty=False), count=3, distinct=True, what="levels")
 
 KEYS = {
     "source": Key("resnet34", text(empty=False), "architecture or weight file of the source"),
@@ -20,14 +20,14 @@ KEYS = {
     "random_weights": Key(False, flag(), "random instead of converted weights (Table VII, case 9)"),
     "levels": Key(
         (1, 2, 3),
-        several(integer(least=1, most=3), empty=False, what="hierarchies"),
+        several(integer(least=1, most=3), empty=False, distinct=True, what="hierarchies"),
         "hierarchies to map",
     ),
     "source_levels": Key((), _LEVELS, "names of the source's levels; () = its usual ones"),
     "target_levels": Key((), _LEVELS, "names of the target's levels; () = its usual ones"),
     "latent": Key(
         (200, 400, 900),
-        several(integer(least=1), count=3, empty=False, what=_HIERARCHIES),
+        several(integer(least=1, most=65536), count=3, empty=False, what=_HIERARCHIES),
         "c of Table II, channels",
     ),
     "learning_rate": Key(
@@ -44,7 +44,9 @@ KEYS = {
     ),
     "conv_block_everywhere": Key(False, flag(), "Table I's footnote 2 for Layer3 and Layer6 too"),
     "zero_output": Key(False, flag(), "start Layer6 at zero (ours)"),
-    "smoothing": Key(0.0, number(least=0), "Gaussian on the score map, standard deviation, pixels"),
+    "smoothing": Key(
+        0.0, number(least=0, most=1000), "Gaussian on the score map, standard deviation, pixels"
+    ),
     "top_share": Key(
         0.0,
         number(least=0, most=1),
@@ -54,19 +56,11 @@ KEYS = {
 """Below `method`."""
 
 
-def _hierarchies(config: Any) -> list[int]:
-    levels = list(config.method.levels)
-    if not levels or not set(levels) <= {1, 2, 3} or len(set(levels)) < len(levels):
-        raise InputError(f"method.levels is {tuple(levels)}: name some of the hierarchies 1, 2, 3")
-    return sorted(levels)
-
-
-def _of_hierarchy(config: Any, key: str) -> tuple[Any, ...]:
-    """The three values of `method.*` or `train.*`, one for each hierarchy."""
-    section, name = key.split(".")
-    values = tuple(config[section][name])
+def _of_hierarchy(config: Any, name: str) -> tuple[int, ...]:
+    """The three values of `train.*`, one for each hierarchy."""
+    values = tuple(config.train[name])
     if len(values) != 3:
-        raise InputError(f"{key} is {values}: give three values, for hierarchies 1, 2 and 3")
+        raise InputError(f"train.{name} is {values}: give three values, for hierarchies 1, 2 and 3")
     return values
 
 
@@ -83,7 +77,7 @@ def backbones(config: Any) -> Backbones:
     Raises:
         InputError: Unknown architecture or level, missing or unfit weights.
     """
-    wanted = _hierarchies(config)
+    wanted = sorted(config.method.levels)
     networks: dict[str, Backbone] = {}
     variables: Variables = {}
     hashes: dict[str, str] = {}
@@ -113,11 +107,7 @@ def method(
     """
     del subclasses
     m = config.method
-    latent, rates = (
-        _of_hierarchy(config, "method.latent"),
-        _of_hierarchy(config, "method.learning_rate"),
-    )
-    wanted = _hierarchies(config)
+    wanted = sorted(m.levels)
     for role in ("source", "target"):
         found = tuple(networks[role].levels)
         if len(found) != len(wanted):
@@ -126,7 +116,7 @@ def method(
                 f"method.levels is {tuple(wanted)}: build it with one level for each hierarchy"
             )
     pairs = [
-        PairLevel(f"source/{source}", f"target/{target}", latent[h - 1], rates[h - 1])
+        PairLevel(f"source/{source}", f"target/{target}", m.latent[h - 1], m.learning_rate[h - 1])
         for h, source, target in zip(wanted, networks["source"].levels, networks["target"].levels)
     ]
 
@@ -151,8 +141,8 @@ def method(
             raise InputError("train.positions needs train.steps: a budget for each hierarchy")
         names = [name for pair in pairs for name in (pair.source, pair.target)]
         return whole, [Phase("all", whole, 0, 0, tuple(names))]
-    steps = _of_hierarchy(config, "train.steps")
-    positions = _of_hierarchy(config, "train.positions") if config.train.positions else (0, 0, 0)
+    steps = _of_hierarchy(config, "steps")
+    positions = _of_hierarchy(config, "positions") if config.train.positions else (0, 0, 0)
     return whole, [
         Phase(pair.name, of([pair]), steps[h - 1], positions[h - 1], (pair.source, pair.target))
         for h, pair in zip(wanted, pairs)

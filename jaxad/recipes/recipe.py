@@ -6,13 +6,14 @@ A recipe is a module with a `RECIPE`. jaxad's own lie in this folder; any other 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
-from jaxad.core import Backbone, Method, Metrics, Variables
+from jaxad.core import Array, Backbone, Method, Metrics, Variables
 from jaxad.detector import Detector
 from jaxad.keys import Key
 
@@ -62,6 +63,12 @@ class Recipe(NamedTuple):
     `clusters`: the number of subclasses to find by k-means, 0 for those that are labelled."""
 
 
+def named_key(seed: int, name: str) -> Array:
+    """The key of what is drawn under that name, from the run's seed; every name has another."""
+    number = zlib.crc32(name.encode()) & 0x7FFFFFFF
+    return jax.random.fold_in(jax.random.key(seed), number)
+
+
 def frozen_network(
     config: Any, name: str, *, levels: Sequence[str] | None, number: int
 ) -> tuple[Backbone, Variables, str]:
@@ -77,7 +84,8 @@ def frozen_network(
         The backbone, its variables and the SHA-256 of its file (or the seed).
     """
     if config.method.random_weights:
-        rng = jax.random.fold_in(jax.random.key(config.train.seed), number)
+        # A key of its own: the first ones of this seed are those of methods' variables.
+        rng = named_key(config.train.seed, f"network/{number}")
         return *init_backbone(name, rng, levels=levels), f"random:{config.train.seed}"
     folder = config.weights or None
     return *load_backbone(name, levels=levels, folder=folder), sha256(find(name, folder))

@@ -20,11 +20,11 @@ KEYS = {
     "random_weights": Key(False, flag(), "random instead of converted weights"),
     "levels": Key(
         ("layer2", "layer3"),
-        several(text(empty=False), what="levels"),
+        several(text(empty=False), distinct=True, what="levels"),
         "levels of the patch features; the one whose resolution counts first; () = the usual ones",
     ),
-    "embedding": Key(1536, integer(least=1), "channels of the patch features"),
-    "hidden": Key(1024, integer(least=1), "width of the discriminator, channels"),
+    "embedding": Key(1536, integer(least=1, most=65536), "channels of the patch features"),
+    "hidden": Key(1024, integer(least=1, most=65536), "width of the discriminator, channels"),
     "noise": Key(0.015, number(least=0), "standard deviation of the noise on adapted features"),
     "margin": Key(0.5, number(least=0), "of the loss"),
     "learning_rate": Key(
@@ -37,7 +37,9 @@ KEYS = {
         several(number(least=0), count=2, empty=False, what=_TWO),
         "decoupled for the adaptor, L2 for the discriminator",
     ),
-    "smoothing": Key(4.0, number(least=0), "Gaussian on the score map, standard deviation, pixels"),
+    "smoothing": Key(
+        4.0, number(least=0, most=1000), "Gaussian on the score map, standard deviation, pixels"
+    ),
 }
 """Below `method`."""
 
@@ -88,15 +90,8 @@ def backbones(config: Any) -> Backbones:
 
 
 def expert_options(config: Any) -> dict[str, Any]:
-    """How an adaptor and discriminator are trained.
-
-    Raises:
-        InputError: A key has another number of values.
-    """
+    """How an adaptor and discriminator are trained."""
     m = config.method
-    for key in ("learning_rate", "weight_decay"):
-        if len(m[key]) != 2:
-            raise InputError(f"method.{key} is {tuple(m[key])}: give adaptor's and discriminator's")
     return {
         "noise": m.noise,
         "margin": m.margin,

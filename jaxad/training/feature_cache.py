@@ -61,8 +61,11 @@ def store(cache: HostFeatures, start: int, found: Any) -> None:
 
 
 def as_float32(found: Any) -> Any:
-    """Features of a cache, whichever dtype it keeps, for computing."""
-    return {name: values.astype(np.float32) for name, values in found.items()}
+    """Features of a cache for computing: those kept in half precision as float32."""
+    return {
+        name: values.astype(np.float32) if values.dtype.itemsize < 4 else values
+        for name, values in found.items()
+    }
 
 
 def take_images(cache: Any, index: Any) -> Any:

@@ -11,7 +11,6 @@ import functools
 import itertools
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from jaxad.data.reading import Reading
 from jaxad.memory import free_memory
 from jaxad.parallel import DataParallel, free_device_memory
 from jaxad.progress import track
-from jaxad.recipes.recipe import Backbones, Model, Phase
+from jaxad.recipes.recipe import Backbones, Model, Phase, named_key
 from jaxad.training import feature_cache, phases, sampling, subclasses
 from jaxad.training.state import init_state
 
@@ -93,6 +92,14 @@ class Trainer:
         self._capacity = capacity
         detector = model(0).detector
         self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
+        # Chosen once: a detector must not depend on what memory others have left.
+        self.place = feature_cache.cache_place(
+            budget.feature_cache,
+            feature_cache.nbytes(self.shapes, capacity, dtype=budget.cache_dtype),
+            device=free_device_memory(),
+            host=free_memory(),
+        )
+        """Where features are kept: "device", "host" or "off"."""
 
         def features(frozen: Variables, images: Any) -> Any:
             return detector.features({"backbones": frozen}, images)
@@ -100,7 +107,8 @@ class Trainer:
         self._features = parallel.map(features)
         # By what a program depends on: another detector of the same shapes asks for the same.
         self._init = functools.cache(self._make_init)
-        self._step = functools.cache(self._make_step)
+        self._optimizer = functools.cache(self._describe_optimizer)
+        self._steps: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self._holdout = functools.cache(
             lambda count, n: phases.holdout_program(self._model(count).phases[n])
         )
@@ -117,20 +125,16 @@ class Trainer:
         """
         budget, seconds = self.budget, {"features": 0.0, "train": 0.0}
         start = time.monotonic()
-        need = feature_cache.nbytes(self.shapes, self._capacity, dtype=budget.cache_dtype)
-        place = feature_cache.cache_place(
-            budget.feature_cache, need, device=free_device_memory(), host=free_memory()
-        )
-        if cache is None and place != "off":
+        if cache is None and self.place != "off":
             cache = self.extract(Manifest(root, job.train), job.name)
-            if place == "device":
+            if self.place == "device":
                 cache = self.parallel.replicate(cache)
         seconds["features"] = time.monotonic() - start
 
-        def normal_batches(index: sampling.Index) -> Iterator[Any]:
-            return self._normal_batches(job, root, cache, index)
+        def normal_images(index: sampling.Index) -> Iterator[Any]:
+            return self._normal_images(job, root, cache, index)
 
-        found = self._subclasses(job, normal_batches, seed)
+        found = self._subclasses(job, normal_images, seed)
         # Without subclasses to learn the method is built for none.
         count = 0 if budget.clusters is None else len(found.names)
         model = self._model(count)
@@ -142,27 +146,22 @@ class Trainer:
             seed=seed,
         )
 
-        def labelled_batches(index: sampling.Index) -> Iterator[Any]:
-            """The same in pairs with what is known of the images."""
-            done = 0
-            for features in normal_batches(index):
-                size = len(next(iter(features.values())))
-                yield features, {"subclass": found.of[index[done : done + size]]}
-                done += size
+        def labelled_images(index: sampling.Index) -> Iterator[Any]:
+            """The same in pairs with what is known of the image."""
+            for number, features in zip(index, normal_images(index)):
+                yield features, {"subclass": found.of[[number]]}
 
         start = time.monotonic()
         variables = self._init(count)(jax.random.key(seed))
         for n, phase in enumerate(model.phases):
             self._run(n, phase, count, variables, job, root, cache, groups, log, seed)
             if len(held):
-                measured = phases.holdout(
-                    self._holdout(count, n), variables, labelled_batches(held)
-                )
+                measured = phases.holdout(self._holdout(count, n), variables, labelled_images(held))
                 log(phase=phase.name, **measured)
         method = model.detector.method
         if method.finalize is not None:
             trained = np.unique(np.concatenate([part for group in groups for part in group]))
-            variables = method.finalize(variables, labelled_batches(trained))
+            variables = method.finalize(variables, labelled_images(trained))
         jax.block_until_ready(variables)
         seconds["train"] = time.monotonic() - start
         return Fit(model, variables, seconds, found.names, cache)
@@ -182,12 +181,12 @@ class Trainer:
     ) -> None:
         """Take the steps of phase `n`; what it trains is replaced in `variables`."""
         budget, parallel, turns = self.budget, self.parallel, len(groups)
-        batch = sampling.batch_images(budget.batch_size, turns, parallel.device_count)
+        batch = sampling.batch_elements(budget.batch_size, turns, parallel.device_count)
         steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
-        self._say(phase, steps, batch, groups, log)
         place = (
             "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
         )
+        self._say(phase, steps, batch, groups, place, log)
         start, step = self._step(count, n, steps, turns, batch, place)
         part = _part(variables, phase.method, self.shapes)
         state = parallel.replicate(start(part))
@@ -264,30 +263,33 @@ class Trainer:
         found = self._features(self._frozen, self.parallel.shard(images))
         return self.parallel.gather(found)
 
-    def _normal_batches(
+    def _normal_images(
         self, job: Job, root: Path, cache: Any, index: sampling.Index
     ) -> Iterator[Any]:
-        """Features of some training images, for passes without gradient."""
-        size = self.budget.score_batch
+        """Features of some training images, for passes without gradient: `(1, h, w, C)` each.
+
+        One by one, so that what is compiled for them serves any number of images.
+        """
         if cache is not None:
-            for i in range(0, len(index), size):
-                rows = feature_cache.take_images(cache, index[i : i + size])
-                yield feature_cache.as_float32(rows)
+            for at in np.split(index, len(index)):
+                yield feature_cache.as_float32(feature_cache.take_images(cache, at))
             return
         chosen = Manifest(root, tuple(job.train[i] for i in index))
-        for batch in self.reading.batches(chosen, size):
+        for batch in self.reading.batches(chosen, self.budget.score_batch):
             found = self._extract(batch["image"])
-            yield {name: values[batch["_mask"]] for name, values in found.items()}
+            there = np.flatnonzero(batch["_mask"])
+            for at in np.split(there, len(there)):
+                yield feature_cache.take_images(found, at)
 
     def _subclasses(
-        self, job: Job, normal_batches: Callable[[sampling.Index], Iterator[Any]], seed: int
+        self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int
     ) -> subclasses.Subclasses:
         if self.budget.clusters is None:
             return subclasses.one_for_all(len(job.train))
         everything = np.arange(len(job.train))
         return subclasses.find(
             job.train,
-            lambda: np.concatenate([pooled(found) for found in normal_batches(everything)]),
+            lambda: np.concatenate([pooled(found) for found in normal_images(everything)]),
             clusters=self.budget.clusters,
             seed=seed,
         )
@@ -300,10 +302,30 @@ class Trainer:
 
         return jax.jit(init_method)
 
+    def _step(
+        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What begins a phase, and its step.
+
+        Where epochs make the number of steps, and no schedule looks at it, one program serves all.
+        """
+        key = (count, n, self._optimizer(count, n, steps), turns, batch, place)
+        if key not in self._steps:
+            self._steps[key] = self._make_step(count, n, steps, turns, batch, place)
+        return self._steps[key]
+
+    def _describe_optimizer(self, count: int, n: int, steps: int) -> str:
+        """All that an optimizer computes for a phase of so many steps, as text."""
+        method = self._model(count).phases[n].method
+        optimizer = method.optimizer(steps)
+        params = _shapes_of(method, self.shapes)["params"]
+        with jax.numpy_dtype_promotion("standard"):
+            traced = jax.make_jaxpr(lambda p: optimizer.update(p, optimizer.init(p), p))(params)
+        return f"{traced.jaxpr} {[np.asarray(value).tolist() for value in traced.consts]}"
+
     def _make_step(
         self, count: int, n: int, steps: int, turns: int, batch: int, place: str
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """What begins a phase, and its step."""
         detector, every = self._model(count)
         phase, parallel = every[n], self.parallel
 
@@ -321,12 +343,22 @@ class Trainer:
         return start_phase, step
 
     def _say(
-        self, phase: Phase, steps: int, batch: int, groups: list[sampling.Group], log: Log
+        self,
+        phase: Phase,
+        steps: int,
+        batch: int,
+        groups: list[sampling.Group],
+        place: str,
+        log: Log,
     ) -> None:
         """Say what a step sees: where subclasses and devices share it, more than was asked for."""
         devices, turns = self.parallel.device_count, len(groups)
+        if phase.positions and place == "off":  # as many of each image
+            seen = phases.positions_each(phase, batch) * batch
+            log(phase=phase.name, steps=steps, positions_per_step=seen, images_per_step=batch)
+            return
         if phase.positions:
-            seen = sampling.share(phase.positions, turns, devices) * turns
+            seen = sampling.batch_elements(phase.positions, turns, devices)
             log(phase=phase.name, steps=steps, positions_per_step=seen)
             return
         epochs = steps * batch / sampling.epoch_images(groups)
@@ -342,8 +374,7 @@ class Trainer:
 
 def training_key(seed: int, phase: str) -> jax.Array:
     """The key of a phase's draws and losses; that of initialisation is `jax.random.key(seed)`."""
-    number = zlib.crc32(f"train/{phase}".encode()) & 0x7FFFFFFF
-    return jax.random.fold_in(jax.random.key(seed), number)
+    return named_key(seed, f"train/{phase}")
 
 
 def pooled(found: Any) -> np.ndarray[Any, Any]:
@@ -357,11 +388,15 @@ def _zeros(shapes: Any) -> Any:
 
 def _part(variables: Variables, method: Any, shapes: Any) -> Variables:
     """What of the variables a part of the method has."""
-    own = jax.eval_shape(lambda rng: method.init(rng, _zeros(shapes)), jax.random.key(0))
     return {
         collection: {name: variables[collection][name] for name in levels}
-        for collection, levels in own.items()
+        for collection, levels in _shapes_of(method, shapes).items()
     }
+
+
+def _shapes_of(method: Any, shapes: Any) -> Any:
+    """The method's variables without their values; nothing is computed."""
+    return jax.eval_shape(lambda rng: method.init(rng, _zeros(shapes)), jax.random.key(0))
 
 
 def _with_elements(batch: dict[str, Any]) -> dict[str, Any]:

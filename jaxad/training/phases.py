@@ -63,7 +63,7 @@ def image_step(
 
     Where the phase wants positions, they are drawn of these photos, as many of each.
     """
-    each = -(-phase.positions // batch)
+    each = positions_each(phase, batch)
 
     def loss(variables: Variables, frozen: Any, batch_of: Any, rng: Array) -> tuple[Array, Aux]:
         features = detector.features({"backbones": frozen}, batch_of["image"])
@@ -79,6 +79,11 @@ def image_step(
     return parallel.train_step(
         make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
     )
+
+
+def positions_each(phase: Phase, batch: int) -> int:
+    """Positions that a step on photos draws of each of `batch` images; 0: whole maps."""
+    return -(-phase.positions // batch)
 
 
 def _step(phase: Phase, steps: int, groups: int, parallel: DataParallel) -> Any:
@@ -106,9 +111,12 @@ def taker(phase: Phase) -> Callable[[Any, Any], Any]:
 
 
 def blocks(stream: Iterator[Any], steps: int) -> Iterator[Any]:
-    """Indices of up to `BLOCK` steps each, `(n, K)`, with every element's place in its batch."""
-    for done in range(0, steps, BLOCK):
-        at = np.stack(list(itertools.islice(stream, min(BLOCK, steps - done))), axis=1)
+    """Indices `(n, K)` of K steps each, with every element's place in its batch.
+
+    K is `BLOCK`, then 1 for the steps that are left: two programs, whatever the number of steps.
+    """
+    for k in [BLOCK] * (steps // BLOCK) + [1] * (steps % BLOCK):
+        at = np.stack(list(itertools.islice(stream, k)), axis=1)
         element = np.broadcast_to(np.arange(len(at), dtype=np.int32)[:, None], at.shape)
         yield {"at": at, "element": element}
 
@@ -182,7 +190,7 @@ def holdout_program(phase: Phase) -> Callable[..., Any]:
 
 
 def holdout(
-    measure: Callable[..., Any], variables: Variables, stream: Iterator[Any]
+    measure: Callable[..., Any], variables: Variables, stream: Iterable[Any]
 ) -> dict[str, float]:
     """Mean over held-out normal images of what `holdout_program` measures of each batch."""
     count, sums = 0, dict[str, float]()

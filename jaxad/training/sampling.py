@@ -62,9 +62,9 @@ def share(size: int, groups: int, devices: int) -> int:
     return -(-size // (groups * devices)) * devices
 
 
-def batch_images(batch_size: int, groups: int, devices: int) -> int:
-    """Images that a step really sees, where `batch_size` is asked for."""
-    return share(batch_size, groups, devices) * groups
+def batch_elements(size: int, groups: int, devices: int) -> int:
+    """Images or positions that a step really sees, where `size` are asked for."""
+    return share(size, groups, devices) * groups
 
 
 def steps_of(steps: int, groups: Sequence[Group], *, epochs: int, batch: int) -> int:
@@ -87,7 +87,7 @@ def image_stream(
 
     Args:
         groups: n of them.
-        size: Images asked for, see `batch_images`.
+        size: Images asked for, see `batch_elements`.
         devices: That share a batch.
         draw: See `draws`.
     """

@@ -83,7 +83,7 @@ def clustered(pooled: np.ndarray[Any, Any], *, count: int, seed: int) -> Subclas
         return found
 
     distinct = len(np.unique(x, axis=0))
-    if distinct < 2:
+    if distinct < 2 or count == 1:
         return Subclasses(("cluster0",), np.zeros(len(x), np.int32))
     most = min(count or MOST, distinct, len(x) - 1)
     tried = {k: of(k) for k in range(min(count or 2, most), most + 1)}

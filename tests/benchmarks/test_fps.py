@@ -80,7 +80,7 @@ def test_rows_hold_what_was_measured(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_what_does_not_fit_has_a_row_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fps, "free_memory", lambda: (0, 1_000_000))
+    monkeypatch.setattr(fps, "free_memory", lambda: 1_000_000)
     code, written = run(tmp_path / "fps.json", "--batch", "2")
     assert code == 0  # no fault of ours
     assert written["rows"][0]["skipped"].startswith("memory: about ")

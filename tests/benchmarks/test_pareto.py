@@ -64,8 +64,10 @@ def test_scores_are_the_mean_of_the_levels() -> None:
 def test_every_point_is_measured_and_what_is_known_is_not_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    points = {"fast": Point(latent=(0, 0, 40)), "smooth": Point(latent=(0, 0, 40), smoothing=2.0)}
+    fine = Point(latent=(40, 0, 0))  # networks end after their first level
+    points = {"fast": fine, "smooth": fine._replace(smoothing=2.0)}
     monkeypatch.setattr(pareto, "POINTS", points)
+    monkeypatch.setattr(pareto, "DATA", pareto.DATA[:1])
     out = tmp_path / "pareto.json"
     assert main(["--fake", "--only", *points, "--pairs", "1", "--json", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
@@ -79,7 +81,7 @@ def test_every_point_is_measured_and_what_is_known_is_not_measured_again(
         f"| {name}" for name in points
     }
     assert set(known(out)) == set(points)
-    monkeypatch.setitem(points, "smooth", Point(latent=(0, 0, 40), smoothing=3.0))
+    monkeypatch.setitem(points, "smooth", fine._replace(smoothing=3.0))
     assert set(known(out)) == {"fast"}
 
 

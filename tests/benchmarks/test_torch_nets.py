@@ -12,18 +12,20 @@ torch = pytest.importorskip(
 
 torch.set_num_threads(1)  # their barriers spin, which a busy machine does not forgive
 
-from benchmarks.detectors import build, configure  # noqa: E402
+from benchmarks.detectors import build, configure, trained_like  # noqa: E402
+from benchmarks.golden_peer import (  # noqa: E402
+    SIZE,
+    SUBJECTS,
+    images,
+    our_steps,
+    peer_steps,
+    small,
+)
 from benchmarks.torch_nets import Network  # noqa: E402
-from benchmarks.torch_peer import peer, trained_like  # noqa: E402
+from benchmarks.torch_peer import peer  # noqa: E402
 from jaxad.backbones import architectures, weights  # noqa: E402
 from jaxad.backbones.architectures import ARCHITECTURES, Variant  # noqa: E402
 from jaxad.core import Backbone, InputError  # noqa: E402
-
-SIZE = (64, 96)
-
-
-def images(size: tuple[int, int] = SIZE, count: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
 def assert_equal_features(backbone: Backbone, variables: dict, channels_last: bool) -> None:
@@ -63,39 +65,9 @@ def test_networks_without_a_peer_are_told() -> None:
         Network(*weights.init_backbone("vgg16", jax.random.key(1)))
 
 
-SMALL = {"source": "resnet18", "target": "resnet18", "latent": (20, 30, 40)}
-CHANGED = {
-    "mb_pfm": SMALL,
-    "mb_pfm_fast": {**SMALL, "conv_block_everywhere": True},
-    "pfm": {**SMALL, "normalise_output": True},
-    "simplenet": {"backbone": "resnet18", "embedding": 96, "hidden": 64},
-    "simplenet_rewritten": {"backbone": "resnet18", "embedding": 96, "hidden": 64},
-    "afrad": {
-        "backbone": "efficientnet_lite0",
-        "levels": ("stage1", "stage2", "stage3", "stage5"),
-        "width": (8, 12, 16, 20),
-        "decoder_width": 24,
-    },
-    "afrad_fast": {
-        "levels": ("stage2", "stage3", "stage5", "stage6"),
-        "patch_kernel": (4, 2, 1, 1),
-        "patch_stride": (4, 2, 1, 1),
-        "width": (8, 12, 16, 20),
-        "hidden": ((1, 4), (3, 2)),
-        "normalise": 1.0,
-        "map_length": 0.5,
-        "image_stages": (3, 4),
-    },
-    "adapted_moe": {"backbone": "resnet18", "embedding": 96, "hidden": 64},
-}
-
-
-@pytest.mark.parametrize("name", [name for name in CHANGED if name != "adapted_moe"])
+@pytest.mark.parametrize("name", SUBJECTS)
 def test_detectors_score_alike(name: str) -> None:
-    config = configure(name.removesuffix("_rewritten"), image_size=SIZE)
-    config.method.update(CHANGED[name])
-    if "zero_output" in config.method:
-        config.method.zero_output = False
+    config = small(name)
     detector, variables = build(config)
     variables = trained_like(detector, variables, seed=0)
     ours = jax.device_get(jax.jit(detector.score)(variables, images()))
@@ -106,9 +78,20 @@ def test_detectors_score_alike(name: str) -> None:
     np.testing.assert_allclose(their_image, ours.image, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_peer_trains_as_ours(channels_last: bool) -> None:
+    config = small("mb_pfm", size=(64, 64))
+    detector, variables = build(config)
+    ours = our_steps(detector, variables)
+    theirs = peer_steps(config, detector, variables, channels_last=channels_last)
+    for key, value in ours.items():
+        np.testing.assert_allclose(theirs[key], value, rtol=1e-3)
+    assert ours["loss"][-1] < ours["loss"][0]
+
+
 def test_a_method_without_a_peer_is_told() -> None:
     config = configure("adapted_moe", image_size=SIZE)
-    config.method.update(CHANGED["adapted_moe"])
+    config.method.update({"backbone": "resnet18", "embedding": 96, "hidden": 64})
     detector, variables = build(config)
     with pytest.raises(InputError, match="adapted_moe has no PyTorch peer"):
         peer("adapted_moe", config, detector, variables)

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
-from benchmarks.detectors import build, configure
+from benchmarks.golden_peer import small
 from benchmarks.reference_recipe import Cost, Runs, costs, recipe_seconds, row_of
 from benchmarks.training import BAR, main, our_command, reached, table
 from jaxad.core import InputError
-from jaxad.training.state import init_state
-from jaxad.training.steps import make_train_step
 
 NO_TORCH = "PyTorch is the benchmarks' peer only: pip install -e .[peer]"
 
@@ -89,40 +84,6 @@ def test_without_data_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) 
     assert "--data --fake" in capsys.readouterr().err
 
 
-def small() -> Any:
-    config = configure("mb_pfm", image_size=(64, 64))
-    config.method.update({"source": "resnet18", "target": "resnet18", "latent": (20, 30, 40)})
-    return config
-
-
-def test_the_peer_trains_as_ours() -> None:
-    torch = pytest.importorskip("torch", reason=NO_TORCH)
-    from benchmarks.torch_training import Trainer
-
-    torch.set_num_threads(1)
-    config = small()
-    detector, variables = build(config)
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    method = detector.method
-    optimizer = method.optimizer(100)
-    step = jax.jit(make_train_step(lambda v, f, rng: method.loss(v, dict(f), {}, rng), optimizer))
-    found = jax.jit(detector.features)(variables, images)
-    state = init_state(variables["method"], optimizer)
-    ours = []
-    for _ in range(4):
-        state, metrics = step(state, found, jax.random.key(0))
-        ours.append(float(metrics["loss"][0]))
-    for channels_last in (False, True):
-        trainer = Trainer(config, detector, variables, channels_last=channels_last)
-        features = trainer.features(images)
-        np.testing.assert_allclose([trainer.step(features) for _ in ours], ours, rtol=1e-3)
-    assert ours[-1] < ours[0]
-    level = trainer.model.pairs[0][0]
-    moved = trainer.model.mappings[level].blocks["forward_layer1"][1].running_var
-    stats = state.variables["batch_stats"][level]["forward_layer1"]["bn"]["var"]
-    np.testing.assert_allclose(moved.numpy(), stats, rtol=1e-3)
-
-
 def test_all_of_it_runs_on_drawn_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,7 +91,7 @@ def test_all_of_it_runs_on_drawn_pictures(
     import benchmarks.training as training
 
     torch.set_num_threads(1)
-    monkeypatch.setattr(training, "configure", lambda name, **_: small())
+    monkeypatch.setattr(training, "configure", lambda name, **_: small("mb_pfm", size=(64, 64)))
     file = tmp_path / "training.json"
     assert main(["--fake", "--pairs", "1", "--epochs_to_bar", "3", "--json", str(file)]) == 0
     written = json.loads(file.read_text())

@@ -125,20 +125,20 @@ def test_images_reach_the_pipeline(tmp_path: Path, workers: int) -> None:
 
 
 def test_one_detector_for_settings_that_contradict_each_other(tmp_path: Path) -> None:
-    from jaxad.runs.evaluate import jobs, read_dataset
+    from jaxad.runs.dataset import jobs_of, read_dataset
 
     write_batches(tmp_path)
     config = default_config()
     config.data.root, config.data.layout = str(tmp_path), "cifar10"
     config.data.categories = "02468"
-    assert [job.name for job in jobs(read_dataset(config), config)] == ["02468"]
+    assert [job.name for job in jobs_of(read_dataset(config), config)] == ["02468"]
     config.data.one_for_all = True
-    assert len(jobs(read_dataset(config), config)[0].train) == 10
+    assert len(jobs_of(read_dataset(config), config)[0].train) == 10
     config.data.categories = ""
     with pytest.raises(InputError, match=r"50 images are in more than one .*data\.categories"):
         read_dataset(config)
     config.data.one_for_all = False
-    assert [job.name for job in jobs(read_dataset(config), config)] == sorted(SETTINGS)
+    assert [job.name for job in jobs_of(read_dataset(config), config)] == sorted(SETTINGS)
 
 
 def test_files_that_are_missing_or_something_else(tmp_path: Path) -> None:

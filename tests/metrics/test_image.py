@@ -34,6 +34,8 @@ def test_of_equal_best_f1_the_lowest_threshold_counts() -> None:
 def test_presorted_good_and_bad() -> None:
     assert presorted([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], share=0.2) == (1.0, 1.0)
     assert presorted([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], share=0.0) == (0.5, 0.5)
+    # Those that lie on a threshold still need a look.
+    assert presorted([0, 0, 1, 1], [0.2, 0.4, 0.4, 0.8], share=0.0) == (0.5, 0.5)
     assert presorted([1, 1], [0.1, 0.4]) == (None, None)
     with pytest.raises(InputError, match="share is 20"):
         presorted([0, 1], [0.1, 0.4], share=20)

@@ -13,11 +13,10 @@ import pytest
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
+from jaxad.recipes.build import build_backbones, models
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
-from jaxad.training.sampling import in_turn, split
-from jaxad.training.subclasses import Subclasses, clustered, labelled, one_for_all
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")
@@ -115,81 +114,12 @@ def test_without_labels_clusters_are_experts_and_images_train_uncached(
     assert load(tmp_path / "w")[1]["method"]["routing"]["centres"].shape[0] == 3
 
 
-def test_replicates_differ_by_their_seed_and_are_summed_up(cloths: Path, tmp_path: Path) -> None:
+def test_one_expert_alone_has_no_router(cloths: Path) -> None:
     config = small(cloths)
-    config.method.moe = False  # one expert, no router
-    config.train.replicates = 2
-    results = train(config, tmp_path / "w")
-    assert not (tmp_path / "w" / "subclasses.json").exists()
-    assert "routing" not in load(tmp_path / "w")[1]["method"]
-    second = tmp_path / "w" / "replicates" / "1"
-    assert load(second)[2].train.seed == config.train.seed + 1
-    own = json.loads((second / "results.json").read_text())
-    both = [r["mean"]["pixel_auroc"] for r in (results, own)]
-    assert both[0] != both[1]
-    found = results["replicates"]["mean"]["pixel_auroc"]
-    assert results["replicates"]["count"] == 2
-    assert found["mean"] == pytest.approx(np.mean(both))
-    assert found["sd"] == pytest.approx(np.std(both, ddof=1))
-    assert without_times(evaluate(tmp_path / "w")) == without_times(results)
-    # A replicate is what a run with its seed alone is.
-    config.train.seed, config.train.replicates = config.train.seed + 1, 1
-    assert without_times(train(config, tmp_path / "alone")) == without_times(own)
-
-
-def test_labels_are_subclasses_within_their_category() -> None:
-    from jaxad.data.manifest import Record
-
-    def record(category: str, subclass: str) -> Record:
-        return Record("x.png", category, subclass, "train", "good")
-
-    found = labelled([record("a", "2"), record("a", "1"), record("a", "2")])
-    assert found is not None
-    assert found.names == ("1", "2")
-    assert found.of.tolist() == [1, 0, 1]
-    assert [list(m) for m in found.members] == [[1], [0, 2]]
-    both = labelled([record("a", "1"), record("b", "1"), record("b", "1")])
-    assert both is not None
-    assert both.names == ("a/1", "b/1")
-    kinds = labelled([record("a", ""), record("b", "")])
-    assert kinds is not None
-    assert kinds.names == ("a", "b")
-    assert labelled([record("a", ""), record("a", "")]) is None
-    assert labelled([record("a", "1"), record("a", "1")]) is None
-    with pytest.raises(InputError, match="1 of 2 training images have no subclass"):
-        labelled([record("a", "1"), record("a", "")])
-
-
-def test_the_silhouette_finds_how_many_clusters_there_are(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rng = np.random.default_rng(0)
-    centres = 5 * rng.normal(size=(4, 12))
-    truth = rng.integers(0, 4, 60)
-    x = centres[truth] + 0.1 * rng.normal(size=(60, 12))
-    found = clustered(x.astype(np.float32), count=0, seed=0)
-    assert len(found.names) == 4
-    assert len({(a, b) for a, b in zip(truth, found.of)}) == 4  # the same partition
-    assert "4 (silhouette" in capsys.readouterr().err
-    again = clustered(x.astype(np.float32), count=0, seed=0)
-    np.testing.assert_array_equal(found.of, again.of)
-    assert len(clustered(x, count=2, seed=0).names) == 2
-    with pytest.raises(InputError, match="2 training images can not make 2 subclasses"):
-        clustered(x[:2], count=0, seed=0)
-    # Images that are all the same are one subclass, not two of which one is empty.
-    same = clustered(np.ones((5, 3)), count=0, seed=0)
-    assert (same.names, same.of.tolist()) == (("cluster0",), [0] * 5)
-
-
-def test_no_subclass_is_held_out_whole() -> None:
-    options = {"holdout": 0.9, "balanced": False, "seed": 0}
-    held, groups = split(Subclasses(("a", "b"), np.asarray([0, 1, 0, 0])), [""] * 4, **options)
-    assert [len(part) for group in groups for part in group] == [1, 1]
-    assert sorted([*held, *np.concatenate([*groups[0], *groups[1]])]) == [0, 1, 2, 3]
-    held, groups = split(one_for_all(10), [""] * 10, **options)
-    assert (len(held), len(groups[0][0])) == (9, 1)
-
-
-def test_arrays_are_taken_in_turn() -> None:
-    together = in_turn([np.asarray([0, 2, 4]), np.asarray([1, 3, 5])])
-    assert together.tolist() == [0, 1, 2, 3, 4, 5]
+    config.method.moe = False
+    backbones = build_backbones(config)
+    detector = models(config, backbones)(0).detector
+    shapes = jax.eval_shape(
+        lambda rng: detector.init(rng, backbones.variables, size=(32, 32)), jax.random.key(0)
+    )
+    assert "routing" not in shapes["method"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,3 +38,77 @@ def test_a_feature_that_does_not_fit_is_named(value: float, dtype: str) -> None:
     values = np.full((1, 4, 5, 3), value, np.float32)
     with pytest.raises(InputError, match=f"'a/x' is not a finite {dtype}"):
         features.store(cache, 0, {"a/x": values})
+
+
+GRIDS = {"a/x": (3, 4, 5, 2), "b/y": (3, 4, 5, 6)}
+
+
+def grids() -> dict[str, np.ndarray]:
+    """Features that say where they are: image, row and column."""
+    at = np.stack(np.meshgrid(*map(np.arange, (3, 4, 5)), indexing="ij"), axis=-1)
+    code = at @ np.asarray([100, 10, 1])
+    return {
+        name: np.repeat(code[..., None], shape[-1], -1).astype(np.float32)
+        for name, shape in GRIDS.items()
+    }
+
+
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_positions_are_the_same_of_each_level(place: Any) -> None:
+    cache = {name: place(x) for name, x in grids().items()}
+    found = features.take_positions(cache, np.asarray([0, 21, 59, 21]))
+    assert {name: x.shape for name, x in found.items()} == {"a/x": (4, 2), "b/y": (4, 6)}
+    for x in found.values():
+        want = np.broadcast_to(np.asarray([[0], [101], [234], [101]]), x.shape)
+        np.testing.assert_array_equal(x, want)
+
+
+def test_levels_of_other_grids_share_no_positions() -> None:
+    other = {"a/x": np.zeros((3, 4, 5, 2)), "b/y": np.zeros((3, 2, 5, 2))}
+    with pytest.raises(InputError, match="levels of other grids can not share drawn positions"):
+        features.take_positions(other, np.asarray([0]))
+    element = jnp.arange(3, dtype=jnp.int32)
+    with pytest.raises(InputError, match=r"set train\.positions=\(\)"):
+        features.draw_positions(jax.random.key(0), other, element, each=1, batch=3)
+
+
+def test_as_many_positions_of_every_image_are_drawn_over_the_whole_map() -> None:
+    maps = {name: jnp.asarray(x) for name, x in grids().items()}
+    element = jnp.asarray([5, 3, 4], jnp.int32)  # one device's part of six images
+    found, places = features.draw_positions(jax.random.key(0), maps, element, each=200, batch=6)
+    a, b = np.asarray(found["a/x"])[:, 0], np.asarray(found["b/y"])[:, 0]
+    np.testing.assert_array_equal(a, b)
+    # Images follow each other as in the batch, so that subclasses stay in turn.
+    np.testing.assert_array_equal(a // 100, np.tile([0, 1, 2], 200))
+    np.testing.assert_array_equal(places, (6 * np.arange(200)[:, None] + [5, 3, 4]).ravel())
+    assert len(set(a[a < 100].tolist())) == 20  # every position
+    # An image's draw goes by its place, whoever else is there.
+    alone, _ = features.draw_positions(
+        jax.random.key(0),
+        {name: x[1:2] for name, x in maps.items()},
+        element[1:2],
+        each=200,
+        batch=6,
+    )
+    np.testing.assert_array_equal(np.asarray(alone["a/x"])[:, 0], a[1::3])
+    again, _ = features.draw_positions(jax.random.key(1), maps, element, each=200, batch=6)
+    assert not np.array_equal(np.asarray(again["a/x"])[:, 0], a)
+
+
+@pytest.mark.parametrize(
+    ("wish", "need", "device", "host", "place"),
+    [
+        ("auto", 59, 100, 1000, "device"),
+        ("auto", 61, 100, 1000, "host"),
+        ("auto", 59, 0, 100, "host"),
+        ("auto", 61, 0, 100, "off"),
+        ("auto", 61, 100, 100, "off"),
+        ("device", 61, 0, 0, "device"),
+        ("host", 61, 1000, 0, "host"),
+        ("off", 1, 1000, 1000, "off"),
+    ],
+)
+def test_a_cache_takes_a_share_of_what_is_free(
+    wish: str, need: int, device: int, host: int, place: str
+) -> None:
+    assert features.cache_place(wish, need, device=device, host=host) == place

@@ -1,0 +1,83 @@
+"""The loop over steps: what is sent, what is reported, what is measured of held-out images."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import Log, toy
+
+from jaxad.core import InputError
+from jaxad.recipes.recipe import Phase
+from jaxad.training import phases
+
+PHASE = Phase("all", toy(), 0, 0, ("net/a",))
+
+
+@pytest.mark.parametrize("steps", [1, 49, 50, 103])
+def test_blocks_hold_every_step_in_two_shapes(steps: int) -> None:
+    stream = (np.asarray([n, -n, 2 * n]) for n in itertools.count())
+    made = list(phases.blocks(stream, steps))
+    at = np.concatenate([block["at"] for block in made], axis=1)
+    np.testing.assert_array_equal(at, np.outer([1, -1, 2], np.arange(steps)))
+    assert {block["at"].shape[1] for block in made} <= {phases.BLOCK, 1}
+    for block in made:
+        want = np.broadcast_to(np.arange(3)[:, None], block["at"].shape)
+        np.testing.assert_array_equal(block["element"], want)
+        assert block["element"].dtype == np.int32
+
+
+def test_the_held_out_mean_weighs_every_image_alike() -> None:
+    measured = {1: {"holdout": 1.0, "right": 0.0}, 3: {"holdout": 5.0, "right": 1.0}}
+    stream = [({"net/a": np.zeros((n, 2, 3, 3))}, {}) for n in (3, 1, 3)]
+    found = phases.holdout(lambda v, x, b: measured[len(x["net/a"])], {}, iter(stream))
+    assert found == {"holdout": pytest.approx(31 / 7), "right": pytest.approx(6 / 7)}
+
+
+def test_of_held_out_images_the_map_and_the_phase_s_check_are_measured() -> None:
+    def check(variables: Any, features: Any, batch: Any) -> Any:
+        return {"twos": (jnp.sum(batch["subclass"] == 2).astype(jnp.float32), jnp.float32(2))}
+
+    measure = phases.holdout_program(PHASE._replace(check=check))
+    x = np.random.default_rng(0).normal(size=(2, 2, 3, 3)).astype(np.float32)
+    variables = {"params": {"all": jnp.ones(3)}}
+    found = measure(variables, {"net/a": x}, {"subclass": np.asarray([2, 1], np.int32)})
+    assert float(found["holdout"]) == pytest.approx(float(np.mean((x - 1) ** 2)), rel=1e-4)
+    assert float(found["holdout_twos"]) == 0.5
+
+
+def test_every_step_is_reported_and_some_are_logged() -> None:
+    log = Log()
+    report = phases.reporter("all", 7, title="t", log_every=3, log=log)
+    report({"loss": (np.arange(5.0), 2 * np.ones(5)), "other": (np.ones(5), np.ones(5))})
+    report({"loss": (np.float32(10), np.float32(2)), "other": (1.0, 1.0)})
+    report({"loss": (12.0, 2.0), "other": (1.0, 1.0)})
+    assert [line["step"] for line in log] == [1, 3, 6, 7]
+    assert [line["loss"] for line in log] == [0.0, 1.0, 5.0, 6.0]
+    assert log[0] == {"phase": "all", "step": 1, "loss": 0.0, "other": 1.0}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_training_that_diverges_is_named(value: float) -> None:
+    report = phases.reporter("router", 7, title="t", log_every=3, log=Log())
+    report({"loss": (1.0, 1.0)})
+    with pytest.raises(InputError, match=r"the loss of phase 'router' is (nan|inf) at step 3"):
+        report({"loss": (np.asarray([1.0, value]), np.ones(2))})
+
+
+def test_two_steps_are_in_flight_and_all_are_reported() -> None:
+    started, told = [], []
+
+    def step(state: int, frozen: Any, batch: int, rng: Any) -> tuple[int, int]:
+        assert (frozen, rng) == ("frozen", "key")
+        started.append(batch)
+        return state + batch, batch
+
+    def report(metrics: int) -> None:
+        told.append((metrics, len(started)))
+
+    assert phases.run(step, 0, "frozen", [1, 2, 3], "key", report) == 6  # type: ignore[arg-type]
+    assert told == [(1, 2), (2, 3), (3, 3)]

@@ -158,6 +158,10 @@ def abstract(name: str, level: str, variant: Variant | None = None) -> tuple[Bac
     """A network up to one level, and the shapes of its variables."""
     arch = ARCHITECTURES[name]
     module = arch.build(levels=(level,), folded=True, variant=variant)
+    if name.startswith("efficientnet") and name != "efficientnet_b4":
+        # Further blocks of a stage keep the shape that the second one gives: quicker to trace.
+        stages = (stage._replace(repeats=min(stage.repeats, 2)) for stage in module.stages)
+        module = module.clone(stages=tuple(stages))
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     return Backbone(name, module, {level: arch.levels[level]}, arch.preprocess), shapes
 

@@ -37,7 +37,7 @@ def rms(x: Array, *, minimum: float = 0.0) -> Array:
     Where it is at the minimum, its gradient is zero.
     """
     square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return safe_sqrt(jnp.where(square > minimum**2, square, minimum**2))
+    return jnp.sqrt(jnp.where(square > minimum**2, square, minimum**2))
 
 
 def shortened(x: Array, *, power: float, minimum: float = 1e-6) -> Array:

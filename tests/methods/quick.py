@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Method, Scores
@@ -18,6 +19,20 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def init(method: Method, features: Any, *, seed: int = 0) -> Any:
     """The method's variables, as `Detector.init` makes them."""
     return jit(method.init)(jax.random.key(seed), features)
+
+
+def filled(method: Method, features: Any, *, seed: int = 0) -> Any:
+    """Variables as after some training, drawn by NumPy: nothing is compiled."""
+    draw = np.random.default_rng(seed)
+
+    def leaf(path: Any, shape: Any) -> np.ndarray:
+        if path[-1].key in ("var", "scale"):
+            return draw.uniform(0.5, 1.5, shape.shape).astype(np.float32)
+        spread = np.prod(shape.shape[:-1]) ** -0.5 if path[-1].key == "kernel" else 0.1
+        return (spread * draw.normal(size=shape.shape)).astype(np.float32)
+
+    shapes = jax.eval_shape(method.init, jax.random.key(0), features)
+    return jax.tree.map(jnp.asarray, jax.tree_util.tree_map_with_path(leaf, shapes))
 
 
 def score(method: Method, variables: Any, found: Any, *, size: tuple[int, int]) -> Scores:

@@ -40,7 +40,7 @@ def train(method: Any, images: np.ndarray, steps: int) -> Any:
     optimizer = method.optimizer(steps)
     state = init_state(quick.init(method, {"x": jnp.asarray(images[0, :1])}), optimizer)
 
-    def loss(variables, batch, rng):
+    def loss(variables, frozen, batch, rng):
         return method.loss(variables, {"x": batch["x"]}, {"subclass": batch["subclass"]}, rng)
 
     step = quick.jit(make_train_step(loss, optimizer))
@@ -48,7 +48,7 @@ def train(method: Any, images: np.ndarray, steps: int) -> Any:
     for _ in range(steps):
         at = draw.integers(0, images.shape[1], 8)
         x = np.swapaxes(images[:, at], 0, 1).reshape(8 * n, *images.shape[2:])
-        state, _ = step(state, {"x": x, "subclass": label}, jax.random.key(1))
+        state, _ = step(state, {}, {"x": x, "subclass": label}, jax.random.key(1))
     every = [({"x": own}, {"subclass": np.full(len(own), k)}) for k, own in enumerate(images)]
     return method.finalize(state.variables, every)
 
@@ -112,8 +112,8 @@ def test_adaption_restores_what_an_unknown_scale_and_offset_took(shifted):
 def test_adapted_features_have_the_experts_mean_and_spread():
     x = 3.0 * jax.random.normal(jax.random.key(0), (2, 5, 4, 3)) + 7.0
     mean, std = jnp.asarray([[1.0, 2.0, 3.0]] * 2), jnp.asarray([[0.5, 1.0, 2.0]] * 2)
-    y = adapt(x, mean, std, axes="positions")
-    found = moments(y, axes="positions")
+    y = quick.jit(lambda x: adapt(x, mean, std, axes="positions"))(x)
+    found = quick.jit(lambda y: moments(y, axes="positions"))(y)
     np.testing.assert_allclose(found[0][:, 0, 0], mean, atol=1e-5)
     np.testing.assert_allclose(found[1][:, 0, 0], std, atol=1e-5)
     # Calibrated to its own, an image stays what it is, whatever the axes.

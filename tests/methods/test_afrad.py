@@ -99,7 +99,9 @@ def test_local_branch_is_torchs(p: int) -> None:
         "fuse": {"kernel": np.eye(4, dtype=np.float32), "bias": np.zeros(4, np.float32)},
     }
     x = jnp.asarray(INPUTS["features"])
-    got = FocusedLocalDecoder(4, (p,)).apply({"params": params}, [x], (12, 7))
+    got = quick.jit(lambda x: FocusedLocalDecoder(4, (p,)).apply({"params": params}, [x], (12, 7)))(
+        x
+    )
     np.testing.assert_allclose(got, GOLDEN[f"branch{p}"], rtol=0, atol=2e-5)
 
 
@@ -116,7 +118,7 @@ def test_local_decoder_brings_stages_to_the_finest_grid() -> None:
 def test_adaptive_decoder_has_as_many_mlps_as_asked_of_each_stage() -> None:
     decoder = StageAdaptiveDecoder(5, (2, 0), 4)
     stages = [jnp.ones((1, 4, 4, 3)), jnp.ones((1, 2, 2, 6))]
-    params = decoder.init(jax.random.key(0), stages, (8, 8))["params"]
+    params = jax.eval_shape(lambda: decoder.init(jax.random.key(0), stages, (8, 8)))["params"]
     assert sorted(params) == ["fuse", "mlp0_0", "mlp0_1"]
     assert params["mlp0_0"]["expand"]["kernel"].shape == (3, 12)
     assert params["fuse"]["kernel"].shape == (9, 5)
@@ -124,9 +126,8 @@ def test_adaptive_decoder_has_as_many_mlps_as_asked_of_each_stage() -> None:
 
 def test_depthwise_filters_do_not_mix_channels() -> None:
     layer = DepthwiseConv(3)
-    variables = layer.init(jax.random.key(0), jnp.zeros((1, 5, 5, 4)))
     x = jnp.zeros((1, 5, 5, 4)).at[..., 2].set(1)
-    y = layer.apply(variables, x)
+    y, _ = quick.jit(layer.init_with_output)(jax.random.key(0), x)
     assert (np.asarray(y[..., [0, 1, 3]]) == 0).all()
     assert np.abs(y[..., 2]).max() > 0
 
@@ -140,7 +141,7 @@ def test_decoders_upsample_to_the_finest_of_their_stages() -> None:
     up = resize(coarse, size=(8, 6), align_corners=True)
     for decoder in (FocusedLocalDecoder(7, (3,)), StageAdaptiveDecoder(7, (0, 0), 1)):
         for stages, same in (([fine, coarse], [fine, up]), ([coarse, fine], [up, fine])):
-            params = decoder.init(jax.random.key(0), stages, (4, 3))
+            params = quick.jit(lambda x, d=decoder: d.init(jax.random.key(0), x, (4, 3)))(stages)
             run = quick.jit(lambda x, p=params, d=decoder: d.apply(p, x, (4, 3)))
             np.testing.assert_allclose(run(stages), run(same), rtol=1e-4, atol=1e-5)
     S = np.concatenate([fine, up], axis=-1)
@@ -460,13 +461,13 @@ def test_training_brings_the_loss_down_and_finds_what_is_new() -> None:
     method = method_of(width=16, jitter=0.2, learning_rate=3e-3, clip=1.0, one_cycle=True)
     state = init_state(quick.init(method, normal(1)), method.optimizer(60))
 
-    def loss(variables: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(variables: Any, _: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, Any]:
         return method.loss(variables, batch, {}, rng)
 
     step = quick.jit(make_train_step(loss, method.optimizer(60)))
     losses = []
     for _ in range(60):
-        state, metrics = step(state, normal(8), jax.random.key(1))
+        state, metrics = step(state, {}, normal(8), jax.random.key(1))
         losses.append(float(metrics["loss"][0]))
     assert np.mean(losses[-10:]) < 0.15 * losses[0]
 
@@ -553,7 +554,7 @@ def test_unusable_arguments_are_named(changes: dict[str, Any], message: str) -> 
 
 
 def test_a_missing_feature_is_named() -> None:
-    found = features()
+    found = dict(FOUND)
     del found["backbone/s2"]
     with pytest.raises(InputError, match="no feature 'backbone/s2'; there are"):
         afrad(STAGES).init(jax.random.key(0), found)

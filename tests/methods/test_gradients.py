@@ -148,7 +148,7 @@ def test_a_methods_loss_and_score_have_finite_gradients(name: str) -> None:
     """By features and parameters, where all features and all parameters are zero, and where not."""
     method = METHODS[name]
     found = {key: jnp.ones((2, 4, 4, 3)) for key in ("a", "b")}
-    variables = quick.init(method, found)
+    variables = quick.filled(method, found)
 
     def total(params: Any, found: Any) -> Any:
         every = {**variables, "params": params}

@@ -71,14 +71,14 @@ def test_one_step_equals_the_reference_recipe(variant: str) -> None:
     after = to_variables(torch, "after")
     size = (golden_pfm.IMAGE, golden_pfm.IMAGE)
     optimizer = method.optimizer(1)
-    step = make_train_step(lambda v, b, r: method.loss(v, b, {}, r), optimizer)
+    step = make_train_step(lambda v, _, b, r: method.loss(v, b, {}, r), optimizer)
 
     @quick.jit
     def everything(variables: dict, after: dict, features: dict, rng: jax.Array) -> tuple:
         def loss(params: dict) -> jax.Array:
             return method.loss({**variables, "params": params}, features, {}, rng)[0]
 
-        stepped = step(init_state(variables, optimizer), features, rng)
+        stepped = step(init_state(variables, optimizer), {}, features, rng)
         return (
             jax.grad(loss)(variables["params"]),
             stepped,
@@ -134,7 +134,7 @@ def features() -> dict[str, jax.Array]:
 
 @pytest.fixture(scope="module")
 def variables(features: dict[str, jax.Array]) -> dict:
-    return quick.init(pfm(pairs(list(THREE))), features)
+    return quick.filled(pfm(pairs(list(THREE))), features)
 
 
 def of_level(variables: dict, name: str) -> dict:
@@ -180,25 +180,25 @@ def test_map_is_smoothed_and_image_score_is_of_the_highest_share(
 def test_folded_variables_score_alike(features: dict, variables: dict) -> None:
     method = pfm(pairs(["layer2"]))
     own = of_level(variables, "layer2")
-    draw = np.random.default_rng(0)
-    own["batch_stats"] = jax.tree.map(
-        lambda x: draw.uniform(0.3, 2, x.shape).astype(np.float32), own["batch_stats"]
-    )
     folded = quick.jit(method.fold)(own)
     assert "batch_stats" not in folded
     want, got = (quick.score(method, v, features, size=SIZE) for v in (own, folded))
     np.testing.assert_allclose(got.map, want.map, rtol=1e-4)
 
 
-def test_weights_of_a_level_depend_on_its_name_alone(features: dict, variables: dict) -> None:
-    alone = quick.init(pfm(pairs(["layer2"])), features)["params"]["layer2"]
-    every = variables["params"]["layer2"]
-    jax.tree.map(np.testing.assert_array_equal, every, alone)
+def test_weights_of_a_level_depend_on_its_name_alone(rng: jax.Array) -> None:
+    found = random_features(rng, {"layer1": (1, 2, 2), "layer2": (1, 2, 2)})
+    one_way = {"bidirectional": False}
+    every = quick.init(pfm(pairs(["layer1", "layer2"]), **one_way), found)["params"]
+    alone = quick.init(pfm(pairs(["layer2"]), **one_way), found)["params"]
+    jax.tree.map(np.testing.assert_array_equal, every["layer2"], alone["layer2"])
+    kernels = (every[name]["forward_layer1"]["conv"]["kernel"] for name in ("layer1", "layer2"))
+    assert np.abs(np.subtract(*kernels)).max() > 0
 
 
 def test_layers_start_as_torchs(rng: jax.Array) -> None:
     wide = {f"{role}/layer1": jnp.zeros((1, 2, 2, 64)) for role in ("source", "target")}
-    made = quick.init(pfm(pairs(["layer1"], latent=50)), wide)
+    made = quick.init(pfm(pairs(["layer1"], latent=50), bidirectional=False), wide)
     layer = made["params"]["layer1"]["forward_layer2"]
     bound = (64 // 2 + 50) ** -0.5
     for name, leaf in layer["conv"].items():
@@ -275,7 +275,7 @@ def test_one_cycle_is_finite_for_any_length(steps: int) -> None:
 
 
 def test_zero_output_starts_at_the_features_own_energy(features: dict) -> None:
-    method = pfm(pairs(["layer2"]), zero_output=True)
+    method = pfm(pairs(["layer2"]), zero_output=True, bidirectional=False)
     variables = quick.init(method, features)
 
     @quick.jit

@@ -75,13 +75,13 @@ def test_training_learns_to_tell_subclasses_apart():
     optimizer = method.optimizer(1)
     state = init_state(quick.init(method, jax.tree.map(jnp.asarray, found)), optimizer)
 
-    def loss(variables, batch, key):
+    def loss(variables, frozen, batch, key):
         return method.loss(variables, {"x": batch["x"]}, {"subclass": batch["subclass"]}, key)
 
     step = quick.jit(make_train_step(loss, optimizer))
     for _ in range(40):
         found, y = batch(16)
-        state, _ = step(state, {**found, "subclass": y}, jax.random.key(1))
+        state, _ = step(state, {}, {**found, "subclass": y}, jax.random.key(1))
     found, y = batch(64)
     _, aux = quick.loss(method, state.variables, found, {"subclass": y})
     assert aux.metrics["routed_right"][0] > 0.95

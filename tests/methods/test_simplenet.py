@@ -133,11 +133,11 @@ def test_training_learns_where_normal_features_lie() -> None:
 
     state = init_state(quick.init(method, normal((1,))), method.optimizer(150))
     step = quick.jit(
-        make_train_step(lambda v, b, r: method.loss(v, b, {}, r), method.optimizer(150))
+        make_train_step(lambda v, _, b, r: method.loss(v, b, {}, r), method.optimizer(150))
     )
     losses = []
     for _ in range(150):
-        state, metrics = step(state, normal((256,)), jax.random.key(1))
+        state, metrics = step(state, {}, normal((256,)), jax.random.key(1))
         losses.append(float(metrics["loss"][0]))
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
     maps = normal((2, 6, 6))

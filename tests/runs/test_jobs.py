@@ -96,7 +96,7 @@ def test_afrad_trains_one_model_for_all_and_comes_back(dataset: Path, tmp_path: 
     m.backbone, m.random_weights, m.levels = "resnet18", True, ("layer1",)
     m.width, m.patch_kernel, m.patch_stride = (4,), (2,), (2,)
     m.refinements, m.decodings, m.adaptive, m.grid = (1,), (1,), (1,), 1
-    m.local = (1,)
+    m.local = m.compensation = (1,)
     m.decoder_width, m.local_kernels = 8, (3,)
     config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
     results = train(config, tmp_path / "w")
@@ -222,9 +222,13 @@ def test_training_says_at_its_start_what_the_detector_costs(
 def test_every_case_of_table_vii_is_a_program(case: int, dataset: Path) -> None:
     config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:{case}"), dataset)
     backbones = build_backbones(config)
-    detector, rng = models(config, backbones)(0).detector, jax.random.key(0)
+    (detector, phases), rng = models(config, backbones)(0), jax.random.key(0)
+    # Without a budget for each level, all of them are one phase.
+    features = {f"{role}/{level}" for role, n in backbones.networks.items() for level in n.levels}
+    assert [(p.name, p.steps, p.positions) for p in phases] == [("all", 0, 0)]
+    assert set(phases[0].features) == features
     images = jax.ShapeDtypeStruct((2, 32, 48, 3), np.uint8)
-    # Traced, not compiled: one of them is trained below.
+    # Traced, not compiled.
     variables = jax.eval_shape(lambda v: detector.init(rng, v, size=(32, 48)), backbones.variables)
     assert jax.eval_shape(detector.score, variables, images).map.shape == (2, 32, 48)
     loss, aux = jax.eval_shape(
@@ -235,16 +239,6 @@ def test_every_case_of_table_vii_is_a_program(case: int, dataset: Path) -> None:
     levels = detector.backbones["source"].levels
     assert sorted(variables["method"]["params"]) == sorted(levels)
     assert len(levels) == len(config.method.levels)
-
-
-def test_a_case_of_table_vii_trains(dataset: Path, tmp_path: Path) -> None:
-    """Without a budget for each level, all levels are one phase."""
-    config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:4"), dataset)
-    config.method.target = "resnet18"
-    results = train(config, tmp_path / "w")
-    assert 0 <= results["mean"]["aupro_0.30"] <= 1
-    trained = jaxad.load(tmp_path / "w")[1]["method"]
-    assert len(trained["params"]) == len(config.method.levels)
 
 
 def test_the_python_of_readme_runs(

@@ -176,7 +176,11 @@ class Backbone:
             InputError: They are.
         """
         height, width = images.shape[1:3]
-        if min(height, width) < (least := self.least_size(variables)):
+        try:
+            least = self.least_size(variables)
+        except InputError:  # of no size that there is: the network has another fault
+            return
+        if min(height, width) < least:
             raise InputError(
                 f"images of {height} x {width} pixels are too small for {self.name}: its level "
                 f"{list(self.levels)[-1]} needs at least {least} x {least} (data.image_size)"

@@ -69,7 +69,8 @@ def _print(text: str) -> None:
 def _data_check(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.data.check import check_dataset
 
-    root, layout, options = args.root or "", args.layout or "", {}
+    root, layout = args.root or "", args.layout or ""
+    options: dict[str, Any] = {}
     if rest or args.config:  # what the configuration imports takes seconds
         root, layout, options = _data_keys(args, rest)
     if not root and not layout:

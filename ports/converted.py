@@ -195,17 +195,21 @@ def _reach(
 ) -> tuple[tuple[str, ...], dict[tuple[str, ...], Any]]:
     """Return the levels that `state` reaches, and the shapes of our arrays up to the last one."""
     order = tuple(table.levels)
-    here = _shapes(table, order[-1], folded)
-    for depth in range(len(order), 1, -1):
-        names = {naming.array(path) for path in here}
-        if names <= state.keys():
-            return order[:depth], here
-        below = _shapes(table, order[depth - 2], folded)
-        own = names - {naming.array(path) for path in below}
-        if own & state.keys():  # part of this stage is there: its missing arrays will be named
-            return order[:depth], here
-        here = below
-    return order[:1], here
+    whole = _shapes(table, order[-1], folded)
+    names = {naming.array(path) for path in whole}
+    there = names & state.keys()
+    if there == names:
+        return order, whole
+    # The first depth that has all that is there, by halving: each one tried has to be traced. Where
+    # a part of its stage is missing, those arrays will be named.
+    least, most = 1, len(order)
+    while least < most:
+        depth = (least + most) // 2
+        if there <= {naming.array(path) for path in _shapes(table, order[depth - 1], folded)}:
+            most = depth
+        else:
+            least = depth + 1
+    return order[:least], _shapes(table, order[least - 1], folded)
 
 
 def _shapes(table: Architecture, level: str, folded: bool) -> dict[tuple[str, ...], Any]:

@@ -1,6 +1,8 @@
 """Strict JAX settings for every test: 4 CPU devices, no silent dtype or rank promotion."""
 
+import gc
 import os
+from collections.abc import Iterator
 
 # Before the first import of jax. NPROC: with fewer worker threads than twice the devices, jax
 # 0.10.2 can starve a collective on CPU and abort.
@@ -23,10 +25,20 @@ absl.flags.FLAGS.mark_as_parsed()  # grain's worker processes read an absl flag
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_a_program_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests of the jobs compile the same programs many times over."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+def _compile_a_program_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """Tests of the jobs compile the same programs many times over, in both of their processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Programs of a file are no use to the next one, and take gigabytes together."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ class Conv(nn.Module):
         """Map `(B, H, W, I)` to `(B, h, w, features)`."""
         size, groups = self.kernel_size, self.groups
         shape = (size, size, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", nn.initializers.normal(he_fan_out_std(shape)), shape)
+        # Zeros: linen traces an initialiser in every call, and `init_backbone` draws by itself.
+        kernel = self.param("kernel", nn.initializers.zeros_init(), shape)
         y = convolve(x, kernel, stride=self.stride, padding=self.padding, groups=groups)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))

@@ -340,6 +340,33 @@ def test_names_without_end_and_arrays_without_number(tmp_path):
         weights.read(path)
 
 
+@pytest.mark.parametrize("keep", [0, 7, 5000])
+def test_truncated_file_is_refused(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        load_backbone(path)
+
+
+def test_foreign_safetensors_are_refused_with_the_command_that_converts(path):
+    save_file({"conv1.weight": np.ones(3, np.float32)}, path)
+    with pytest.raises(InputError, match=r"python -m ports convert NAME resnet18.safetensors"):
+        load_backbone(path)
+
+
+def test_long_lists_of_differences_are_cut():
+    loaded = {"params": {f"extra{i}": np.ones(1) for i in range(1000)}}
+    template = {"params": {f"want{i}": np.ones(1) for i in range(1000)}}
+    with pytest.raises(InputError, match=r"1000 missing .* 996 more.*1000 not expected") as caught:
+        weights.merge_strict(loaded, template)
+    assert len(str(caught.value)) < 400
+
+
+def test_file_of_another_architecture_is_refused_by_name(path, tmp_path):
+    path.rename(tmp_path / "resnet34.safetensors")
+    with pytest.raises(InputError, match=r"holds resnet18, not resnet34"):
+        load_backbone("resnet34", folder=tmp_path)
+
+
 @pytest.fixture
 def bare(tmp_path, monkeypatch):
     """As in an installed package: no checkout beside it, no environment."""

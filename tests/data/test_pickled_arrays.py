@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxad.data import pickled_arrays
-from jaxad.data.pickle_machine import OTHER, run_pickle
+from jaxad.data.pickle_machine import OTHER, RefusalError, run_pickle
 from jaxad.data.pickled_arrays import parse_pickled_arrays, read_pickled_arrays
 from jaxad.errors import InputError
 
 DATA = np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
 NAMES = ("data", "labels", "filenames", "batch_label", "num_vis")
+H = b"\x80\x02"  # of protocol 2
 
 
 def published(data: np.ndarray = DATA, labels: tuple[int, ...] = (6, 9, 0)) -> bytes:
@@ -123,6 +124,26 @@ def test_keys_are_names_and_small_numbers() -> None:
     assert data[end:] == b"more"
 
 
+def test_what_calls_are_given_is_paid_in_steps() -> None:
+    """A list of 100 items takes 104 steps; each call that is handed it, 100 more."""
+    calls = []
+
+    def run(count: int) -> None:
+        run_pickle(
+            H + b"](" + b"K\x01" * 100 + b"eq\x00" + b"ca\nb\nh\x00\x85R" * count + b".",
+            find=lambda module, name: lambda arguments: calls.append(arguments),
+            build=pytest.fail,
+            max_steps=1000,
+            max_text=100,
+        )
+
+    run(5)
+    assert len(calls) == 5
+    with pytest.raises(RefusalError, match="more than 1000 steps"):
+        run(50)
+    assert len(calls) < 20
+
+
 class Evil:
     def __init__(self, *call: Any) -> None:
         self.call = call
@@ -173,7 +194,6 @@ def test_other_content(values: Any, expected: str) -> None:
     assert expected in refusal(pickle.dumps({"data": values}, 4))
 
 
-H = b"\x80\x02"
 BLANK = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
 U1 = b"cnumpy\ndtype\nU\x02u1\x85R"
 
@@ -239,7 +259,7 @@ def bombs() -> dict[str, bytes]:
     labels = b"]q\x01(" + b"K\x01" * 50_000 + b"e"
     many_keys = b"".join(b"U\x05" + b"%05d" % n + b"h\x01" for n in range(50_000))
     return {
-        "text encoded again and again": H + once + encode + fold * 20_000 + b".",
+        "text encoded again and again": H + once + encode + fold * 2_000 + b".",
         "numbers without end": H + b"K\x01" * 1_000_001,
         "marks": H + b"(" * 1_000_001,
         "nested tuples": H + b")" + b"\x85" * 300_000,

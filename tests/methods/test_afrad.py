@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import quick
 
+from jaxad.backbones import ARCHITECTURES
+from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import (
@@ -475,6 +477,34 @@ def test_training_brings_the_loss_down_and_finds_what_is_new() -> None:
     rows, columns = np.divmod(np.asarray(scores.map).reshape(4, -1).argmax(axis=1), 64)
     assert (np.abs(rows - 42) <= 12).all()  # position 2 of 4, corners aligned
     assert (np.abs(columns - 21) <= 12).all()
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("setting", "channels", "batch", "tokens"),
+    [
+        ("mvtec", 272, 8, [64, 32, 16, 16]),
+        ("visa", 272, 8, [64, 32, 16, 16]),
+        ("cifar10-01234", 720, 16, [64, 32, 16, 16, 8]),
+    ],
+)
+def test_published_configurations_have_uniads_numbers_and_grids(
+    setting: str, channels: int, batch: int, tokens: list[int]
+) -> None:
+    """UniAD: jitter 20 ‖token‖ / C, batches of 8 and 16. Stage 2 is upsampled to stage 1."""
+    config = load_file(f"{CONFIGS / 'afrad.py'}:{setting}")
+    m = config.method
+    levels = ARCHITECTURES["efficientnet_b4"].levels
+    names = m.levels or ARCHITECTURES["efficientnet_b4"].default_levels
+    assert sum(levels[name].channels for name in names) == channels
+    # A vector's length is √C times its root mean square.
+    assert m.jitter == pytest.approx(20 / channels * channels**0.5, rel=0.02)
+    assert config.train.batch_size == batch
+    sides = [256 // levels[n].stride // s for n, s in zip(names, m.patch_stride, strict=True)]
+    assert sides == tokens
+    assert (m.learning_rate, m.weight_decay, m.clip, m.one_cycle) == (1e-4, 1e-4, 0.1, False)
 
 
 PARAMS = np.asarray([1e3, -2e3, 5e2], np.float32)

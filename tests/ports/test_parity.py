@@ -37,9 +37,7 @@ def test_folded_features_equal_those_of_the_framework(naming, name):
         ("torchvision", "resnet18"),
         ("torchvision", "vgg16_bn"),
         ("torchvision", "efficientnet_b0"),
-        ("timm", "efficientnet_lite0"),
         ("timm_tf", "efficientnet_lite0"),
-        ("efficientnet_pytorch", "efficientnet_lite0"),
         ("keras", "resnet50_keras"),
     ],
 )

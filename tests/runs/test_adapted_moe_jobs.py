@@ -13,6 +13,7 @@ import pytest
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
+from jaxad.recipes.build import build_backbones, models
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
@@ -113,23 +114,12 @@ def test_without_labels_clusters_are_experts_and_images_train_uncached(
     assert load(tmp_path / "w")[1]["method"]["routing"]["centres"].shape[0] == 3
 
 
-def test_replicates_differ_by_their_seed_and_are_summed_up(cloths: Path, tmp_path: Path) -> None:
+def test_one_expert_alone_has_no_router(cloths: Path) -> None:
     config = small(cloths)
-    config.method.moe = False  # one expert, no router
-    config.train.replicates = 2
-    results = train(config, tmp_path / "w")
-    assert not (tmp_path / "w" / "subclasses.json").exists()
-    assert "routing" not in load(tmp_path / "w")[1]["method"]
-    second = tmp_path / "w" / "replicates" / "1"
-    assert load(second)[2].train.seed == config.train.seed + 1
-    own = json.loads((second / "results.json").read_text())
-    both = [r["mean"]["pixel_auroc"] for r in (results, own)]
-    assert both[0] != both[1]
-    found = results["replicates"]["mean"]["pixel_auroc"]
-    assert results["replicates"]["count"] == 2
-    assert found["mean"] == pytest.approx(np.mean(both))
-    assert found["sd"] == pytest.approx(np.std(both, ddof=1))
-    assert without_times(evaluate(tmp_path / "w")) == without_times(results)
-    # A replicate is what a run with its seed alone is.
-    config.train.seed, config.train.replicates = config.train.seed + 1, 1
-    assert without_times(train(config, tmp_path / "alone")) == without_times(own)
+    config.method.moe = False
+    backbones = build_backbones(config)
+    detector = models(config, backbones)(0).detector
+    shapes = jax.eval_shape(
+        lambda rng: detector.init(rng, backbones.variables, size=(32, 32)), jax.random.key(0)
+    )
+    assert "routing" not in shapes["method"]

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import configured as tiny
 
-from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data import prepared
 from jaxad.data.jobs import Job
@@ -19,13 +19,13 @@ from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
 from jaxad.data.reading import Reading
 from jaxad.data.synthetic import write_dataset
+from jaxad.data.write_prepared import write_prepared
 from jaxad.runs.dataset import jobs_of, read_dataset
 from jaxad.runs.decode_once import decoded_once, reads_of
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
 
-ROOT = Path(__file__).parents[2]
 SIZE = (32, 48)
 READING = Reading(SIZE, "bilinear")
 FORM: dict[str, Any] = {"image_size": SIZE, "resample": "bilinear"}
@@ -41,13 +41,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configured(dataset: Path, **train: Any) -> Any:
-    config = load_file(str(ROOT / "configs" / "simplenet.py"))
-    config.data.root, config.data.image_size = str(dataset), SIZE
-    m = config.method
-    m.backbone, m.random_weights, m.embedding, m.hidden = "resnet18", True, 16, 8
-    config.train.epochs, config.train.batch_size, config.score.batch_size = 2, 4, 4
-    config.train.update(train)
-    return config
+    return tiny(
+        dataset,
+        data__image_size=SIZE,
+        data__prepared="auto",
+        train__epochs=2,
+        **{f"train__{name}": value for name, value in train.items()},
+    )
 
 
 def test_how_often_a_run_reads_a_photo() -> None:
@@ -118,17 +118,17 @@ def test_training_is_the_same_to_the_bit(
     """From files and prepared for the run; and evaluated again from a folder."""
     written: list[Any] = []
     read: list[str] = []
-    own_write, own_read = prepared.write, prepared.read
+    own_read = prepared.read
 
     def write(data: Manifest, folder: Path, **options: Any) -> Manifest:
         written.append(folder)
-        return own_write(data, folder, **options)
+        return write_prepared(data, folder, **options)
 
     def counted(record: Record, **options: Any) -> Any:
         read.append(record.path)
         return own_read(record, **options)
 
-    monkeypatch.setattr(prepared, "write", write)
+    monkeypatch.setattr("jaxad.runs.decode_once.write_prepared", write)
     monkeypatch.setattr(prepared, "read", counted)
     found = []
     for name in ("off", "auto"):
@@ -137,8 +137,8 @@ def test_training_is_the_same_to_the_bit(
         workdir = tmp_path / name
         results = train(config, workdir)
         assert sorted(path.name for path in workdir.iterdir()) == [
-            *("checkpoints", "config.json", "jaxad.json", "report", "results.json"),
-            "train.jsonl",
+            *("checkpoints", "config.json", "data.json", "jaxad.json", "report"),
+            *("results.json", "train.jsonl"),
         ]
         _, variables, _ = load(workdir)
         found.append((results["categories"], variables["method"]))
@@ -150,7 +150,7 @@ def test_training_is_the_same_to_the_bit(
     stored = json.loads((workdir / "config.json").read_text())
     stored["config"]["data"]["prepared"] = str(tmp_path / "kept")
     (workdir / "config.json").write_text(json.dumps(stored))
-    own_write(read_dataset(config), tmp_path / "kept", size=SIZE, resample="bilinear")
+    write_prepared(read_dataset(config), tmp_path / "kept", size=SIZE, resample="bilinear")
     read.clear()
     assert evaluate(workdir)["categories"] == found[0][0]
     assert len(read) == 5
@@ -158,7 +158,7 @@ def test_training_is_the_same_to_the_bit(
 
 def test_jobs_keep_where_photos_are(dataset: Path, tmp_path: Path) -> None:
     config = configured(dataset)
-    found = prepared.write(read_dataset(config), tmp_path, size=SIZE)
+    found = write_prepared(read_dataset(config), tmp_path, size=SIZE)
     (job,) = jobs_of(found, config)
     assert isinstance(job, Job)
     assert all(r.prepared for r in (*job.train, *job.test["disc"]))

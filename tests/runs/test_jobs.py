@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import jaxad
 from jaxad.backbones import ARCHITECTURES, Variant, weights
@@ -19,10 +18,11 @@ from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.data.images import decode_image
 from jaxad.data.synthetic import write_dataset
+from jaxad.detector import Cost
 from jaxad.main import main
 from jaxad.recipes.build import build_backbones, models
 from jaxad.runs.evaluate import evaluate
-from jaxad.runs.train import train
+from jaxad.runs.train import describe, train
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("seconds", "images_per_second")
@@ -91,11 +91,11 @@ def test_afrad_trains_one_model_for_all_and_comes_back(dataset: Path, tmp_path: 
     config.data.root = str(dataset)
     config.data.image_size = (32, 48)
     m = config.method
-    m.backbone, m.random_weights, m.levels = "resnet18", True, ("layer1", "layer2")
-    m.width, m.patch_kernel, m.patch_stride = (4, 6), (2, 1), (2, 1)
-    m.refinements, m.decodings, m.adaptive, m.grid = (1, 1), (1, 1), (1, 2), 2
+    m.backbone, m.random_weights, m.levels = "resnet18", True, ("layer1",)
+    m.width, m.patch_kernel, m.patch_stride = (4,), (2,), (2,)
+    m.refinements, m.decodings, m.adaptive, m.grid = (1,), (1,), (1,), 2
     m.decoder_width, m.local_kernels = 8, (3,)
-    config.train.epochs, config.train.batch_size, config.score.batch_size = 2, 4, 4
+    config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
     results = train(config, tmp_path / "w")
     assert results["method"] == "afrad"
     assert results["categories"]["disc"]["n_train"] == 10
@@ -104,16 +104,13 @@ def test_afrad_trains_one_model_for_all_and_comes_back(dataset: Path, tmp_path: 
     assert without_times(again) == without_times(results)
 
 
-@pytest.mark.parametrize("positions", [(), (48,)])
-def test_simplenet_trains_and_comes_back(
-    positions: tuple[int, ...], dataset: Path, tmp_path: Path
-) -> None:
-    """On whole maps and on drawn positions; the same figures when evaluated again."""
+def test_simplenet_trains_and_comes_back(dataset: Path, tmp_path: Path) -> None:
+    """The same figures when evaluated again."""
     config = load_file(str(ROOT / "configs" / "simplenet.py"))
     config.data.root, config.data.image_size = str(dataset), (32, 48)
     m = config.method
     m.backbone, m.random_weights, m.embedding, m.hidden = "resnet18", True, 16, 8
-    config.train.positions = positions
+    config.train.positions = (48,)
     config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
     results = train(config, tmp_path / "w")
     assert results["method"] == "simplenet"
@@ -151,23 +148,6 @@ def test_workdir_holds_what_the_design_promises(run: tuple[Path, dict]) -> None:
     assert not [p for p in workdir.rglob("*") if p.name.endswith((".tmp", ".new", ".old"))]
 
 
-def test_same_seed_gives_the_same_results_and_another_seed_others(
-    run: tuple[Path, dict], dataset: Path, tmp_path: Path
-) -> None:
-    workdir, results = run
-    config = fast(dataset)
-    config.train.holdout = 0.2
-    again = train(config, tmp_path / "again")
-    assert without_times(again) == without_times(results)
-    log, other_log = (
-        (folder / "train.jsonl").read_text() for folder in (workdir, tmp_path / "again")
-    )
-    assert log == other_log
-    config.train.seed = 1
-    train(config, tmp_path / "again", overwrite=True)
-    assert (tmp_path / "again" / "train.jsonl").read_text() != log
-
-
 def test_evaluate_again_gives_the_same_metrics(run: tuple[Path, dict]) -> None:
     workdir, results = run
     shutil.rmtree(workdir / "report")
@@ -189,29 +169,6 @@ def test_loaded_detector_scores_as_the_evaluated_one(run: tuple[Path, dict], dat
     assert config.method.latent == (4, 6, 8)
     with pytest.raises(InputError, match=r"has detectors \['disc'\]"):
         jaxad.load(workdir, "screw")
-
-
-def test_a_run_is_not_overwritten_unasked(run: tuple[Path, dict], dataset: Path) -> None:
-    workdir, _ = run
-    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match="--overwrite"):
-        train(fast(dataset), workdir)
-    assert before == {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
-
-
-def test_overwriting_and_a_failed_start_leave_foreign_files_alone(
-    dataset: Path, tmp_path: Path
-) -> None:
-    config = fast(dataset)
-    config.method.levels = (3,)
-    (tmp_path / "notes.txt").write_text("mine")
-    train(config, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("checkpoints", "config.json", "jaxad.json", "notes.txt", "report"),
-        *("results.json", "train.jsonl"),
-    ]
-    train(config, tmp_path, overwrite=True)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_other_weights_than_those_trained_with_are_refused(
@@ -239,69 +196,11 @@ def test_a_damaged_checkpoint_is_named(run: tuple[Path, dict], tmp_path: Path) -
         jaxad.load(workdir)
 
 
-@pytest.mark.parametrize("place", ["host", "device", "off"])
-@pytest.mark.parametrize("steps", [(2, 2, 2), ()])
-def test_every_cache_and_kind_of_batch_trains(
-    place: str, steps: tuple[int, ...], dataset: Path, tmp_path: Path
-) -> None:
-    config = fast(dataset)
-    config.method.levels = (3,)
-    config.train.feature_cache = place
-    config.train.steps = steps
-    config.train.positions = (64, 32, 16) if steps else ()
-    config.train.parallel = "jit" if place == "device" else "pmap"
-    results = train(config, tmp_path / "w")
-    assert results["mean"]["image_auroc"] is not None
-    lines = [json.loads(x) for x in (tmp_path / "w" / "train.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == (2 if steps else 3)  # ten images in batches of four
-
-
-@pytest.mark.parametrize(("parallel", "positions"), [("pmap", (64, 32, 16)), ("jit", ())])
-def test_host_and_device_cache_are_the_same_training(
-    parallel: str,
-    positions: tuple[int, ...],
-    dataset: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("jaxad.training.phases.BLOCK", 2)  # the third step is a block of its own
-    losses, scores = [], []
-    for place in ("host", "device"):
-        config = fast(dataset)
-        config.method.levels = (3,)
-        config.train.parallel, config.train.log_every = parallel, 1
-        config.train.steps, config.train.positions = (3, 3, 3), positions
-        config.train.feature_cache = place
-        results = train(config, tmp_path / place)
-        scores.append(results["mean"])
-        lines = (tmp_path / place / "train.jsonl").read_text().splitlines()
-        losses.append([json.loads(line).get("loss") for line in lines[1:]])
-    assert len(losses[0]) == 3 * len(results["categories"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
-
-
-def test_a_cache_of_half_the_memory_trains_nearly_the_same(dataset: Path, tmp_path: Path) -> None:
-    losses = []
-    for dtype in ("float32", "float16"):
-        config = fast(dataset)
-        config.method.levels = (2,)
-        config.train.feature_cache, config.train.cache_dtype = "host", dtype
-        train(config, tmp_path / dtype)
-        lines = (tmp_path / dtype / "train.jsonl").read_text().splitlines()
-        losses.append(json.loads(lines[-1])["loss"])
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
-
-
 def test_training_says_at_its_start_what_the_detector_costs(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: tuple[Path, dict], dataset: Path
 ) -> None:
-    config = fast(dataset)
-    config.method.levels = (3,)
-    train(config, tmp_path / "w")
-    first = json.loads((tmp_path / "w" / "train.jsonl").read_text().splitlines()[0])["cost"]
-    _, variables, _ = jaxad.load(tmp_path / "w")
+    first = json.loads((run[0] / "train.jsonl").read_text().splitlines()[0])["cost"]
+    _, variables, _ = jaxad.load(run[0])
     sizes = {
         role: sum(leaf.size for leaf in jax.tree.leaves(tree["params"]))
         for role, tree in (("trained", variables["method"]), *variables["backbones"].items())
@@ -310,8 +209,7 @@ def test_training_says_at_its_start_what_the_detector_costs(
     assert first["frozen"] == sizes["source"] + sizes["target"]
     # Two ResNet-18 to layer3: 2 x 1.5 G multiply-adds at 224 x 224 pixels.
     assert first["gflop"] == pytest.approx(2 * 2 * 1.5 * 32 * 48 / 224**2, rel=0.3)
-    line = capsys.readouterr().err.splitlines()[0]
-    assert line == (
+    assert describe(Cost(**first), fast(dataset)) == (
         f"pfm: {first['trained'] / 1e6:.2f} M parameters to train, {first['frozen'] / 1e6:.2f} M "
         f"frozen; {first['gflop']:.2f} GFLOP to score an image of 32 x 48"
     )
@@ -337,7 +235,9 @@ def test_every_case_of_table_vii_is_a_program(case: int, dataset: Path) -> None:
 
 
 def test_a_case_of_table_vii_trains(dataset: Path, tmp_path: Path) -> None:
-    config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:5"), dataset)
+    """Without a budget for each level, both levels are trained together."""
+    config = tiny(load_file(f"{ROOT / 'configs' / 'pfm_ablation.py'}:6"), dataset)
+    config.method.target = "resnet18"
     results = train(config, tmp_path / "w")
     assert 0 <= results["mean"]["aupro_0.30"] <= 1
     trained = jaxad.load(tmp_path / "w")[1]["method"]
@@ -352,6 +252,7 @@ def test_the_python_of_readme_runs(
     monkeypatch.chdir(tmp_path)
     config = fast(dataset)
     config.method.random_weights = False
+    config.method.levels = (2,)
     train(config, Path("runs/parts"))
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
@@ -362,26 +263,11 @@ def test_the_python_of_readme_runs(
     assert int(names["state"].step) == 1
 
 
-def test_one_detector_for_all_categories(tmp_path: Path) -> None:
-    root = tmp_path / "parts"
-    write_dataset(
-        root, categories=("a", "b"), n_train=4, n_test_good=2, n_test_bad=2, size=(48, 48), seed=1
-    )
-    config = fast(root)
-    config.data.one_for_all = True
-    config.train.sampling = "balanced"
-    config.method.levels = (3,)
-    results = train(config, tmp_path / "w")
-    assert list(results["categories"]) == ["a", "b"]
-    assert [c["n_train"] for c in results["categories"].values()] == [4, 4]
-    assert [p.name for p in (tmp_path / "w" / "checkpoints").iterdir()] == ["all"]
-
-
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     """Run the command line; it must answer with exit code 2 and one line."""
     assert main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
-    spoken = r"\d+/\d+ (images|steps) in |GFLOP to score"
+    spoken = r"\d+/\d+ (images|steps) in |GFLOP to score|masks are used"
     lines = [line for line in lines if not re.search(spoken, line)]
     assert len(lines) == 1, lines
     return lines[0]
@@ -436,7 +322,6 @@ def flags(dataset: Path, workdir: Path, *changes: str) -> list[str]:
             ["--config.method.random_weights=false", "--config.weights={0}"],
             "ports convert resnet18",
         ),
-        (["--config.method.learning_rate=(1e30,1e30,1e30)"], "training diverged"),
         (["--config.method.target_levels=layer2,layer3,layer4"], "same stride"),
     ],
 )
@@ -480,54 +365,3 @@ def test_weights_of_another_architecture_are_refused(
     assert "resnet34.safetensors" in line
     assert "resnet18" in line
     assert not (tmp_path / "w").exists()
-
-
-def test_a_corrupt_photo_is_named(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "parts"
-    shutil.copytree(dataset, root)
-    victim = sorted((root / "disc" / "train" / "good").iterdir())[3]
-    victim.write_bytes(victim.read_bytes()[:200])
-    assert victim.name in refused(capsys, flags(root, tmp_path / "w"))
-
-
-def test_missing_masks_are_counted_and_left_out_of_pixel_metrics(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "parts"
-    shutil.copytree(dataset, root)
-    masks = sorted(root.glob("disc/ground_truth/*/*.png"))
-    masks[0].unlink()
-    assert main(flags(root, tmp_path / "w")) == 0
-    assert "disc: 1 of 4 defective images have no mask" in capsys.readouterr().err
-    for mask in masks[1:]:
-        mask.unlink()
-    assert main(flags(root, tmp_path / "w", "--overwrite")) == 0
-    results = json.loads((tmp_path / "w" / "results.json").read_text())
-    assert results["categories"]["disc"]["image_auroc"] is not None
-    assert results["categories"]["disc"]["pixel_auroc"] is None
-
-
-def test_a_mask_of_another_size_is_named(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = tmp_path / "parts"
-    shutil.copytree(dataset, root)
-    mask = next(iter(sorted(root.glob("disc/ground_truth/*/*.png"))))
-    Image.open(mask).resize((20, 20)).save(mask)
-    # Found in the headers, before anything is computed or written.
-    assert mask.name in refused(capsys, flags(root, tmp_path / "w"))
-    assert not (tmp_path / "w").exists()
-
-
-def test_evaluate_and_data_commands(
-    run: tuple[Path, dict], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["evaluate", "--workdir", str(run[0])]) == 0
-    assert "report: " in capsys.readouterr().out
-    assert "no config.json" in refused(capsys, ["evaluate", "--workdir", str(tmp_path)])
-    assert main(["data", "check", str(dataset)]) == 0
-    assert "disc" in capsys.readouterr().out
-    assert main(["train", "--help"]) == 0
-    assert main(["fly"]) == 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxad.core import InputError, Scores
 from jaxad.data.decode import decode_image, decode_mask
@@ -34,7 +37,9 @@ def brightness(images: Any) -> Scores:
     return Scores(image=maps.std(axis=(1, 2)), map=maps)
 
 
-def scored(data: Manifest, score: Any = brightness, *, batch_size: int = 4) -> Scored:
+def scored(
+    data: Manifest, score: Any = brightness, *, batch_size: int = 4, examples: int = 2
+) -> Scored:
     return score_category(
         "disc",
         data.records,
@@ -42,7 +47,7 @@ def scored(data: Manifest, score: Any = brightness, *, batch_size: int = 4) -> S
         score,
         reading=Reading(SIZE, "lanczos"),
         batch_size=batch_size,
-        examples=2,
+        examples=examples,
         n_train=7,
     )
 
@@ -106,3 +111,18 @@ def test_a_score_that_is_not_finite_names_the_photo(test_set: Manifest) -> None:
 
     with pytest.raises(InputError, match=f"score of {test_set.records[1].path} is not finite"):
         scored(test_set, broken)
+
+
+def test_an_empty_mask_of_a_defective_image_is_not_shown(
+    test_set: Manifest, tmp_path: Path
+) -> None:
+    """It counts as all normal, but is the outline of nothing."""
+    shutil.copytree(test_set.root, tmp_path / "parts")
+    data = Manifest(tmp_path / "parts", test_set.records)
+    bad = [r for r in data.records if r.mask]
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(data.root / bad[0].root / bad[0].mask)
+    view = scored(data, batch_size=16, examples=len(bad)).view
+    masks = {e.name: e.mask for e in (*view.defects, *view.missed)}
+    assert {name for name, mask in masks.items() if mask is None} == {bad[0].path}
+    assert len(masks) == len(bad)
+    assert all(e.mask is not None and not e.mask.any() for e in view.normal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import Jaxad, configured, files
+from PIL import Image
 
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
@@ -76,6 +78,81 @@ def test_detector_after_detector_and_replicate_after_replicate(
     alone = train(config, tmp_path / "alone")
     second = json.loads((tmp_path / "w" / "replicates" / "1" / "results.json").read_text())
     assert alone["categories"]["b"] == second["categories"]["b"]
+    both = [results["mean"]["pixel_auroc"], second["mean"]["pixel_auroc"]]
+    assert both[0] != both[1]
+    found = results["replicates"]["mean"]["pixel_auroc"]
+    assert found["mean"] == pytest.approx(np.mean(both))
+    assert found["sd"] == pytest.approx(np.std(both, ddof=1))
+    again = evaluate(tmp_path / "w")
+    assert {**again, "seconds": 0, "images_per_second": 0} == {
+        **results,
+        "seconds": 0,
+        "images_per_second": 0,
+    }
+
+
+def test_same_seed_gives_the_same_results_and_another_seed_others(
+    parts: Path, trained_once: Path, tmp_path: Path
+) -> None:
+    before = json.loads((trained_once / "results.json").read_text())
+    again = train(configured(parts), tmp_path / "w")
+    assert again["categories"] == before["categories"]
+    assert log_of(tmp_path / "w") == log_of(trained_once)
+    train(configured(parts, train__seed=1), tmp_path / "w", overwrite=True)
+    assert log_of(tmp_path / "w") != log_of(trained_once)
+
+
+@pytest.mark.parametrize("place", ["host", "device", "off"])
+@pytest.mark.parametrize("steps", [(2,), ()])
+def test_every_cache_and_kind_of_batch_trains(
+    place: str, steps: tuple[int, ...], parts: Path, tmp_path: Path
+) -> None:
+    config = configured(parts, data__categories="a", train__feature_cache=place)
+    config.train.steps, config.train.positions = steps, (16,) if steps else ()
+    config.train.parallel = "jit" if place == "device" else "pmap"
+    config.train.epochs = 2
+    results = train(config, tmp_path)
+    assert results["mean"]["image_auroc"] is not None
+    assert log_of(tmp_path)[-1]["step"] == (2 if steps else 4)  # twice five images, by four
+
+
+@pytest.mark.parametrize(("parallel", "positions"), [("pmap", (16,)), ("jit", ())])
+def test_host_and_device_cache_are_the_same_training(
+    parallel: str,
+    positions: tuple[int, ...],
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jaxad.training.phases.BLOCK", 2)  # the third step is a block of its own
+    losses, scores = [], []
+    for place in ("host", "device"):
+        config = configured(parts, data__categories="a", train__feature_cache=place)
+        config.train.parallel, config.train.log_every = parallel, 1
+        config.train.steps, config.train.positions = (3,), positions
+        scores.append(train(config, tmp_path / place)["mean"])
+        losses.append([line["loss"] for line in log_of(tmp_path / place) if "loss" in line])
+    assert len(losses[0]) == 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_a_cache_of_half_the_memory_trains_nearly_the_same(parts: Path, tmp_path: Path) -> None:
+    losses = []
+    for dtype in ("float32", "float16"):
+        config = configured(parts, data__categories="a", train__cache_dtype=dtype)
+        train(config, tmp_path / dtype)
+        losses.append(log_of(tmp_path / dtype)[-1]["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_one_detector_for_all_categories(parts: Path, tmp_path: Path) -> None:
+    config = configured(parts, data__one_for_all=True, train__sampling="balanced")
+    results = train(config, tmp_path)
+    assert list(results["categories"]) == ["a", "b"]
+    assert [c["n_train"] for c in results["categories"].values()] == [5, 5]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["all"]
 
 
 def test_results_are_of_every_detector(trained_once: Path) -> None:
@@ -145,6 +222,49 @@ def test_names_with_bytes_that_are_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bytes in its name that are no UTF-8: choose another"):
         train(configured(root), tmp_path / os.fsdecode(b"w\xe9"))
     assert not (tmp_path / os.fsdecode(b"w\xe9")).exists()
+
+
+@pytest.fixture
+def own_parts(parts: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(parts, tmp_path / "parts"))
+
+
+def test_a_corrupt_photo_is_named(own_parts: Path, tmp_path: Path) -> None:
+    victim = sorted((own_parts / "a" / "train" / "good").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(InputError, match=victim.name):
+        train(configured(own_parts), tmp_path / "w")
+
+
+def test_training_that_diverges_is_one_line(parts: Path, tmp_path: Path) -> None:
+    config = configured(parts, data__categories="a", method__learning_rate=1e30)
+    with pytest.raises(InputError, match="training diverged: the loss of phase 'all' is inf"):
+        train(config, tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_mask_of_another_size_is_named(own_parts: Path, tmp_path: Path) -> None:
+    mask = next(iter(sorted(own_parts.glob("a/ground_truth/*/*.png"))))
+    Image.open(mask).resize((20, 20)).save(mask)
+    # Found in the headers, before anything is computed or written.
+    with pytest.raises(InputError, match=mask.name):
+        train(configured(own_parts), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_missing_masks_are_counted_and_left_out_of_pixel_metrics(
+    own_parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = sorted(own_parts.glob("a/ground_truth/*/*.png"))
+    masks[0].unlink()
+    config = configured(own_parts, data__categories="a")
+    assert train(config, tmp_path / "w")["mean"]["pixel_auroc"] is not None
+    assert "a: 1 of 3 defective images have no mask" in capsys.readouterr().err
+    for mask in masks[1:]:
+        mask.unlink()
+    metrics = evaluate(tmp_path / "w")["categories"]["a"]
+    assert metrics["image_auroc"] is not None
+    assert metrics["pixel_auroc"] is None
 
 
 def test_a_work_directory_that_is_a_file(parts: Path, tmp_path: Path) -> None:

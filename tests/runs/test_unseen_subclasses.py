@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import configured
 
-from jaxad.config import load_config, load_file
+from jaxad.config import load_config
 from jaxad.data.synthetic import write_dataset
 from jaxad.runs.dataset import jobs_of, read_dataset
 from jaxad.runs.train import train
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_each_unseen_subclass_has_its_results(tmp_path: Path) -> None:
@@ -28,14 +27,8 @@ def test_each_unseen_subclass_has_its_results(tmp_path: Path) -> None:
         n_test_bad=2,
         size=(48, 48),
     )
-    config = load_file(str(ROOT / "configs" / "mb_pfm_fast.py"))
-    config.data.root, config.data.layout, config.data.image_size = str(root), "texture_ad", (32, 32)
+    config = configured(root, data__layout="texture_ad")
     config.data.train_subclasses, config.data.test_subclasses = "1,2", "3,4"
-    m = config.method
-    m.source = m.target = "resnet18"
-    m.random_weights, m.levels, m.latent = True, (3,), (4, 6, 8)
-    config.train.steps, config.train.positions = (1, 1, 2), (16, 8, 4)
-    config.train.batch_size = config.score.batch_size = 4
     results = train(config, tmp_path / "w")
     assert list(results["categories"]) == ["cloth-3", "cloth-4"]
     for metrics in results["categories"].values():

@@ -17,7 +17,7 @@ demo: setup
 	@$(BIN)/jaxad train --config configs/demo.py --workdir $(DEMO) --overwrite
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -269,21 +269,18 @@ def adapted_moe(
             lambda params: {name: name for name in params},
         )
 
+    @jax.jit  # here, so that it is compiled once for all detectors
+    def sums(x: Array, y: Array) -> tuple[Array, ...]:
+        mean, std = moments(x, axes=axes)
+        kept = [jnp.mean(value, axis=(1, 2)) for value in (mean, std, jnp.square(mean) + std**2)]
+        member = jax.nn.one_hot(y, count, dtype=x.dtype).T
+        totals = [jnp.matmul(member, value, precision=EXACT) for value in kept]
+        return (member.sum(axis=1)[:, None], *totals)
+
     def finalize(
         variables: Variables, batches: Iterable[tuple[Features, Mapping[str, Any]]]
     ) -> Variables:
         """Take every expert's mean and standard deviation from its images."""
-
-        @jax.jit
-        def sums(x: Array, y: Array) -> tuple[Array, ...]:
-            mean, std = moments(x, axes=axes)
-            kept = [
-                jnp.mean(value, axis=(1, 2)) for value in (mean, std, jnp.square(mean) + std**2)
-            ]
-            member = jax.nn.one_hot(y, count, dtype=x.dtype).T
-            totals = [jnp.matmul(member, value, precision=EXACT) for value in kept]
-            return (member.sum(axis=1)[:, None], *totals)
-
         total = [jnp.zeros(()) for _ in range(4)]
         for features, batch in batches:
             found = sums(patches(features), batch["subclass"])

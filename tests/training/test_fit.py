@@ -11,8 +11,12 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tiny import Log, Photos, job, photo, toy, trainer
+from tiny import Log, Photos, job, toy, trainer
 
+from jaxad.data.manifest import Manifest
+from jaxad.methods.adapted_moe import adapted_moe, experts
+from jaxad.methods.routing import Router, routing
+from jaxad.methods.simplenet import Expert
 from jaxad.parallel import data_parallel
 from jaxad.recipes.recipe import Phase, named_key
 from jaxad.runs.programs import counted_programs
@@ -67,6 +71,22 @@ def test_a_second_detector_compiles_nothing(place: str) -> None:
         found = fit(made, job(14))
     assert not programs.names
     assert len(found.subclasses) == 2
+
+
+def test_a_second_mixture_of_experts_compiles_nothing() -> None:
+    expert, router = Expert(2), Router(2, 2, True)
+    parts = {"experts": experts("net/a", expert, count=2), "router": routing("net/a", router)}
+    whole = adapted_moe("net/a", parts, expert, router, count=2)
+    made = trainer(
+        whole,
+        phases=[Phase(name, part, 1, 0, ("net/a",)) for name, part in parts.items()],
+        clusters=0,
+    )
+    fit(made, job(5, kinds=2))
+    with counted_programs() as programs:
+        found = fit(made, job(12, kinds=2))
+    assert not programs.names
+    assert np.ptp(found.variables["patches"]["mean"], axis=0).max() > 0
 
 
 def test_a_schedule_over_other_steps_is_another_program() -> None:
@@ -136,10 +156,8 @@ def test_held_out_images_are_neither_trained_on_nor_in_the_last_pass() -> None:
     assert set(trained) == set(last)
     assert len(finalized) == 6
     assert "holdout" in log[-1]
-    kept = made._features(made._frozen, made.parallel.shard(np.stack([photo(n) for n in last])))
-    np.testing.assert_allclose(
-        np.concatenate([x for x, _ in finalized]), made.parallel.gather(kept)["net/a"], 1e-5
-    )
+    kept = made.extract(Manifest(ROOT, tuple(job(8).train[n] for n in last)), "c")
+    np.testing.assert_allclose(np.concatenate([x for x, _ in finalized]), kept["net/a"][:6], 1e-5)
 
 
 def test_last_pass_and_held_out_loss_know_each_image_s_subclass() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,15 +25,6 @@ from jaxad.recipes.recipe import Phase
 from jaxad.training import phases
 from jaxad.training.fit import training_key
 from jaxad.training.state import init_state
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_fast() -> Iterator[None]:
-    """Compiling is nearly all that these tests do."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
 
 VARIANTS = [("jit", 1), ("jit", 4), ("pmap", 1), ("pmap", 4)]
 BATCH = 8

@@ -20,7 +20,7 @@ def test_same_padding_is_the_least_that_gives_all_positions(size, kernel_size, s
         assert (size + before + after - 1 - kernel_size) // stride + 1 < outputs
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.tuples(st.integers(5, 9), st.integers(5, 9)),
     st.sampled_from(["pointwise", "depthwise", "dense"]),

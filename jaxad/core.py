@@ -211,8 +211,8 @@ class Method(NamedTuple):
     optimizer: Callable[[int], optax.GradientTransformation]
     """`optimizer(steps)`: the recipe's chain for a run of that many steps."""
     finalize: Callable[[Variables, Iterable[Any]], Variables] | None = None
-    """`finalize(variables, batches)`: statistics from a pass over the training images, in pairs
-    `(features, batch)` as `loss` takes them."""
+    """`finalize(variables, images)`: statistics from a pass over the training images, one at a time
+    in pairs `(features, batch)` as `loss` takes them: maps `(1, h, w, C)`, labels `(1,)`."""
     fold: Callable[[Variables], Variables] | None = None
     """`fold(variables)`: a form of them that gives equal scores faster, and serves `score` alone
     (BatchNorm folded, linear layers merged). A pure function, for `jit` too."""

@@ -25,7 +25,7 @@ KEYS = {
     ),
     "width": Key((64, 96, 128, 256), _EACH, "d_i: channels of each stage's tokens"),
     "patch_kernel": Key((8, 4, 2, 1), _EACH, "of each stage's patch embedding, positions"),
-    "patch_stride": Key((8, 4, 2, 1), _EACH, "positions of each stage per token"),
+    "patch_stride": Key((2, 2, 2, 1), _EACH, "positions of each stage per token"),
     "refinements": Key(
         (1, 1, 1, 1),
         several(_DEPTH, empty=False, what="stages"),

@@ -16,8 +16,7 @@ from jaxad.config import check_config, save_config
 from jaxad.core import InputError
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
-from jaxad.memory import free_memory
-from jaxad.parallel import DataParallel, data_parallel, free_device_memory
+from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import checkpoint, record
@@ -37,7 +36,7 @@ from jaxad.runs.evaluate import Evaluator, Outcome, write_results
 from jaxad.runs.programs import counted_programs
 from jaxad.runs.replicates import add_summary, each_replicate
 from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, save_subclasses
-from jaxad.training import feature_cache, sampling
+from jaxad.training import sampling
 from jaxad.training.fit import Budget, Trainer
 from jaxad.training.subclasses import labelled
 
@@ -130,10 +129,10 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     model = models(config, backbones, axis_name=parallel.axis_name)
     detector, phases = model(len(names))
     cost = detector.cost(backbones.variables, size=reading.size)
-    shapes = detector.feature_shapes(backbones.variables, size=reading.size)
     budget = budget_of(config, parallel)
     capacity = max(len(job.train) for job in todo)
-    cached = cache_place(budget, shapes, capacity) != "off"
+    shared = trainer_of(config, backbones, parallel, capacity=capacity, model=model)
+    cached = shared.place != "off"
     # Random networks are drawn by the seed: those of another replicate are others.
     drawn = config.method.get("random_weights", False)
     reads = reads_of(
@@ -176,7 +175,6 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
         )
         waited = time.monotonic() - start
 
-        shared = trainer_of(config, backbones, parallel, capacity=capacity, model=model)
         trainers = [
             shared
             if r.backbones is backbones
@@ -244,17 +242,7 @@ def budget_of(config: Any, parallel: DataParallel) -> Budget:
         cache_dtype=t.cache_dtype,
         log_every=t.log_every,
         score_batch=-(-config.score.batch_size // n) * n,
-        clusters=config.method.clusters if learns_subclasses(config) else None,
-    )
-
-
-def cache_place(budget: Budget, shapes: Any, images: int) -> str:
-    """Where the features of so many images are kept."""
-    return feature_cache.cache_place(
-        budget.feature_cache,
-        feature_cache.nbytes(shapes, images, dtype=budget.cache_dtype),
-        device=free_device_memory(),
-        host=free_memory(),
+        clusters=config.method.get("clusters", 0) if learns_subclasses(config) else None,
     )
 
 
@@ -272,7 +260,7 @@ def expected_subclasses(job: Job, config: Any) -> Sequence[str]:
     """The subclasses that a detector will learn, as far as is known before features are."""
     if not learns_subclasses(config):
         return ()
-    clusters = config.method.clusters
+    clusters = config.method.get("clusters", 0)
     known = None if clusters else labelled(job.train)
     return known.names if known else [f"cluster{k}" for k in range(clusters or 2)]
 

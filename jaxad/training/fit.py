@@ -25,9 +25,9 @@ from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
 from jaxad.memory import free_memory
 from jaxad.parallel import DataParallel, free_device_memory
-from jaxad.progress import track
 from jaxad.recipes.recipe import Backbones, Model, Phase, named_key
 from jaxad.training import feature_cache, phases, sampling, subclasses
+from jaxad.training.extract import Extractor, pooled
 from jaxad.training.state import init_state
 
 Log = Callable[..., None]
@@ -88,10 +88,16 @@ class Trainer:
         """
         self.budget, self.reading, self.parallel = budget, reading, parallel
         self._model = model
-        self._frozen = parallel.replicate(backbones.variables)
-        self._capacity = capacity
-        detector = model(0).detector
-        self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
+        self._extractor = Extractor(
+            backbones,
+            model(0).detector,
+            reading,
+            parallel,
+            batch_size=budget.score_batch,
+            capacity=capacity,
+            dtype=budget.cache_dtype,
+        )
+        self.extract, self.shapes = self._extractor.extract, self._extractor.shapes
         # Chosen once: a detector must not depend on what memory others have left.
         self.place = feature_cache.cache_place(
             budget.feature_cache,
@@ -100,11 +106,6 @@ class Trainer:
             host=free_memory(),
         )
         """Where features are kept: "device", "host" or "off"."""
-
-        def features(frozen: Variables, images: Any) -> Any:
-            return detector.features({"backbones": frozen}, images)
-
-        self._features = parallel.map(features)
         # By what a program depends on: another detector of the same shapes asks for the same.
         self._init = functools.cache(self._make_init)
         self._optimizer = functools.cache(self._describe_optimizer)
@@ -132,7 +133,7 @@ class Trainer:
         seconds["features"] = time.monotonic() - start
 
         def normal_images(index: sampling.Index) -> Iterator[Any]:
-            return self._normal_images(job, root, cache, index)
+            return self._extractor.images(job.train, root, cache, index)
 
         found = self._subclasses(job, normal_images, seed)
         # Without subclasses to learn the method is built for none.
@@ -221,7 +222,7 @@ class Trainer:
             take = phases.taker(phase)
             batches = (take(cache, index) for index in itertools.islice(stream, steps))
         else:
-            frozen = self._frozen
+            frozen = self._extractor.frozen
             order = np.concatenate(list(itertools.islice(stream, steps)))
             chosen = Manifest(root, tuple(job.train[i] for i in order))
             batches = ({"image": found["image"]} for found in self.reading.batches(chosen, batch))
@@ -230,56 +231,6 @@ class Trainer:
         state = phases.run(step, state, frozen, map(parallel.shard, batches), rng, report)
         for collection, levels in state.variables.items():
             variables[collection] = {**variables.get(collection, {}), **levels}
-
-    def extract(
-        self, manifest: Manifest, name: str, *, seen: Callable[[Any], None] | None = None
-    ) -> feature_cache.HostFeatures:
-        """Compute every image's features once, on the host.
-
-        Args:
-            manifest: The images.
-            name: For the progress.
-            seen: Is given every batch, masks included; None: no masks are read.
-
-        Returns:
-            Level -> `(capacity, h, w, C)`, of which the first `len(manifest)` rows are filled.
-        """
-        count, size = len(manifest), self.budget.score_batch
-        cache = feature_cache.allocate(
-            self.shapes, max(count, self._capacity), dtype=self.budget.cache_dtype
-        )
-        stream = self.reading.batches(manifest, size, with_masks=seen is not None)
-        done = 0
-        for batch in track(stream, f"{name} features", count, "images", size):
-            valid = batch["_mask"]
-            found = self._extract(batch["image"])
-            feature_cache.store(cache, done, {key: rows[valid] for key, rows in found.items()})
-            done += int(valid.sum())
-            if seen is not None:
-                seen(batch)
-        return cache
-
-    def _extract(self, images: Any) -> Any:
-        found = self._features(self._frozen, self.parallel.shard(images))
-        return self.parallel.gather(found)
-
-    def _normal_images(
-        self, job: Job, root: Path, cache: Any, index: sampling.Index
-    ) -> Iterator[Any]:
-        """Features of some training images, for passes without gradient: `(1, h, w, C)` each.
-
-        One by one, so that what is compiled for them serves any number of images.
-        """
-        if cache is not None:
-            for at in np.split(index, len(index)):
-                yield feature_cache.as_float32(feature_cache.take_images(cache, at))
-            return
-        chosen = Manifest(root, tuple(job.train[i] for i in index))
-        for batch in self.reading.batches(chosen, self.budget.score_batch):
-            found = self._extract(batch["image"])
-            there = np.flatnonzero(batch["_mask"])
-            for at in np.split(there, len(there)):
-                yield feature_cache.take_images(found, at)
 
     def _subclasses(
         self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int
@@ -375,11 +326,6 @@ class Trainer:
 def training_key(seed: int, phase: str) -> jax.Array:
     """The key of a phase's draws and losses; that of initialisation is `jax.random.key(seed)`."""
     return named_key(seed, f"train/{phase}")
-
-
-def pooled(found: Any) -> np.ndarray[Any, Any]:
-    """All features of some images, averaged over positions: `(B, sum of C)`."""
-    return np.concatenate([np.mean(x, axis=(1, 2)) for _, x in sorted(found.items())], axis=-1)
 
 
 def _zeros(shapes: Any) -> Any:

@@ -44,6 +44,7 @@ def small(root: Path) -> Any:
     config.data.train_subclasses, config.data.test_subclasses = "1,2", "3"
     m = config.method
     m.backbone, m.random_weights, m.embedding, m.hidden = "resnet18", True, 16, 8
+    m.levels = ("layer1",)
     m.router_width, m.top_k = 8, 2
     config.train.steps, config.train.positions = (3, 4), (20,)
     config.train.batch_size = config.score.batch_size = 4

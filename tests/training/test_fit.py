@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-from tiny import Log, Photos, job, photo, toy, trainer
+from tiny import Log, Photos, job, toy, trainer
 
+from jaxad.data.manifest import Manifest
 from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.routing import Router, routing
 from jaxad.methods.simplenet import Expert
@@ -88,16 +89,22 @@ def test_a_second_mixture_of_experts_compiles_nothing() -> None:
     assert np.ptp(found.variables["patches"]["mean"], axis=0).max() > 0
 
 
-def test_a_schedule_over_other_steps_is_another_program() -> None:
+def test_a_schedule_is_over_the_steps_of_its_own_detector() -> None:
     def optimizer(steps: int) -> Any:
-        return optax.sgd(optax.piecewise_constant_schedule(1.0, {steps: 0.0}))
+        return optax.sgd(optax.piecewise_constant_schedule(0.1, {steps // 2: 0.0}))
 
-    made = trainer(toy()._replace(optimizer=optimizer), batch_size=1, epochs=1)
-    asked = [made._optimizer(0, 0, steps) for steps in (10**6, 10**6 + 1, 10**6)]
-    assert asked[0] != asked[1]
-    assert asked[0] == asked[2]
-    plain = trainer(toy())
-    assert plain._optimizer(0, 0, 3) == plain._optimizer(0, 0, 4)
+    def make() -> Any:
+        return trainer(toy()._replace(optimizer=optimizer), batch_size=1, epochs=2)
+
+    both = make()
+    for count in (3, 9):
+        one, other = fit(make(), job(count)), fit(both, job(count))
+        np.testing.assert_array_equal(numbers(one)["all"], numbers(other)["all"])
+    # Where no schedule looks at them, one program serves any number of steps.
+    for made, same in ((both, False), (trainer(toy()), True)):
+        asked = [made._optimizer(0, 0, steps) for steps in (10**6, 10**6 + 2, 10**6)]
+        assert asked[0] == asked[2]
+        assert (asked[0] == asked[1]) == same
 
 
 @pytest.mark.parametrize(("devices", "seen"), [(1, 10), (4, 40)])
@@ -155,10 +162,8 @@ def test_held_out_images_are_neither_trained_on_nor_in_the_last_pass() -> None:
     assert set(trained) == set(last)
     assert len(finalized) == 6
     assert "holdout" in log[-1]
-    kept = made._features(made._frozen, made.parallel.shard(np.stack([photo(n) for n in last])))
-    np.testing.assert_allclose(
-        np.concatenate([x for x, _ in finalized]), made.parallel.gather(kept)["net/a"], 1e-5
-    )
+    kept = made.extract(Manifest(ROOT, tuple(job(8).train[n] for n in last)), "c")
+    np.testing.assert_allclose(np.concatenate([x for x, _ in finalized]), kept["net/a"][:6], 1e-5)
 
 
 def test_last_pass_and_held_out_loss_know_each_image_s_subclass() -> None:
@@ -198,12 +203,13 @@ def test_balanced_epochs_see_every_category_equally_often(balanced: bool) -> Non
     assert seen.count("b") == 24
 
 
-def test_each_phase_has_its_own_steps_positions_and_schedule() -> None:
-    asked: dict[str, int] = {}
+@pytest.mark.parametrize("place", ["host", "off"])
+def test_each_phase_has_its_own_steps_positions_and_schedule(place: str) -> None:
+    asked: list[tuple[str, int]] = []
 
     def part(name: str) -> Any:
         def optimizer(steps: int) -> Any:
-            asked[name] = steps
+            asked.append((name, steps))
             return optax.adam(0.1)
 
         return toy(name)._replace(optimizer=optimizer)
@@ -220,12 +226,13 @@ def test_each_phase_has_its_own_steps_positions_and_schedule() -> None:
             Phase("first", part("first"), 3, 0, ("net/a",)),
             Phase("second", part("second"), 0, 5, ("net/a",)),
         ],
+        feature_cache=place,
         epochs=4,
     )
     with jax.debug_key_reuse(False):  # three parts are drawn from one key
         initial = made._init(0)(jax.random.key(0))
         found = fit(made, job(6), log=log)
-    assert asked == {"first": 3, "second": 8}
+    assert set(asked) == {("first", 3), ("second", 8)}
     steps = [(line["phase"], line["step"]) for line in log if "step" in line]
     assert steps == [("first", n + 1) for n in range(3)] + [("second", n + 1) for n in range(8)]
     for name in ("first", "second"):

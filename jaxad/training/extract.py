@@ -1,0 +1,119 @@
+"""Features of photos: those of a whole set to keep, and those of some, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxad.core import Variables
+from jaxad.data.manifest import Manifest, Record
+from jaxad.data.reading import Reading
+from jaxad.detector import Detector
+from jaxad.parallel import DataParallel
+from jaxad.progress import track
+from jaxad.recipes.recipe import Backbones
+from jaxad.training import feature_cache
+
+
+class Extractor:
+    """The frozen networks, compiled once, and the photos that go through them."""
+
+    def __init__(
+        self,
+        backbones: Backbones,
+        detector: Detector,
+        reading: Reading,
+        parallel: DataParallel,
+        *,
+        batch_size: int,
+        capacity: int,
+        dtype: str,
+    ) -> None:
+        """Set up; nothing is computed.
+
+        Args:
+            backbones: The frozen networks.
+            detector: A detector of them; its method does not matter.
+            reading: How photos are read.
+            parallel: Over which devices.
+            batch_size: Images a program call, over all devices.
+            capacity: Images that a cache has room for, so that all are of one shape.
+            dtype: Of a cache.
+        """
+        self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
+        """Of one image's features, `(1, h, w, C)` each."""
+        self.frozen = parallel.replicate(backbones.variables)
+        """The networks' variables on all devices."""
+        self._reading, self._parallel = reading, parallel
+        self._batch_size, self._capacity, self._dtype = batch_size, capacity, dtype
+
+        def features(frozen: Variables, images: Any) -> Any:
+            return detector.features({"backbones": frozen}, images)
+
+        self._features = parallel.map(features)
+
+    def extract(
+        self, manifest: Manifest, name: str, *, seen: Callable[[Any], None] | None = None
+    ) -> feature_cache.HostFeatures:
+        """Compute every image's features once, on the host.
+
+        Args:
+            manifest: The images.
+            name: For the progress.
+            seen: Is given every batch, masks included; None: no masks are read.
+
+        Returns:
+            Level -> `(capacity, h, w, C)`, of which the first `len(manifest)` rows are filled.
+        """
+        count, size = len(manifest), self._batch_size
+        cache = feature_cache.allocate(self.shapes, max(count, self._capacity), dtype=self._dtype)
+        stream = self._reading.batches(manifest, size, with_masks=seen is not None)
+        done = 0
+        for batch in track(stream, f"{name} features", count, "images", size):
+            valid = batch["_mask"]
+            found = self._of(batch["image"])
+            feature_cache.store(cache, done, {key: rows[valid] for key, rows in found.items()})
+            done += int(valid.sum())
+            if seen is not None:
+                seen(batch)
+        return cache
+
+    def images(
+        self,
+        records: Sequence[Record],
+        root: Path,
+        cache: Any,
+        index: np.ndarray[Any, np.dtype[Any]],
+    ) -> Iterator[Any]:
+        """Features of some images, `(1, h, w, C)` each, for passes without gradient.
+
+        One by one, so that what is compiled for them serves any number of images.
+
+        Args:
+            records: All images.
+            root: Folder of the records.
+            cache: Their features, if they were kept; else they are computed.
+            index: Which of them, in this order.
+        """
+        if cache is not None:
+            for number in index:
+                one = feature_cache.take_images(cache, np.asarray([number]))
+                yield feature_cache.as_float32(one)
+            return
+        chosen = Manifest(root, tuple(records[i] for i in index))
+        for batch in self._reading.batches(chosen, self._batch_size):
+            found = self._of(batch["image"])
+            for i in np.flatnonzero(batch["_mask"]):
+                yield feature_cache.take_images(found, np.asarray([i]))
+
+    def _of(self, images: Any) -> Any:
+        found = self._features(self.frozen, self._parallel.shard(images))
+        return self._parallel.gather(found)
+
+
+def pooled(found: Any) -> np.ndarray[Any, Any]:
+    """All features of some images, averaged over positions: `(B, sum of C)`."""
+    return np.concatenate([np.mean(x, axis=(1, 2)) for _, x in sorted(found.items())], axis=-1)

@@ -47,9 +47,10 @@ SIZE = (16, 24)
 
 def features(batch: int = 2, height: int = 16, width: int = 24) -> dict[str, jax.Array]:
     """Four stages at strides 1, 2, 4, 8 of a made-up image."""
+    draw = np.random.default_rng(0)
     return {
-        stage.feature: jax.random.normal(
-            jax.random.key(i), (batch, height >> i, width >> i, channels)
+        stage.feature: jnp.asarray(
+            draw.normal(size=(batch, height >> i, width >> i, channels)), jnp.float32
         )
         for i, (stage, channels) in enumerate(zip(STAGES, CHANNELS))
     }
@@ -397,24 +398,27 @@ def test_what_is_rebuilt_are_the_features_without_noise(variables: Any) -> None:
     np.testing.assert_allclose(value, np.mean(np.concatenate(maps, axis=-1) ** 2), rtol=1e-5)
 
 
+def jittered(S: list[jax.Array], **options: Any) -> list[jax.Array]:
+    run = quick.jit(
+        lambda S: jitter_features(jax.random.key(0), S, element=jnp.arange(2), **options)
+    )
+    return run(S)
+
+
 def test_jitter_is_in_units_of_each_tokens_size() -> None:
     x = jnp.stack([jnp.full((40, 50, 8), 3.0), jnp.zeros((40, 50, 8))])
-    noisy, other = jitter_features(
-        jax.random.key(0), [x, x[:, :4]], element=jnp.arange(2), scale=0.5, grid=(40, 50)
-    )
+    noisy, other = jittered([x, x[:, :4]], scale=0.5, grid=(40, 50))
     np.testing.assert_allclose(np.std(noisy[0] - x[0]), 1.5, rtol=0.02)
     np.testing.assert_array_equal(noisy[1], 0)
     assert np.abs(noisy[:, :4] - other).max() > 0  # stages have their own noise
 
 
 def test_jitter_is_one_draw_for_all_positions_of_a_token() -> None:
-    x, element = jnp.ones((2, 8, 6, 3)), jnp.arange(2)
-    (noisy,) = jitter_features(jax.random.key(0), [x], element=element, scale=1.0, grid=(4, 3))
+    x = jnp.ones((2, 8, 6, 3))
+    (noisy,) = jittered([x], scale=1.0, grid=(4, 3))
     np.testing.assert_array_equal(noisy[:, ::2, ::2], noisy[:, 1::2, 1::2])
     assert len(np.unique(noisy)) == 2 * 4 * 3 * 3
-    (coarse,) = jitter_features(
-        jax.random.key(0), [x[:, :2, :3]], element=element, scale=1.0, grid=(4, 3)
-    )
+    (coarse,) = jittered([x[:, :2, :3]], scale=1.0, grid=(4, 3))
     assert coarse.shape == (2, 2, 3, 3)  # a stage coarser than the grid takes every other draw
 
 

@@ -106,16 +106,15 @@ def test_one_step_equals_the_reference_recipe(variant: str) -> None:
 
 
 def random_features(
-    rng: jax.Array, levels: dict[str, tuple[int, int, int]], *, batch: int = 2
+    levels: dict[str, tuple[int, int, int]], *, batch: int = 2
 ) -> dict[str, jax.Array]:
     """Positive features: level -> (size, source channels, target channels)."""
-    features = {}
-    for name, (size, c_s, c_t) in levels.items():
-        for role, channels in (("source", c_s), ("target", c_t)):
-            rng, key = jax.random.split(rng)
-            shape = (batch, size, size, channels)
-            features[f"{role}/{name}"] = jax.random.uniform(key, shape)
-    return features
+    draw = np.random.default_rng(0)
+    return {
+        f"{role}/{name}": jnp.asarray(draw.uniform(size=(batch, size, size, c)), jnp.float32)
+        for name, (size, *channels) in levels.items()
+        for role, c in zip(("source", "target"), channels)
+    }
 
 
 def pairs(names: list[str], **changes: object) -> list[PairLevel]:
@@ -129,7 +128,7 @@ SIZE = (16, 24)
 
 @pytest.fixture(scope="module")
 def features() -> dict[str, jax.Array]:
-    return random_features(jax.random.key(0), THREE)
+    return random_features(THREE)
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +143,16 @@ def of_level(variables: dict, name: str) -> dict:
 @pytest.fixture(scope="module")
 def maps(features: dict, variables: dict) -> dict[str, np.ndarray]:
     """Every level's own map."""
+
+    @quick.jit
+    def alone(variables: dict, features: dict) -> dict:
+        return {
+            name: pfm(pairs([name])).score(of_level(variables, name), features, size=SIZE)
+            for name in THREE
+        }
+
     found = {}
-    for name in THREE:
-        scores = quick.score(pfm(pairs([name])), of_level(variables, name), features, size=SIZE)
+    for name, scores in alone(variables, features).items():
         assert scores.map.shape == (2, *SIZE)
         assert scores.map.dtype == scores.image.dtype == jnp.float32
         np.testing.assert_allclose(scores.image, scores.map.max(axis=(1, 2)), rtol=0)
@@ -186,8 +192,8 @@ def test_folded_variables_score_alike(features: dict, variables: dict) -> None:
     np.testing.assert_allclose(got.map, want.map, rtol=1e-4)
 
 
-def test_weights_of_a_level_depend_on_its_name_alone(rng: jax.Array) -> None:
-    found = random_features(rng, {"layer1": (1, 2, 2), "layer2": (1, 2, 2)})
+def test_weights_of_a_level_depend_on_its_name_alone() -> None:
+    found = random_features({"layer1": (1, 2, 2), "layer2": (1, 2, 2)})
     one_way = {"bidirectional": False}
     every = quick.init(pfm(pairs(["layer1", "layer2"]), **one_way), found)["params"]
     alone = quick.init(pfm(pairs(["layer2"]), **one_way), found)["params"]
@@ -196,7 +202,7 @@ def test_weights_of_a_level_depend_on_its_name_alone(rng: jax.Array) -> None:
     assert np.abs(np.subtract(*kernels)).max() > 0
 
 
-def test_layers_start_as_torchs(rng: jax.Array) -> None:
+def test_layers_start_as_torchs() -> None:
     wide = {f"{role}/layer1": jnp.zeros((1, 2, 2, 64)) for role in ("source", "target")}
     made = quick.init(pfm(pairs(["layer1"], latent=50), bidirectional=False), wide)
     layer = made["params"]["layer1"]["forward_layer2"]
@@ -297,7 +303,7 @@ def test_a_zero_output_has_no_direction_to_normalise() -> None:
 
 
 def test_features_that_do_not_fit_are_named(rng: jax.Array) -> None:
-    features = random_features(rng, {"layer1": (4, 4, 4)})
+    features = random_features({"layer1": (4, 4, 4)})
     with pytest.raises(InputError, match=r"'source/layer9' is not among"):
         pfm(pairs(["layer9"])).init(rng, features)
     features["target/layer1"] = features["target/layer1"][:, :2]

@@ -7,6 +7,7 @@ are put to XLA in `jaxad.ops` (`convolve`, `chunk`), what can be computed before
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -78,6 +79,10 @@ def make_scorer(
     """
     start = time.monotonic()
     fold = jax.jit(detector.fold, static_argnames="dtype")
+
+    def score_images(folded: Variables, images: Any) -> Scores:  # its name is the program's
+        return detector.score(folded, images)
+
     several = parallel is not None and parallel.device_count > 1
     on_cpu = jax.default_backend() == "cpu"
     folded = fold(variables, dtype=dtype)
@@ -91,11 +96,11 @@ def make_scorer(
                 f"score.batch_size is {batch_size}, which {parallel.device_count} devices can not "
                 "share: use a multiple"
             )
-        make = _split(detector, batch_size, size, parallel)
+        make = _split(score_images, folded, batch_size, size, parallel)
     elif on_cpu if constants is None else constants:
-        make = _constant(detector, batch_size, size, options)
+        make = _constant(score_images, batch_size, size, options)
     else:
-        make = _with_arguments(detector, folded, batch_size, size, options)
+        make = _with_arguments(score_images, folded, batch_size, size, options)
 
     def scorer(folded: Variables, start: float) -> Scorer:
         program = make(folded)
@@ -154,15 +159,12 @@ def _shape(batch_size: int, size: tuple[int, int]) -> jax.ShapeDtypeStruct:
 
 
 def _constant(
-    detector: Detector, batch_size: int, size: tuple[int, int], options: Any
+    score_images: Callable[..., Scores], batch_size: int, size: tuple[int, int], options: Any
 ) -> Callable[[Variables], Program]:
     """Weights as constants: brought into the products' own layout once, not in every call."""
 
     def make(folded: Variables) -> Program:
-        def score_images(images: Any) -> Scores:
-            return detector.score(folded, images)
-
-        lowered = jax.jit(score_images).lower(_shape(batch_size, size))
+        lowered = jax.jit(functools.partial(score_images, folded)).lower(_shape(batch_size, size))
         program = lowered.compile(compiler_options=options)
         return lambda images: program(jnp.asarray(images))
 
@@ -170,13 +172,13 @@ def _constant(
 
 
 def _with_arguments(
-    detector: Detector, like: Variables, batch_size: int, size: tuple[int, int], options: Any
+    score_images: Callable[..., Scores],
+    like: Variables,
+    batch_size: int,
+    size: tuple[int, int],
+    options: Any,
 ) -> Callable[[Variables], Program]:
     """Weights as arguments: one program for all variables of these shapes."""
-
-    def score_images(folded: Variables, images: Any) -> Scores:
-        return detector.score(folded, images)
-
     lowered = jax.jit(score_images).lower(like, _shape(batch_size, size))
     program = lowered.compile(compiler_options=options)
 
@@ -187,19 +189,17 @@ def _with_arguments(
 
 
 def _split(
-    detector: Detector, batch_size: int, size: tuple[int, int], parallel: DataParallel
+    score_images: Callable[..., Scores],
+    like: Variables,
+    batch_size: int,
+    size: tuple[int, int],
+    parallel: DataParallel,
 ) -> Callable[[Variables], Program]:
     """A batch over several devices."""
-
-    def score_images(folded: Variables, images: Any) -> Scores:
-        return detector.score(folded, images)
-
     mapped = parallel.map(score_images)
     height, width = size
-    compiled = False
 
     def make(folded: Variables) -> Program:
-        nonlocal compiled
         everywhere = parallel.replicate(folded)
 
         def program(images: Any) -> Scores:
@@ -207,11 +207,9 @@ def _split(
             # pmap has an axis of devices before that of images, jit has not.
             return Scores(found.map.reshape(batch_size, height, width), found.image.reshape(-1))
 
-        if not compiled:
-            jax.block_until_ready(program(np.zeros((batch_size, *size, 3), np.uint8)))
-            compiled = True
         return program
 
+    jax.block_until_ready(make(like)(np.zeros((batch_size, *size, 3), np.uint8)))  # compiles
     return make
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from jaxad.data.decode import image_path, mask_paths
 from jaxad.data.manifest import SPLITS, Manifest, Record, some
-from jaxad.data.members import is_container, is_number
+from jaxad.data.members import file_finder
 from jaxad.errors import InputError
 
 VERSION = 1
@@ -42,23 +42,22 @@ def fingerprint(manifest: Manifest) -> dict[str, Any]:
     Raises:
       InputError: a file can not be read.
     """
-    containers: dict[Path, bool] = {}
+    file_of = file_finder()
+    containers: set[Path] = set()
     groups: dict[tuple[str, str, str], list[Record]] = {}
     photos: dict[tuple[str, str, str], Path] = {}
     for record in manifest.records:
-        photo, name = image_path(manifest.root, record), record.path
-        if is_number(photo.name):
-            container = photo.parent
-            if container not in containers:
-                containers[container] = is_container(container)
-            if containers[container]:
-                photo, name = container, str(PurePosixPath(name).parent)
+        image, name = image_path(manifest.root, record), record.path
+        photo = file_of(image)
+        if photo != image:
+            name = str(PurePosixPath(name).parent)
+            containers.add(photo)
         key = record.category, record.split, name
         groups.setdefault(key, []).append(record)
         photos[key] = photo
     masks = {key: mask_paths(manifest.root, records[0]) for key, records in groups.items()}
     files = sorted({*photos.values(), *(path for paths in masks.values() for path in paths)})
-    splits = {path for path, yes in containers.items() if yes and not path.exists()}
+    splits = {path for path in containers if not path.exists()}
     with ThreadPoolExecutor() as pool:
         digests = dict(
             zip(files, pool.map(lambda path: _digest(path, of_tfds=path in splits), files))

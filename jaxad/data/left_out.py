@@ -12,7 +12,7 @@ from typing import NamedTuple
 from jaxad.data.decode import image_path, mask_path, mask_paths
 from jaxad.data.images import SUFFIXES
 from jaxad.data.manifest import Manifest, Record, some
-from jaxad.data.members import is_container, is_number
+from jaxad.data.members import file_finder
 
 MAX_FILES = 500_000
 """So many files and folders are looked at."""
@@ -114,20 +114,19 @@ def _used(manifest: Manifest, records: Iterable[Record]) -> _Used:
     photos: set[Path] = set()
     masks: list[Path] = []
     masked: set[tuple[str, str]] = set()
-    containers: dict[Path, bool] = {}
+    containers: set[Path] = set()
+    file_of = file_finder()
     for r in records:
-        photo = image_path(manifest.root, r)
-        if is_number(photo.name):
-            if photo.parent not in containers:
-                containers[photo.parent] = is_container(photo.parent)
-            if containers[photo.parent]:
-                photo = photo.parent
+        image = image_path(manifest.root, r)
+        photo = file_of(image)
         photos.add(photo)
+        if photo != image:
+            containers.add(photo)
         masks += mask_paths(manifest.root, r)
         if r.mask:
             mask = mask_path(manifest.root, r)
             masked.add((_absolute(mask.parent), _MASK_NAME.sub("", mask.stem)))
-    splits = [c for c, yes in containers.items() if yes and not c.exists()]
+    splits = [c for c in containers if not c.exists()]
     folders: set[str] = set()
     for folder in {path.parent for path in (*photos, *masks)}:
         absolute = _absolute(folder)

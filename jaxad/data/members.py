@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,25 @@ def is_number(name: str) -> bool:
 def is_container(path: Path) -> bool:
     """Whether a path is a file, whose members may be images, or a split of tfds."""
     return path.is_file() or _is_split(path)
+
+
+def file_finder() -> Callable[[Path], Path]:
+    """Make a function that names the file that an image is in: its own, or its container.
+
+    It keeps what it has learnt of containers, so use one for many images, and not for longer than
+    the files stay as they are.
+    """
+    known: dict[Path, bool] = {}
+
+    def file_of(image: Path) -> Path:
+        container = image.parent
+        if not is_number(image.name):
+            return image
+        if container not in known:
+            known[container] = is_container(container)
+        return container if known[container] else image
+
+    return file_of
 
 
 def find_member(path: Path) -> Member | None:

@@ -11,7 +11,6 @@ through the same functions. The defaults are the authors' code; `normalise_outpu
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variabl
 from jaxad.ops.chunk import by_position
 from jaxad.ops.fold import fold_batch_norm
 from jaxad.ops.layers import BatchNorm, Linear
+from jaxad.ops.noise import fold_in_name
 from jaxad.ops.normalise import l2_normalise
 from jaxad.ops.pool import top_share_mean
 from jaxad.ops.resample import resize_map
@@ -202,7 +202,7 @@ def pfm(
                 for name in (level.source, level.target)
             )
             # A level's weights depend on its name only, not on which others are trained beside it.
-            key = jax.random.fold_in(rng, zlib.crc32(level.name.encode()) & 0x7FFFFFFF)
+            key = fold_in_name(rng, level.name)
             made = networks(level, features).init(key, F_S, F_T, train=True)
             if zero_output:
                 last = {k: v for k, v in made["params"].items() if k.endswith("layer6")}

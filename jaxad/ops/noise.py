@@ -1,4 +1,4 @@
-"""Noise that belongs to an element of a batch, whoever draws it.
+"""What is drawn at random, by whom it belongs to: a name, or an element of a batch.
 
 Every image or drawn position has a key of its own, made from the step's key and its place in the
 batch over all devices. So a seed gives the same noise under `pmap`, where a device sees a part of
@@ -7,6 +7,7 @@ the batch, under `jit`, and on any number of devices. It costs what one draw for
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array, InputError
+
+
+def fold_in_name(rng: Array, name: str) -> Array:
+    """The key of what is drawn under a name; every name has another."""
+    return jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def elements(batch: Mapping[str, Array], count: int) -> Array:

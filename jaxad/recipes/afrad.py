@@ -9,7 +9,7 @@ from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
-from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
+from jaxad.recipes.recipe import Phase, Recipe, one_network
 
 _STAGES = several(integer(least=1, most=100), distinct=True, what="stages")
 _EACH = several(integer(least=1, most=65536), empty=False, what="stages")
@@ -92,18 +92,6 @@ KEYS = {
 PER_STAGE = ("width", "patch_kernel", "patch_stride", "refinements", "decodings")
 
 
-def backbones(config: Any) -> Backbones:
-    """Load (or, for `method.random_weights`, draw) the one network.
-
-    Raises:
-        InputError: Unknown architecture or level, missing or unfit weights.
-    """
-    m = config.method
-    levels = tuple(m.levels) or None
-    network, variables, digest = frozen_network(config, m.backbone, levels=levels, number=0)
-    return Backbones({"backbone": network}, {"backbone": variables}, {"backbone": digest})
-
-
 def method(
     config: Any,
     networks: Mapping[str, Backbone],
@@ -155,4 +143,4 @@ def method(
     return whole, [Phase("all", whole, steps, 0, tuple(stage.feature for stage in stages))]
 
 
-RECIPE = Recipe(KEYS, backbones, method)
+RECIPE = Recipe(KEYS, one_network, method)

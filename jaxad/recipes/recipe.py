@@ -6,7 +6,6 @@ A recipe is a module with a `RECIPE`. jaxad's own lie in this folder; any other 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
 from jaxad.core import Array, Backbone, Method, Metrics, Variables
 from jaxad.detector import Detector
 from jaxad.keys import Key
+from jaxad.ops.noise import fold_in_name
 
 
 class Phase(NamedTuple):
@@ -48,6 +48,10 @@ class Model(NamedTuple):
     phases: list[Phase]
 
 
+ROLE = "backbone"
+"""Of the network of a method that reads one."""
+
+
 class Recipe(NamedTuple):
     """How the configuration of one method is read."""
 
@@ -64,9 +68,8 @@ class Recipe(NamedTuple):
 
 
 def named_key(seed: int, name: str) -> Array:
-    """The key of what is drawn under that name, from the run's seed; every name has another."""
-    number = zlib.crc32(name.encode()) & 0x7FFFFFFF
-    return jax.random.fold_in(jax.random.key(seed), number)
+    """The key of what is drawn under that name, from the run's seed."""
+    return fold_in_name(jax.random.key(seed), name)
 
 
 def frozen_network(
@@ -89,3 +92,15 @@ def frozen_network(
         return *init_backbone(name, rng, levels=levels), f"random:{config.train.seed}"
     folder = config.weights or None
     return *load_backbone(name, levels=levels, folder=folder), sha256(find(name, folder))
+
+
+def one_network(config: Any) -> Backbones:
+    """Load (or, for `method.random_weights`, draw) the network of a method that reads one.
+
+    Raises:
+        InputError: Unknown architecture or level, missing or unfit weights.
+    """
+    m = config.method
+    levels = tuple(m.levels) or None
+    network, variables, digest = frozen_network(config, m.backbone, levels=levels, number=0)
+    return Backbones({ROLE: network}, {ROLE: variables}, {ROLE: digest})

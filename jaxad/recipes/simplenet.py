@@ -11,7 +11,7 @@ import flax.linen as nn
 from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.simplenet import patch_features, simplenet
-from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
+from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, one_network
 
 _TWO = "values, of adaptor and discriminator"
 
@@ -76,17 +76,12 @@ def patched(
 
 
 def backbones(config: Any) -> Backbones:
-    """Load (or, for `method.random_weights`, draw) the one network.
-
-    Raises:
-        InputError: Unknown architecture or level, missing or unfit weights.
-    """
-    m = config.method
-    network, variables, digest = frozen_network(
-        config, m.backbone, levels=tuple(m.levels) or None, number=0
+    """Load the one network, and put `Patches` behind it; raises as `one_network`."""
+    found = one_network(config)
+    network, variables = patched(
+        found.networks[ROLE], found.variables[ROLE], width=config.method.embedding
     )
-    network, variables = patched(network, variables, width=m.embedding)
-    return Backbones({"backbone": network}, {"backbone": variables}, {"backbone": digest})
+    return Backbones({ROLE: network}, {ROLE: variables}, found.sha256)
 
 
 def expert_options(config: Any) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
 from jaxad.runs.workdir import opened, restore, trained, trained_backbones
 from jaxad.scorer import Scorer, constants_pay, make_scorer
+from jaxad.training.sampling import batch_elements
 
 PART = "results.part.json"
 """Results of some of the detectors."""
@@ -81,8 +82,7 @@ class Evaluator:
         photos = sum(len(records) for job in jobs for records in job.test.values())
         self._images = photos // max(len(jobs), 1)
         self._reading, self._parallel, self._examples = reading, parallel, examples
-        n = parallel.device_count
-        self._batch_size = -(-batch_size // n) * n
+        self._batch_size = batch_elements(batch_size, 1, parallel.device_count)
         self._scorers: dict[int, Scorer] = {}
 
     def scorer(self, model: Model, variables: Variables) -> Scorer:

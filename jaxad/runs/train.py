@@ -44,11 +44,9 @@ from jaxad.training.subclasses import labelled
 class Replicate:
     """One work directory of a run: what is written there, and what was measured so far."""
 
-    def __init__(
-        self, folder: Path, config: Any, claimed: record.Record, backbones: Backbones
-    ) -> None:
+    def __init__(self, config: Any, claimed: record.Record, backbones: Backbones) -> None:
         """Write the configuration, open the log."""
-        self.folder, self.config, self.backbones = folder, config, backbones
+        self.config, self.backbones = config, backbones
         self.seed = config.train.seed
         self._claimed = claimed
         self._outcomes: list[Outcome] = []
@@ -129,7 +127,6 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     model = models(config, backbones, axis_name=parallel.axis_name)
     detector, phases = model(len(names))
     cost = detector.cost(backbones.variables, size=reading.size)
-    budget = budget_of(config, parallel)
     capacity = max(len(job.train) for job in todo)
     shared = trainer_of(config, backbones, parallel, capacity=capacity, model=model)
     cached = shared.place != "off"
@@ -138,7 +135,9 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     reads = reads_of(
         train=sum(len(job.train) for job in todo),
         test=sum(len(records) for job in todo for records in job.test.values()),
-        seen=None if cached else sum(images_seen(phases, len(job.train), budget) for job in todo),
+        seen=None
+        if cached
+        else sum(images_seen(phases, len(job.train), shared.budget) for job in todo),
         replicates=config.train.replicates,
         networks=config.train.replicates if drawn else 1,
     )
@@ -160,7 +159,7 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                 records = record.claim(within, fixed, overwrite=overwrite)
             networks = build_backbones(own) if drawn and to != workdir else backbones
             save_trained_on(records.file(DATA), data)
-            replicates.append(Replicate(to, own, records, networks))
+            replicates.append(Replicate(own, records, networks))
             stack.callback(replicates[-1].close)
             replicates[-1].log(cost=cost._asdict())
         start = time.monotonic()
@@ -232,7 +231,7 @@ def trainer_of(
 
 def budget_of(config: Any, parallel: DataParallel) -> Budget:
     """How a configuration has a detector trained."""
-    t, n = config.train, parallel.device_count
+    t = config.train
     return Budget(
         epochs=t.epochs,
         batch_size=t.batch_size,
@@ -241,7 +240,7 @@ def budget_of(config: Any, parallel: DataParallel) -> Budget:
         feature_cache=t.feature_cache,
         cache_dtype=t.cache_dtype,
         log_every=t.log_every,
-        score_batch=-(-config.score.batch_size // n) * n,
+        score_batch=sampling.batch_elements(config.score.batch_size, 1, parallel.device_count),
         clusters=config.method.get("clusters", 0) if learns_subclasses(config) else None,
     )
 

@@ -169,13 +169,16 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
             return args[0], args[1]
         return mock.MagicMock(name=of)
 
-    with mock.patch.multiple(
-        module,
-        **{
-            of: frozen if of == "frozen_network" else functools.partial(call, of, None)
-            for of in BUILDERS[name]
-            if hasattr(module, of)
-        },
+    with (
+        mock.patch("jaxad.recipes.recipe.frozen_network", frozen),  # where `one_network` calls it
+        mock.patch.multiple(
+            module,
+            **{
+                of: frozen if of == "frozen_network" else functools.partial(call, of, None)
+                for of in BUILDERS[name]
+                if hasattr(module, of)
+            },
+        ),
     ):
         yield found
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from jaxad.config import apply_changes
 from jaxad.core import Method
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
-from jaxad.files import write_text
+from jaxad.files import write_json
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
@@ -212,7 +211,7 @@ def main() -> None:
         results["rows"][row] = run_row(changed(row), data, range(args.seeds))
         print(line(row, results["rows"][row]), flush=True)
         if args.json:
-            write_text(args.json, json.dumps(results, indent=1) + "\n")
+            write_json(args.json, results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ setting; settings that it has already and that are not run again stay in it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from benchmarks.measure import machine, markdown
 from jaxad.config import parse_config
 from jaxad.data.layouts.cifar10 import SETTINGS as CIFAR
 from jaxad.errors import InputError
-from jaxad.files import write_text
+from jaxad.files import write_json
 from jaxad.runs.train import train
 
 JOIN = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
@@ -146,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(rows[-1]["command"], file=sys.stderr)
             print(table(rows[-1:]), flush=True)
             if args.json:
-                write_text(args.json, json.dumps(merged(rows, args.json), indent=1) + "\n")
+                write_json(args.json, merged(rows, args.json))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from jaxad.backbones import ARCHITECTURES, weights
 from jaxad.backbones.architectures import Architecture
+from jaxad.files import write_json
 from ports.namings import NAMINGS
 from ports.parity import parity_error
 from ports.sources import sources_of
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         date = datetime.date.today().isoformat()
         results = {"machine": machine(), "date": date, "backbones": rows}
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(args.json, results)
 
 
 if __name__ == "__main__":

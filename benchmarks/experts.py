@@ -11,7 +11,6 @@ expert on every image and then picks. Training: `stacked` is one batched matmul 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.measure import interleave, machine
+from jaxad.files import write_json
 from jaxad.methods.adapted_moe import experts
 from jaxad.methods.simplenet import Expert, simplenet
 
@@ -113,7 +113,7 @@ def main() -> None:
         print(row)
     if args.json:
         results = {"benchmark": "experts", "machine": machine(), "rows": rows}
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(args.json, results)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import math
 import statistics
 import sys
@@ -34,6 +33,7 @@ from benchmarks.roofline import DTYPES, peaks
 from benchmarks.work import Work, count
 from jaxad.core import Variables
 from jaxad.detector import Detector
+from jaxad.files import write_json
 from jaxad.memory import free_memory
 from jaxad.scorer import Scorer, make_scorer, stream
 
@@ -312,14 +312,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(row)
             print(" | ".join(cell for cell in line(row) if cell), file=sys.stderr, flush=True)
             if args.json:
-                args.json.write_text(json.dumps(results, indent=1) + "\n")
+                write_json(args.json, results)
         # One subject at a time: its variables, its programs and what they hold.
         jax.clear_caches()
         gc.collect()
     rows.sort(key=lambda row: (list(SUBJECTS).index(row["name"]), row["dtype"], row["batch"]))
     print(markdown(HEAD, [line(row) for row in rows]), flush=True)
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(args.json, results)
     failed = [row for row in rows if "error" in row]
     for row in failed:
         print(f"failed: {row['name']} at batch {row['batch']}: {row['error']}", file=sys.stderr)

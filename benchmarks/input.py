@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from jaxad.data.manifest import Manifest
 from jaxad.data.pipeline import batches
 from jaxad.data.synthetic import write_dataset
 from jaxad.data.write_prepared import write_prepared
+from jaxad.files import write_json
 
 BATCH = 8
 QUALITY = 92
@@ -171,8 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         settings = {key: value for key, value in vars(args).items() if key != "json"}
-        text = json.dumps({"machine": machine(), **settings, "rows": rows}, indent=2)
-        args.json.write_text(text + "\n")
+        write_json(args.json, {"machine": machine(), **settings, "rows": rows})
 
 
 if __name__ == "__main__":

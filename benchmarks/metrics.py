@@ -12,7 +12,6 @@ stream makes its batches as it goes. `--memory` adds the stream of 2,000 images.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.measure import interleave, machine, markdown, ratio
+from jaxad.files import write_json
 from jaxad.metrics import PixelStream, pixel_metrics, stream_metrics
 
 BATCH = 16
@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = measure(args.images, args.size, args.pairs, args.memory)
     print(table(results))
     if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(args.json, results)
 
 
 if __name__ == "__main__":

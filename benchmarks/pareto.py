@@ -39,6 +39,7 @@ from jaxad.config import apply_changes
 from jaxad.core import Array
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
+from jaxad.files import write_json
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics
 from jaxad.ops.pool import top_share_mean
@@ -301,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 order = sorted(rows, key=list(POINTS).index)
                 results["rows"] = [{"name": name, **rows[name]} for name in order]
                 if args.json:
-                    args.json.write_text(json.dumps(results, indent=1) + "\n")
+                    write_json(args.json, results)
 
             missing = {name: point for name, point in points.items() if name not in rows}
             for group in dict.fromkeys(point.group() for point in missing.values()):

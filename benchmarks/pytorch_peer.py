@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
-import json
 import os
 import statistics
 import sys
@@ -45,6 +44,7 @@ from benchmarks.torch_peer import (
 )
 from jaxad.core import Variables
 from jaxad.detector import Detector
+from jaxad.files import write_json
 from jaxad.scorer import make_scorer
 
 SUBJECTS = (
@@ -287,10 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "resident": args.resident,
             "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         }
-        args.json.write_text(
-            json.dumps({"benchmark": "pytorch_peer", "machine": head, "rows": rows}, indent=2)
-            + "\n"
-        )
+        write_json(args.json, {"benchmark": "pytorch_peer", "machine": head, "rows": rows})
     return int(any(row.get("equal") is False for row in rows))
 
 

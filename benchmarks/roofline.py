@@ -12,7 +12,6 @@ average. Precision is JAX's default, as in scoring (float32 products on NVIDIA u
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import machine, markdown
+from jaxad.files import write_json
 from jaxad.ops.convolve import convolve, symmetric_padding
 
 DTYPES = ("float32", "bfloat16")
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(rows), flush=True)
     if args.json:
         results = {"benchmark": "roofline", "machine": machine(), "rows": rows}
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(args.json, results)
     return 0
 
 

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxad.files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -150,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if why:
                 failed[name] = why
             print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(args.json, results)
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
     for name, reason in failed.items():

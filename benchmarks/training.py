@@ -41,6 +41,7 @@ from benchmarks.measure import machine, markdown
 from benchmarks.reference_recipe import BATCH, EPOCHS, costs, our_runs, row_of
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
+from jaxad.files import write_json
 
 BAR = {"image_auroc": 0.999, "pixel_auroc": 0.980, "aupro_0.30": 0.948}
 """Bottle's, the least that a fast recipe must reach."""
@@ -190,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         head = {**machine(), "pairs": args.pairs, "fake": args.fake, "size": size}
         written = {"benchmark": "training", "machine": head, "rows": rows}
-        args.json.write_text(json.dumps(written, indent=2) + "\n")
+        write_json(args.json, written)
     return int(rows[0].get("reached") is False)
 
 

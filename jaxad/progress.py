@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
 from jaxad.errors import printable
@@ -22,7 +22,7 @@ class Progress:
     """Counts done units and shows rate and time left on standard error.
 
     On a terminal the line is redrawn at most ten times a second; elsewhere a line is printed every
-    `every` seconds and at the end.
+    `every` seconds and at the end. `done` units were done before: they say nothing of the rate.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Progress:
         total: int,
         unit: str,
         *,
+        done: int = 0,
         every: float = 15.0,
         stream: TextIO | None = None,
     ) -> None:
@@ -39,7 +40,7 @@ class Progress:
         self._live = self._stream.isatty()
         self._interval = 0.1 if self._live else every
         self._start = self._shown = time.monotonic()
-        self._done = 0
+        self._done = self._before = done
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units; `note` (e.g. the loss) ends the line."""
@@ -50,7 +51,7 @@ class Progress:
             return
         self._shown = now
         elapsed = max(now - self._start, 1e-9)
-        rate = self._done / elapsed
+        rate = (self._done - self._before) / elapsed
         left = "" if last else f", {_span((self._total - self._done) / rate)} left"
         text = (
             f"{self._label}: {self._done}/{self._total} {self._unit} in {_span(elapsed)} "
@@ -63,11 +64,23 @@ class Progress:
         self._stream.flush()
 
 
-def track(batches: Iterable[T], label: str, total: int, unit: str, size: int) -> Iterator[T]:
-    """Yield `batches`, counting up to `size` units for each one that was worked off."""
+def track(
+    batches: Iterable[T],
+    label: str,
+    total: int,
+    unit: str,
+    size: int,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[T]:
+    """Yield `batches`, counting up to `size` units for each one that was worked off.
+
+    `check` is called before each of them; it may raise, to end the work.
+    """
     progress = Progress(label, total, unit)
     left = total
     for batch in batches:
+        check()
         yield batch
         progress.advance(min(size, left))
         left -= min(size, left)

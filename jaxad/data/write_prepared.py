@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from array_record.python.array_record_module import (  # type: ignore[import-unt
 from jaxad.data.manifest import SPLITS, Manifest
 from jaxad.data.pipeline import batches
 from jaxad.data.prepared import file_of, find, locate, nbytes, path_bytes
-from jaxad.errors import InputError
+from jaxad.errors import InputError, Stopped
 from jaxad.progress import Progress
 
 _UNFINISHED = re.compile(r"\.\d+x\d+-\w+-[0-9a-f]{16}\.[0-9a-f]{32}")
@@ -32,6 +32,7 @@ def write_prepared(
     size: tuple[int, int],
     resample: str = "lanczos",
     workers: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Decode all photos into a folder, unless they are there; return them as `prepared.find` does.
 
@@ -44,6 +45,7 @@ def write_prepared(
       size: `(H, W)`.
       resample: A name in `images.FILTERS`.
       workers: As of `pipeline.batches`.
+      check: Called before every batch; may raise, to end the work.
 
     Raises:
       InputError: a photo that can not be decoded, or no room to write to.
@@ -68,9 +70,9 @@ def write_prepared(
                 )
                 if len(part):
                     file = file_of(unfinished / split)
-                    _write_split(part, file, size, resample, workers, progress)
+                    _write_split(part, file, size, resample, workers, progress, check)
             unfinished.rename(at)
-    except InputError:
+    except (InputError, Stopped):
         raise
     except Exception as error:  # the disk's or array_record's
         if not at.exists():  # or another process was first
@@ -139,6 +141,7 @@ def _write_split(
     resample: str,
     workers: int,
     progress: Progress,
+    check: Callable[[], None],
 ) -> None:
     # Pixels are stored as they are, each example by itself, to be read with a single copy: a PNG of
     # the training size would take milliseconds to decode, and array_record's own compression four
@@ -147,6 +150,7 @@ def _write_split(
     try:
         stream = batches(part, image_size=size, batch_size=8, resample=resample, workers=workers)
         for batch in stream:
+            check()
             for row in np.flatnonzero(batch["_mask"]):
                 image, mask = batch["image"][row], np.packbits(batch["mask"][row])
                 path = path_bytes(part.records[batch["index"][row]])

@@ -6,20 +6,16 @@ serves all others: frozen networks, initialisation, steps.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxad.core import Variables
+from jaxad.core import InputError, Variables
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
@@ -27,27 +23,11 @@ from jaxad.memory import free_memory
 from jaxad.parallel import DataParallel, free_device_memory
 from jaxad.recipes.recipe import Backbones, Model, Phase, named_key
 from jaxad.training import feature_cache, phases, sampling, subclasses
+from jaxad.training.compiled import Programs
+from jaxad.training.course import Budget, Course, Log, say, with_trained
 from jaxad.training.extract import Extractor, pooled
-from jaxad.training.state import init_state
-
-Log = Callable[..., None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """How a detector is trained; the keys below `train` have the units."""
-
-    epochs: int
-    batch_size: int
-    balanced: bool
-    holdout: float
-    feature_cache: str
-    cache_dtype: str
-    log_every: int
-    score_batch: int
-    """Images a program call in passes without gradient."""
-    clusters: int | None
-    """Subclasses to find, 0 for those that are labelled; None: the method learns none."""
+from jaxad.training.keeping import Keeper, Standing, stopping
+from jaxad.training.state import TrainState
 
 
 class Fit(NamedTuple):
@@ -75,6 +55,7 @@ class Trainer:
         parallel: DataParallel,
         *,
         capacity: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -85,9 +66,10 @@ class Trainer:
             reading: How photos are read.
             parallel: Over which devices.
             capacity: Training images of the largest detector, for which the cache is made.
+            check: Called between steps and batches; may raise `Stopped`.
         """
         self.budget, self.reading, self.parallel = budget, reading, parallel
-        self._model = model
+        self.model, self._check = model, check
         self._extractor = Extractor(
             backbones,
             model(0).detector,
@@ -96,6 +78,7 @@ class Trainer:
             batch_size=budget.score_batch,
             capacity=capacity,
             dtype=budget.cache_dtype,
+            check=check,
         )
         self.extract, self.shapes = self._extractor.extract, self._extractor.shapes
         # Chosen once: a detector must not depend on what memory others have left.
@@ -106,15 +89,18 @@ class Trainer:
             host=free_memory(),
         )
         """Where features are kept: "device", "host" or "off"."""
-        # By what a program depends on: another detector of the same shapes asks for the same.
-        self._init = functools.cache(self._make_init)
-        self._optimizer = functools.cache(self._describe_optimizer)
-        self._steps: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
-        self._holdout = functools.cache(
-            lambda count, n: phases.holdout_program(self._model(count).phases[n])
-        )
+        self.programs = Programs(model, self.shapes, parallel)
 
-    def fit(self, job: Job, root: Path, log: Log, *, seed: int, cache: Any = None) -> Fit:
+    def fit(
+        self,
+        job: Job,
+        root: Path,
+        log: Log,
+        *,
+        seed: int,
+        cache: Any = None,
+        keeper: Keeper | None = None,
+    ) -> Fit:
         """Train one detector, phase after phase, on the job's normal images.
 
         Args:
@@ -123,13 +109,18 @@ class Trainer:
             log: Called with what is to be kept of the training.
             seed: Of all that is drawn.
             cache: The features of the training images, if they are there already.
+            keeper: Keeps the training between its steps, and says where it goes on.
+
+        Raises:
+            InputError: Training diverges, or what was kept is of other devices.
+            Stopped: `check` has raised it; what can be kept is.
         """
         budget, seconds = self.budget, {"features": 0.0, "train": 0.0}
+        course = Course(job, root, log, seed, keeper, seconds)
         start = time.monotonic()
         if cache is None and self.place != "off":
-            cache = self.extract(Manifest(root, job.train), job.name)
-            if self.place == "device":
-                cache = self.parallel.replicate(cache)
+            cache = self._features(course)
+        course.cache = cache
         seconds["features"] = time.monotonic() - start
 
         def normal_images(index: sampling.Index) -> Iterator[Any]:
@@ -137,9 +128,9 @@ class Trainer:
 
         found = self._subclasses(job, normal_images, seed)
         # Without subclasses to learn the method is built for none.
-        count = 0 if budget.clusters is None else len(found.names)
-        model = self._model(count)
-        held, groups = sampling.split(
+        course.count = 0 if budget.clusters is None else len(found.names)
+        model = self.model(course.count)
+        held, course.groups = sampling.split(
             found,
             [record.category for record in job.train],
             holdout=budget.holdout,
@@ -150,61 +141,134 @@ class Trainer:
         def labelled_images(index: sampling.Index) -> Iterator[Any]:
             """The same in pairs with what is known of the image."""
             for number, features in zip(index, normal_images(index)):
+                self._check()
                 yield features, {"subclass": found.of[[number]]}
 
-        start = time.monotonic()
-        variables = self._init(count)(jax.random.key(seed))
+        course.began = time.monotonic()
+        standing, opt_state = self._begin(course, model)
         for n, phase in enumerate(model.phases):
-            self._run(n, phase, count, variables, job, root, cache, groups, log, seed)
+            if n < standing.phase:
+                continue
+            if n > standing.phase:
+                standing, opt_state = Standing(n, 0, 0, 0, {}), None
+                course.keep(n, 0, 0, 0, None)
+            self._run(n, phase, course, standing, opt_state)
             if len(held):
-                measured = phases.holdout(self._holdout(count, n), variables, labelled_images(held))
+                measure = self.programs.holdout(course.count, n)
+                measured = phases.holdout(measure, course.variables, labelled_images(held))
                 log(phase=phase.name, **measured)
-        method = model.detector.method
+        variables, method = course.variables, model.detector.method
         if method.finalize is not None:
-            trained = np.unique(np.concatenate([part for group in groups for part in group]))
+            trained = np.unique(np.concatenate([part for group in course.groups for part in group]))
             variables = method.finalize(variables, labelled_images(trained))
         jax.block_until_ready(variables)
-        seconds["train"] = time.monotonic() - start
+        seconds["train"] = time.monotonic() - course.began
         return Fit(model, variables, seconds, found.names, cache)
 
+    def _features(self, course: Course) -> Any:
+        """The features of the training images: kept from before, or computed."""
+        job, keeper = course.job, course.keeper
+        place = keeper and keeper.features(self._extractor.host_shapes(len(job.train)))
+        cache, there = place or (None, False)
+        if not there:
+            cache = self.extract(Manifest(course.root, job.train), job.name, into=cache)
+            if place and keeper:
+                keeper.keep_features()
+        return self.parallel.replicate(cache) if self.place == "device" else cache
+
+    def _begin(self, course: Course, model: Model) -> tuple[Standing, Any]:
+        """Where the training begins, or goes on: its variables, and the optimizer's state."""
+        programs = self.programs
+
+        def like(standing: Standing) -> Any:
+            n, step, steps, *_ = standing
+            if n >= len(model.phases) or step > steps:
+                raise InputError("there is no such phase or step")
+            tree = {"variables": programs.variables(course.count)}
+            if step:
+                tree["opt_state"] = programs.state(model.phases[n], steps).opt_state
+            return tree
+
+        kept = course.keeper and course.keeper.newest(like)
+        if not kept:
+            course.variables = programs.init(course.count)(jax.random.key(course.seed))
+            return Standing(0, 0, 0, 0, {}), None
+        standing, tree = kept
+        course.variables = tree["variables"]
+        course.seconds["features"] += standing.seconds.get("features", 0.0)
+        course.began -= standing.seconds.get("train", 0.0)
+        return standing, tree.get("opt_state")
+
     def _run(
-        self,
-        n: int,
-        phase: Phase,
-        count: int,
-        variables: Variables,
-        job: Job,
-        root: Path,
-        cache: Any,
-        groups: list[sampling.Group],
-        log: Log,
-        seed: int,
+        self, n: int, phase: Phase, course: Course, standing: Standing, opt_state: Any
     ) -> None:
-        """Take the steps of phase `n`; what it trains is replaced in `variables`."""
-        budget, parallel, turns = self.budget, self.parallel, len(groups)
+        """Take the steps of phase `n` that are left; what it trains is replaced in `variables`."""
+        budget, parallel, keeper = self.budget, self.parallel, course.keeper
+        groups, cache, turns, done = course.groups, course.cache, len(course.groups), standing.step
         batch = sampling.batch_elements(budget.batch_size, turns, parallel.device_count)
         steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
+        if done and (steps, batch) != (standing.steps, standing.batch):
+            raise InputError(
+                f"{course.job.name} was trained in batches of {standing.batch} so far, which "
+                f"{parallel.device_count} devices make {batch}: go on with as many devices as "
+                "before, or begin anew by --overwrite"
+            )
         place = (
             "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
         )
-        self._say(phase, steps, batch, groups, place, log)
-        start, step = self._step(count, n, steps, turns, batch, place)
-        part = _part(variables, phase.method, self.shapes)
-        state = parallel.replicate(start(part))
-        rng = parallel.replicate(training_key(seed, phase.name))
+        if not done:
+            say(
+                phase,
+                steps,
+                batch,
+                asked=budget.batch_size,
+                groups=groups,
+                devices=parallel.device_count,
+                place=place,
+                log=course.log,
+            )
+        start, step = self.programs.step(course.count, n, steps, turns, batch, place)
+        part = self.programs.part(phase, course.variables)
+        state = TrainState(np.int32(done), part, opt_state) if done else start(part)  # type: ignore[arg-type]
+        state = parallel.replicate(state)
+        rng = parallel.replicate(training_key(course.seed, phase.name))
         report = phases.reporter(
             phase.name,
             steps,
-            title=f"train {job.name} {phase.name}",
+            title=f"train {course.job.name} {phase.name}",
             log_every=budget.log_every,
-            log=log,
+            log=course.log,
+            done=done,
         )
-        draw = sampling.draws(seed, phase.name)
-        devices = parallel.device_count
+
+        def due(since: int) -> bool:
+            if not since or keeper is None:
+                self._check()
+                return False
+            return stopping(self._check) or keeper.due(since)
+
+        def pause(state: TrainState) -> None:
+            course.keep(n, int(state.step), steps, batch, state)
+            self._check()
+
+        frozen, batches = self._batches(phase, course, place, batch, steps, done)
+        sharded = map(parallel.shard, batches)
+        state = phases.run(step, state, frozen, sharded, rng, report, pause=pause, due=due)
+        course.variables = with_trained(course.variables, state.variables)
+
+    def _batches(
+        self, phase: Phase, course: Course, place: str, batch: int, steps: int, done: int
+    ) -> tuple[Any, Iterator[Any]]:
+        """What all steps read of devices, and the batches of those that are left.
+
+        What steps that were taken before have drawn is drawn again, and left out.
+        """
+        cache, devices = course.cache, self.parallel.device_count
+        draw = sampling.draws(course.seed, phase.name)
         if cache is not None and phase.positions:
             _, height, width, _ = cache[phase.features[0]].shape
             stream = sampling.position_stream(
-                groups,
+                course.groups,
                 size=phase.positions,
                 per_image=height * width,
                 devices=devices,
@@ -212,25 +276,22 @@ class Trainer:
             )
         else:
             stream = sampling.image_stream(
-                groups, size=budget.batch_size, devices=devices, draw=draw
+                course.groups, size=self.budget.batch_size, devices=devices, draw=draw
             )
-        frozen: Any = {}
+        left = itertools.islice(stream, done, steps)
         if place == "device":
             frozen = {name: cache[name] for name in phase.features}
-            batches: Iterator[Any] = phases.blocks(stream, steps)
-        elif place == "host":
-            take = phases.taker(phase)
-            batches = (take(cache, index) for index in itertools.islice(stream, steps))
+            return frozen, phases.blocks(left, steps, done=done)
+        batches: Iterator[Any]
+        if place == "host":
+            frozen, take = {}, phases.taker(phase)
+            batches = (take(cache, index) for index in left)
         else:
-            frozen = self._extractor.frozen
-            order = np.concatenate(list(itertools.islice(stream, steps)))
-            chosen = Manifest(root, tuple(job.train[i] for i in order))
-            batches = ({"image": found["image"]} for found in self.reading.batches(chosen, batch))
-        if place != "device":
-            batches = map(_with_elements, batches)
-        state = phases.run(step, state, frozen, map(parallel.shard, batches), rng, report)
-        for collection, levels in state.variables.items():
-            variables[collection] = {**variables.get(collection, {}), **levels}
+            frozen, order = self._extractor.frozen, [*left]
+            chosen = tuple(course.job.train[i] for index in order for i in index)
+            read = self.reading.batches(Manifest(course.root, chosen), batch) if chosen else ()
+            batches = ({"image": found["image"]} for found in read)
+        return frozen, map(_with_elements, batches)
 
     def _subclasses(
         self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int
@@ -245,104 +306,10 @@ class Trainer:
             seed=seed,
         )
 
-    def _make_init(self, count: int) -> Callable[..., Variables]:
-        method = self._model(count).detector.method
-
-        def init_method(rng: Any) -> Variables:
-            return method.init(rng, _zeros(self.shapes))
-
-        return jax.jit(init_method)
-
-    def _step(
-        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """What begins a phase, and its step.
-
-        Where epochs make the number of steps, and no schedule looks at it, one program serves all.
-        """
-        key = (count, n, self._optimizer(count, n, steps), turns, batch, place)
-        if key not in self._steps:
-            self._steps[key] = self._make_step(count, n, steps, turns, batch, place)
-        return self._steps[key]
-
-    def _describe_optimizer(self, count: int, n: int, steps: int) -> str:
-        """All that an optimizer computes for a phase of so many steps, as text."""
-        method = self._model(count).phases[n].method
-        optimizer = method.optimizer(steps)
-        params = _shapes_of(method, self.shapes)["params"]
-        with jax.numpy_dtype_promotion("standard"):
-            traced = jax.make_jaxpr(lambda p: optimizer.update(p, optimizer.init(p), p))(params)
-        return f"{traced.jaxpr} {[np.asarray(value).tolist() for value in traced.consts]}"
-
-    def _make_step(
-        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        detector, every = self._model(count)
-        phase, parallel = every[n], self.parallel
-
-        @jax.jit
-        def start_phase(part: Variables) -> Any:
-            return init_state(part, phase.method.optimizer(steps))
-
-        if place == "off":
-            step = phases.image_step(
-                phase, steps, detector, groups=turns, batch=batch, parallel=parallel
-            )
-        else:
-            make = phases.device_step if place == "device" else phases.cached_step
-            step = make(phase, steps, groups=turns, parallel=parallel)
-        return start_phase, step
-
-    def _say(
-        self,
-        phase: Phase,
-        steps: int,
-        batch: int,
-        groups: list[sampling.Group],
-        place: str,
-        log: Log,
-    ) -> None:
-        """Say what a step sees: where subclasses and devices share it, more than was asked for."""
-        devices, turns = self.parallel.device_count, len(groups)
-        if phase.positions and place == "off":  # as many of each image
-            seen = phases.positions_each(phase, batch) * batch
-            log(phase=phase.name, steps=steps, positions_per_step=seen, images_per_step=batch)
-            return
-        if phase.positions:
-            seen = sampling.batch_elements(phase.positions, turns, devices)
-            log(phase=phase.name, steps=steps, positions_per_step=seen)
-            return
-        epochs = steps * batch / sampling.epoch_images(groups)
-        log(phase=phase.name, steps=steps, images_per_step=batch, epochs=round(epochs, 3))
-        if batch != self.budget.batch_size:
-            print(
-                f"{phase.name}: {steps} steps of {batch} images, {epochs:.4g} epochs: "
-                f"train.batch_size={self.budget.batch_size} does not go round {turns} "
-                f"subclasses on {devices} devices",
-                file=sys.stderr,
-            )
-
 
 def training_key(seed: int, phase: str) -> jax.Array:
     """The key of a phase's draws and losses; that of initialisation is `jax.random.key(seed)`."""
     return named_key(seed, f"train/{phase}")
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _part(variables: Variables, method: Any, shapes: Any) -> Variables:
-    """What of the variables a part of the method has."""
-    return {
-        collection: {name: variables[collection][name] for name in levels}
-        for collection, levels in _shapes_of(method, shapes).items()
-    }
-
-
-def _shapes_of(method: Any, shapes: Any) -> Any:
-    """The method's variables without their values; nothing is computed."""
-    return jax.eval_shape(lambda rng: method.init(rng, _zeros(shapes)), jax.random.key(0))
 
 
 def _with_elements(batch: dict[str, Any]) -> dict[str, Any]:

@@ -110,12 +110,18 @@ def taker(phase: Phase) -> Callable[[Any, Any], Any]:
     return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
 
 
-def blocks(stream: Iterator[Any], steps: int) -> Iterator[Any]:
+def blocks(stream: Iterator[Any], steps: int, *, done: int = 0) -> Iterator[Any]:
     """Indices `(n, K)` of K steps each, with every element's place in its batch.
 
     K is `BLOCK`, then 1 for the steps that are left: two programs, whatever the number of steps.
+
+    Args:
+        stream: Indices of the steps that are to come.
+        steps: Of the whole phase.
+        done: Those that were taken before, up to the end of a block.
     """
-    for k in [BLOCK] * (steps // BLOCK) + [1] * (steps % BLOCK):
+    whole = max(steps // BLOCK - done // BLOCK, 0)
+    for k in [BLOCK] * whole + [1] * (steps - done - whole * BLOCK):
         at = np.stack(list(itertools.islice(stream, k)), axis=1)
         element = np.broadcast_to(np.arange(len(at), dtype=np.int32)[:, None], at.shape)
         yield {"at": at, "element": element}
@@ -128,31 +134,53 @@ def run(
     batches: Iterable[Any],
     rng: Array,
     report: Report,
+    *,
+    pause: Callable[[TrainState], None] = lambda state: None,
+    due: Callable[[int], bool] = lambda steps: False,
 ) -> TrainState:
-    """Call `step` with batch after batch, at most two in flight; report every step's metrics."""
+    """Call `step` with batch after batch, at most two in flight; report every step's metrics.
+
+    Before each one, `due` is asked with the number of steps since the last pause; it may raise, to
+    end the work. Where it says yes, they are reported and `pause(state)` is called.
+    """
     previous: Any = None
+    since = 0
     for batch in batches:
+        if due(since):
+            if previous is not None:
+                report(previous)
+            pause(state)
+            previous, since = None, 0
         state, metrics = step(state, frozen, batch, rng)
+        since += np.size(metrics["loss"][0])
         # Reading the one before last: the device never waits, nor piles up.
         previous, metrics = metrics, previous
         if metrics is not None:
             report(metrics)
-    report(previous)
+    if previous is not None:
+        report(previous)
     return state
 
 
 def reporter(
-    phase: str, steps: int, *, title: str, log_every: int, log: Callable[..., None]
+    phase: str,
+    steps: int,
+    *,
+    title: str,
+    log_every: int,
+    log: Callable[..., None],
+    done: int = 0,
 ) -> Report:
     """Make `report(metrics)`, which checks, logs and shows those of the next finished steps.
 
-    Metrics are (sum, count) pairs of one step, or of several, `(K,)` each.
+    Metrics are (sum, count) pairs of one step, or of several, `(K,)` each. `done` steps were taken
+    before.
 
     Raises:
         InputError: The loss is not finite (when called).
     """
-    progress = Progress(title, steps, "steps")
-    numbers = itertools.count(1)
+    progress = Progress(title, steps, "steps", done=done)
+    numbers = itertools.count(done + 1)
 
     def report(metrics: Any) -> None:
         found = jax.device_get(metrics)

@@ -19,7 +19,7 @@ from array_record.python.array_record_module import (  # type: ignore[import-unt
 from jaxad.data.manifest import SPLITS, Manifest
 from jaxad.data.pipeline import batches
 from jaxad.data.prepared import file_of, find, locate, nbytes, path_bytes
-from jaxad.errors import InputError, Stopped
+from jaxad.errors import InputError
 from jaxad.progress import Progress
 
 _UNFINISHED = re.compile(r"\.\d+x\d+-\w+-[0-9a-f]{16}\.[0-9a-f]{32}")
@@ -72,7 +72,7 @@ def write_prepared(
                     file = file_of(unfinished / split)
                     _write_split(part, file, size, resample, workers, progress, check)
             unfinished.rename(at)
-    except (InputError, Stopped):
+    except InputError:
         raise
     except Exception as error:  # the disk's or array_record's
         if not at.exists():  # or another process was first

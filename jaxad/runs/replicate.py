@@ -73,8 +73,10 @@ class Replicate:
         Raises:
             InputError: It can not be written.
         """
+        line = (json.dumps(values) + "\n").encode()
         try:
-            self._log.write((json.dumps(values) + "\n").encode())
+            while line:  # a disk that is nearly full takes a part, and says so the next time
+                line = line[self._log.write(line) :]
         except OSError as error:
             raise InputError(
                 f"can not write {self._log.name} ({error.strerror}): make room on its disk, or "

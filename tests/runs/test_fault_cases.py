@@ -23,7 +23,7 @@ from conftest import HERE, ROOT, configured, files
 
 from jaxad.errors import Stopped
 from jaxad.main import main
-from jaxad.runs import checkpoint, evaluate, outcomes, replicate, train
+from jaxad.runs import checkpoint, evaluate, keeper, outcomes, replicate, train
 from jaxad.runs import decode_once as decoding
 from jaxad.runs.workdir import load, trained
 
@@ -159,6 +159,32 @@ def test_a_full_disk(
     assert not [p for p in disk.rglob("*") if p.name.startswith((".saving-", ".jaxad-"))]
     (disk / "ballast").unlink()
     assert command(disk / "w", **more) == 0
+    assert end_of(disk / "w") == undisturbed
+
+
+def test_a_disk_without_room_for_features(
+    disk: Path,
+    command: Command,
+    undisturbed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are memory-mapped: the system would kill a process that writes where no room is."""
+    own = keeper.TrainingKeeper.features
+
+    def filling(*args: Any) -> Any:
+        ballast = fill(disk)
+        try:
+            return own(*args)
+        finally:
+            ballast.unlink()
+
+    monkeypatch.setattr(keeper.TrainingKeeper, "features", filling)
+    assert command(disk / "w", checkpoint__features=True) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "not kept" in line]
+    print(f"| disk full: features | {said}")
+    assert len(said) == 2
+    assert "No space left on device" in said[0]
     assert end_of(disk / "w") == undisturbed
 
 

@@ -144,8 +144,7 @@ def _end(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.process.kill()
     for worker in workers:
-        worker.process.wait()
-        worker.connection.close()
+        worker.process.wait()  # its connection closes with the last thread that waits for it
 
 
 def serve(file: int, parent: int) -> None:

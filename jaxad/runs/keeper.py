@@ -107,6 +107,13 @@ class TrainingKeeper:
         """See `Keeper.features`: one memory-mapped file a level."""
         if not self._when.features:
             return None
+        try:
+            return self._features(shapes)
+        except InputError as error:
+            print(f"{error}; features are not kept", file=sys.stderr)
+            return None
+
+    def _features(self, shapes: Any) -> tuple[HostFeatures, bool]:
         whole, about = self._folder() / FEATURES, _shapes(shapes)
         if checkpoint.is_whole(whole):
             try:
@@ -127,8 +134,7 @@ class TrainingKeeper:
                 place[name] = _room(beside / f"{n}.npy", leaf)
         except OSError as error:
             shutil.rmtree(beside, ignore_errors=True)
-            print(f"{refusal('write', whole, error)}; features are not kept", file=sys.stderr)
-            return None
+            raise refusal("write", whole, error) from error
         return place, False
 
     def keep_features(self) -> None:

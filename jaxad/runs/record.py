@@ -70,7 +70,11 @@ class Record:
             if os.path.lexists(path) and not may_be_there:
                 raise _taken(path)
             self._entries[entry] = None
-            self.write()
+            try:
+                self.write()
+            except InputError:  # not remembered: so it is not to be written
+                del self._entries[entry]
+                raise
         return path
 
     def drop(self, *parts: str) -> None:
@@ -217,6 +221,21 @@ def _clear_folder(top: Path, entry: str) -> None:
     for place, _, _ in os.walk(folder, topdown=False):
         if not any(Path(place).iterdir()):
             Path(place).rmdir()
+
+
+def check_ours(folder: Path) -> None:
+    """See that a checkpoint that is to be replaced has no file of somebody else.
+
+    Raises:
+        InputError: It has.
+    """
+    try:
+        ours = checkpoint_files(folder)
+    except InputError:  # what is damaged is replaced
+        return
+    foreign = [p for p in _files(folder) if p.relative_to(folder).as_posix() not in ours]
+    if ours and foreign:
+        raise _taken(foreign[0])
 
 
 def clear_checkpoint(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -164,6 +165,9 @@ def is_whole(path: Path) -> bool:
 
 def _line(error: Exception) -> str:
     text = str(error).strip()
+    full = os.strerror(errno.ENOSPC)  # orbax says so at the end of a long line
+    if full in text:
+        return full
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 

@@ -327,6 +327,9 @@ def _evaluate(
     _say_what_is_missing(there, source.jobs, n_train)
     if not jobs:
         return []
+    # Before all work: what is there may be a stranger's.
+    before = _results_before(workdir)
+    confined(workdir, "report", "index.html")
     outcomes = []
     ours = record.read(workdir) or record.Record(workdir)
     for job in jobs:
@@ -345,7 +348,6 @@ def _evaluate(
                 outcomes=Outcomes(ours, key),
             )
         )
-    before = _results_before(workdir)
     seconds = before.get("seconds", {})
     outcomes[0].seconds.update(
         {key: seconds[key] for key in ("features", "train") if key in seconds}

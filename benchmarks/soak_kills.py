@@ -196,7 +196,7 @@ class Soak:
         delay: float
         if aim == SAVE:
             seen: set[Path] = set()
-            wanted, delay = self._rng.integers(1, 9), self._rng.uniform(0, 0.02)
+            wanted, delay = int(self._rng.integers(1, 9)), self._rng.uniform(0, 0.02)
 
             def here() -> bool:
                 seen.update(workdir.glob("*/*/.saving-*"), workdir.glob("*/.saving-*"))

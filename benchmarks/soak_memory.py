@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ def _score(workdir: Path, root: Path, images: int) -> None:
             print((n + 1) * BATCH, resident(), flush=True)
 
 
-def draw(parts: dict[str, Sequence[Sample]], title: str) -> Image.Image:
+def draw(parts: Mapping[str, Sequence[Sample]], title: str) -> Image.Image:
     """Memory over the work that is done, one panel for each part."""
     gap = 100
     whole = LEFT + (PANEL + gap) * len(parts)

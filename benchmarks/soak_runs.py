@@ -107,17 +107,25 @@ SUBJECTS = {
 
 def write_data(root: Path) -> dict[str, Path]:
     """Draw the photos of all subjects; layout -> folder."""
-    size, test = (40, 40), {"n_test_good": 14, "n_test_bad": 16}
+    size = (40, 40)
     plain, textures = root / "mvtec_ad", root / "texture_ad"
-    write_dataset(plain, categories=("washer", "plate"), n_train=10, size=size, **test)
+    write_dataset(
+        plain,
+        categories=("washer", "plate"),
+        n_train=10,
+        n_test_good=14,
+        n_test_bad=16,
+        size=size,
+    )
     write_dataset(
         textures,
         layout="texture_ad",
         categories=("cloth", "wafer"),
         subclasses=("1", "2", "3"),
         n_train=6,
+        n_test_good=14,
+        n_test_bad=16,
         size=size,
-        **test,
     )
     return {"mvtec_ad": plain, "texture_ad": textures}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -215,7 +216,14 @@ def _clear_folder(top: Path, entry: str) -> None:
         return
     _clear_unfinished(folder)
     kept = set(_foreign(folder, entry))
-    for found in list(_files(folder)):
+    if not kept:
+        # By one step: of what is half deleted nobody could tell whose it is.
+        away = folder.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
+        folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+        return
+    # For the same reason lists go last.
+    for found in sorted(_files(folder), key=lambda path: path.name == NAME):
         if found not in kept:
             found.unlink()
     for place, _, _ in os.walk(folder, topdown=False):

@@ -170,7 +170,7 @@ def test_a_disk_without_room_for_features(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They are memory-mapped: the system would kill a process that writes where no room is."""
-    own = keeper.TrainingKeeper.features
+    own = keeper._room
 
     def filling(*args: Any) -> Any:
         ballast = fill(disk)
@@ -179,7 +179,7 @@ def test_a_disk_without_room_for_features(
         finally:
             ballast.unlink()
 
-    monkeypatch.setattr(keeper.TrainingKeeper, "features", filling)
+    monkeypatch.setattr(keeper, "_room", filling)
     assert command(disk / "w", checkpoint__features=True) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "not kept" in line]
     print(f"| disk full: features | {said}")
@@ -322,7 +322,7 @@ def test_a_link_in_the_place_of_the_lock(
 
 
 SCRIPT = """
-import os, signal, sys, time
+import os, shutil, signal, sys, time
 from pathlib import Path
 from jaxad.main import main
 from jaxad.data import write_prepared
@@ -360,6 +360,8 @@ elif where == "report":
     patch(evaluate, "write_report", lambda *_, **__: True, die)
 elif where == "second":
     patch(evaluate, "score_category", lambda name, *_, **__: name == "b", die)
+elif where == "deletion":
+    patch(shutil, "rmtree", lambda path, *_, **__: Path(path).parent.name == "training", die)
 elif where == "stuck":
     patch(checkpoint, "seal", lambda path, *_: "training" in path.parts, stick)
 elif where == "decoding":
@@ -406,7 +408,7 @@ class Started:
         return self.process.returncode, said
 
 
-@pytest.mark.parametrize("where", ["save", "detector", "results", "report", "second"])
+@pytest.mark.parametrize("where", ["save", "detector", "deletion", "results", "report", "second"])
 def test_killed_at_a_bad_moment(
     where: str,
     parts: Path,
@@ -419,7 +421,7 @@ def test_killed_at_a_bad_moment(
     code, said = Started(where, parts, workdir).end()
     assert code == -signal.SIGKILL, said
     unfinished = list(workdir.rglob(".saving-*"))
-    assert bool(unfinished) == (where in ("save", "detector"))
+    assert bool(unfinished) == (where in ("save", "detector", "deletion"))
     capsys.readouterr()
     if where in ("report", "second"):  # what is finished can be evaluated in the meantime
         assert json.loads((workdir / "results.json").read_text())["missing"] == ["b"]

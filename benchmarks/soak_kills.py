@@ -48,7 +48,8 @@ class Kill:
 
 def moment(workdir: Path) -> str:
     """What a run was at, by its work directory."""
-    unfinished = (".saving-*", "*/.saving-*", "*/*/.saving-*")
+    # Others of these names are being deleted.
+    unfinished = ("*/.saving-*/new*", "*/*/.saving-*/new*", "*/*/.saving-features")
     if any(next(workdir.glob(pattern), None) for pattern in unfinished):
         return SAVE
     if _trained(workdir) > _measured(workdir):

@@ -69,7 +69,9 @@ def test_what_a_run_was_at_is_seen_in_its_folder(ended: Path, tmp_path: Path) ->
     assert moment(ended) == "training"
     (ended / "report" / "index.html").write_text("<h2>a</h2>")
     assert moment(ended) == "evaluation"
-    (ended / "training" / "b" / ".saving-1").mkdir(parents=True)
+    (ended / "training" / ".saving-1" / "0-2").mkdir(parents=True)  # deleted, not saved
+    assert moment(ended) == "evaluation"
+    (ended / "training" / "b" / ".saving-1" / "new").mkdir(parents=True)
     assert moment(ended) == "save"
 
 

@@ -15,14 +15,12 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
 
-import absl.flags
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-absl.flags.FLAGS.mark_as_parsed()  # grain's worker processes read an absl flag
 
 
 @pytest.fixture(scope="session", autouse=True)

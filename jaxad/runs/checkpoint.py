@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,11 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
         InputError: It can not be written (a full disk, say); what stood there is as it was.
     """
     path = path.absolute()
+    record.check_ours(path)
     beside = make_folder(path.parent / f"{record.UNFINISHED}{secrets.token_hex(8)}")
     new, old = beside / "new", beside / "old"
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _silence(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(new, variables)
             checkpointer.wait_until_finished()
         seal(new, about or {}, _arrays(variables))
@@ -100,18 +103,25 @@ def restore(path: Path, template: Variables) -> Variables:
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
-    logger = logging.getLogger("absl")
-    level = logger.level
     try:
-        logger.setLevel(logging.CRITICAL)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _silence(), ocp.StandardCheckpointer() as checkpointer:
             restored: Variables = checkpointer.restore(path, abstract)
     # Sums can be forged, and then anything may come.
     except Exception as error:
         raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {_MEND}") from error
+    return restored
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Have orbax log nothing: what it raises says the same in one line, without its tracebacks."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)
+        yield
     finally:
         logger.setLevel(level)
-    return restored
 
 
 def check_files(path: Path) -> Any:
@@ -155,6 +165,9 @@ def is_whole(path: Path) -> bool:
 
 def _line(error: Exception) -> str:
     text = str(error).strip()
+    full = os.strerror(errno.ENOSPC)  # orbax says so at the end of a long line
+    if full in text:
+        return full
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 

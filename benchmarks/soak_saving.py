@@ -1,0 +1,102 @@
+"""What training checkpoints cost: the same training with and without, in turn.
+
+At the default interval a save comes every few minutes, so a pair of trainings that are long enough
+would take an hour. Saves are therefore made so often that their cost is seen, and what one costs is
+set against the time from one to the next at the default interval. That is more than it would cost
+there: a save never has to wait for the one before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.detectors import configure
+from benchmarks.measure import interleave
+from jaxad.config import KEYS
+from jaxad.data.synthetic import write_dataset
+from jaxad.parallel import data_parallel
+from jaxad.recipes.build import build_backbones
+from jaxad.runs import record
+from jaxad.runs.dataset import jobs_of, read_dataset
+from jaxad.runs.keeper import TrainingKeeper, When
+from jaxad.runs.train import trainer_of
+
+BAR = 0.03
+"""Share of the training that saving may take at the default interval."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training that is timed."""
+
+    name: str
+    """In `benchmarks.detectors`."""
+    steps: tuple[int, ...]
+    every: int
+    """Steps between two saves."""
+
+
+CASES = (
+    Case("mb_pfm_fast", (100, 100, 100), 50),
+    Case("simplenet", (40,), 10),
+    Case("afrad_fast", (40,), 10),
+)
+
+
+def measure(case: Case, root: Path, *, pairs: int, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Time pairs of one case's trainings.
+
+    Args:
+        case: What is trained.
+        root: An empty folder.
+        pairs: With and without, in turn.
+        size: Of the images; None: the published one.
+    """
+    config = configure(case.name, image_size=size)
+    config.data.root, config.data.layout = str(root / "data"), "mvtec_ad"
+    config.train.steps = case.steps
+    shape = tuple(config.data.image_size)
+    write_dataset(root / "data", categories=("part",), n_train=8, n_test_good=1, size=shape)
+    backbones, parallel = build_backbones(config), data_parallel(config.train.parallel)
+    manifest = read_dataset(config)
+    (job,) = jobs_of(manifest, config)
+    trainer = trainer_of(config, backbones, parallel, capacity=len(job.train))
+    claimed = record.claim(root / "w", [], overwrite=False)
+    saves: list[int] = []
+
+    def fit(keeper: Any, cache: Any) -> Any:
+        return trainer.fit(
+            job, manifest.root, lambda **values: None, seed=0, cache=cache, keeper=keeper
+        )
+
+    class Counted(TrainingKeeper):
+        def keep(self, standing: Any, tree: Any) -> None:
+            saves[-1] += 1
+            super().keep(standing, tree)
+
+    cache = fit(None, None).cache
+
+    def saving() -> None:
+        saves.append(0)
+        when = When(every_minutes=0, every_steps=case.every, keep=2, features=False)
+        keeper = Counted(claimed, job.name, when, log_size=lambda: 0, go_on=lambda size: None)
+        fit(keeper, cache)
+        keeper.done()
+
+    runs: dict[str, Callable[[], Any]] = {"without": lambda: fit(None, cache), "with": saving}
+    seconds = interleave(runs, pairs=pairs, warmup=1)
+    each = [(b - a) / saves[-1] for a, b in zip(seconds["without"], seconds["with"], strict=True)]
+    cost, every = statistics.median(each), 60 * KEYS["checkpoint.every_minutes"].default
+    return {
+        "name": case.name,
+        "steps": case.steps,
+        "saves": saves[-1],
+        "seconds": seconds,
+        "seconds_a_save": cost,
+        "share": cost / (every + cost),
+        "worst": max(each) / (every + max(each)),
+    }

@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.measure import machine, markdown
 from benchmarks.soak_kills import Kill, Soak, missing, plan
-from benchmarks.soak_runs import SUBJECTS, write_data
+from benchmarks.soak_runs import SUBJECTS, small_config, write_data
 from jaxad.errors import InputError
 from jaxad.files import write_json
 
@@ -109,11 +109,16 @@ def saving(args: argparse.Namespace, root: Path) -> tuple[dict[str, Any], bool]:
     from benchmarks import soak_saving
 
     rows = []
-    for case in soak_saving.CASES[:1] if args.quick else soak_saving.CASES:
-        to = root / case.name
-        size = (64, 64) if args.quick else None
-        case = dataclasses.replace(case, steps=case.steps if not args.quick else (50, 1, 1))
-        rows.append(soak_saving.measure(case, to, pairs=args.pairs, size=size))
+    if args.quick:
+        case = soak_saving.Case("simplenet", (90,), 30)
+        config = small_config("simplenet", write_data(root / "data"))
+        config.data.categories = "washer"
+        rows.append(soak_saving.measure(case, config, root, pairs=args.pairs))
+    else:
+        for case in soak_saving.CASES:
+            to = root / case.name
+            config = soak_saving.configuration(case, to)
+            rows.append(soak_saving.measure(case, config, to, pairs=args.pairs))
     print(
         markdown(
             ("training", "saves", "s a save", "share at the default interval", "of the dearest"),

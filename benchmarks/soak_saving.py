@@ -47,20 +47,25 @@ CASES = (
 )
 
 
-def measure(case: Case, root: Path, *, pairs: int, size: tuple[int, int] | None) -> dict[str, Any]:
+def configuration(case: Case, root: Path) -> Any:
+    """Of a case at its published size, random networks, and its photos below `root`."""
+    config = configure(case.name)
+    config.data.root, config.data.layout = str(root / "data"), "mvtec_ad"
+    config.train.steps = case.steps
+    size = tuple(config.data.image_size)
+    write_dataset(root / "data", categories=("part",), n_train=8, n_test_good=1, size=size)
+    return config
+
+
+def measure(case: Case, config: Any, root: Path, *, pairs: int) -> dict[str, Any]:
     """Time pairs of one case's trainings.
 
     Args:
         case: What is trained.
-        root: An empty folder.
+        config: Of it, with photos of one category.
+        root: A folder to save in.
         pairs: With and without, in turn.
-        size: Of the images; None: the published one.
     """
-    config = configure(case.name, image_size=size)
-    config.data.root, config.data.layout = str(root / "data"), "mvtec_ad"
-    config.train.steps = case.steps
-    shape = tuple(config.data.image_size)
-    write_dataset(root / "data", categories=("part",), n_train=8, n_test_good=1, size=shape)
     backbones, parallel = build_backbones(config), data_parallel(config.train.parallel)
     manifest = read_dataset(config)
     (job,) = jobs_of(manifest, config)

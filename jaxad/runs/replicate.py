@@ -35,6 +35,7 @@ class Replicate:
         data: TrainedOn,
         *,
         categories: Sequence[str],
+        place: str,
     ) -> None:
         """Write the configuration and what is known of the data; open the log.
 
@@ -44,6 +45,7 @@ class Replicate:
             backbones: Its frozen networks.
             data: What it is trained on.
             categories: All that are to be measured.
+            place: Where features are kept.
         """
         self.config, self.backbones, self.seed = config, backbones, config.train.seed
         self.results: dict[str, Any] = {}
@@ -51,7 +53,8 @@ class Replicate:
         self._outcomes: list[Outcome] = []
         self._subclasses = subclasses_of(claimed.folder)
         save_trained_on(claimed.file(DATA), data)
-        save_config(claimed.file("config.json"), config, weights=backbones.sha256)
+        path = claimed.file("config.json")
+        save_config(path, config, weights=backbones.sha256, place=place)
         self._path = claimed.file(LOG)
         try:
             self._log = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)

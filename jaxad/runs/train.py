@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -110,27 +111,30 @@ def _train(
         records = _claim(workdir, runs, todo, overwrite=overwrite)
         say_left_out(manifest, config.data.layout)
         print(describe(cost, config, names), file=sys.stderr)
+        place = None if first is None else resume.place_of(workdir)
+        trainers: list[Trainer] = []
         replicates = []
         for (_, own, networks, _), claimed in zip(runs, records):
-            replicates.append(Replicate(own, claimed, networks, data, categories=categories))
-            stack.callback(replicates[-1].close)
-            replicates[-1].begin(cost._asdict())
-        capacity = max(len(job.train) for job in todo)
-        trainers: list[Trainer] = []
-        for replicate in replicates:
-            shared = replicate.backbones is backbones
+            shared = networks is backbones
             trainers.append(
                 trainers[0]
                 if trainers and shared
                 else trainer_of(
-                    replicate.config,
-                    replicate.backbones,
+                    own,
+                    networks,
                     parallel,
-                    capacity=capacity,
+                    capacity=max(len(job.train) for job in todo),
                     model=model if shared else None,
+                    place=place,
                     check=check,
                 )
             )
+            place = trainers[0].place
+            replicates.append(
+                Replicate(own, claimed, networks, data, categories=categories, place=place)
+            )
+            stack.callback(replicates[-1].close)
+            replicates[-1].begin(cost._asdict())
         start = time.monotonic()
         manifest = stack.enter_context(
             decoded_once(
@@ -238,13 +242,18 @@ def trainer_of(
     *,
     capacity: int,
     model: Callable[[int], Model] | None = None,
+    place: str | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Trainer:
-    """Make the trainer of a configuration's detectors, for up to `capacity` training images."""
+    """Make the trainer of a configuration's detectors, for up to `capacity` training images.
+
+    `place`, if given, is where features are kept, instead of what the configuration says.
+    """
+    budget = budget_of(config, parallel)
     return Trainer(
         backbones,
         model or models(config, backbones, axis_name=parallel.axis_name),
-        budget_of(config, parallel),
+        budget if place is None else dataclasses.replace(budget, feature_cache=place),
         reading_of(config, backbones),
         parallel,
         capacity=capacity,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,6 +320,17 @@ def test_a_link_in_the_place_of_the_lock(
     print(f"| link jaxad.lock | {line}")
     assert "jaxad.lock" in line
     assert victim.read_text() == "theirs"
+
+
+def test_what_a_killed_evaluation_was_writing_is_deleted(
+    trained_once: Path, tmp_path: Path
+) -> None:
+    workdir = Path(shutil.copytree(trained_once, tmp_path / "w"))
+    before = set(files(workdir))
+    for name in (".jaxad-0123456789abcdef.tmp", "report/.jaxad-0123456789abcdef.tmp"):
+        (workdir / name).write_text("half")
+    assert main(["evaluate", f"--workdir={workdir}"]) == 0
+    assert set(files(workdir)) == before
 
 
 SCRIPT = """

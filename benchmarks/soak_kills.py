@@ -193,6 +193,8 @@ class Soak:
             after, hit = time.monotonic() - start, moment(workdir)
             process.send_signal(sign)
             code = process.wait(LIMIT)
+            if code == 0:  # it was through
+                return kills, differences(workdir, self.whole)
             if sign == signal.SIGKILL:  # which is seen in what it leaves
                 hit = moment(workdir)
             kills.append(

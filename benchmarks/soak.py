@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.set_defaults(run=kills)
     one = parts.add_parser("memory")
     one.add_argument("--steps", type=int, help="20000, or 400 if quick")
-    one.add_argument("--images", type=int, help="200000, or 640 if quick")
+    one.add_argument("--images", type=int, help="200000, or 5000 if quick")
     one.add_argument("--plot", type=Path, help="PNG")
     one.set_defaults(run=memory)
     one = parts.add_parser("saving")
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         one.add_argument("--keep", type=Path, help="keep the runs in this folder, which is made")
         one.add_argument("--quick", action="store_true", help="shows that it runs, no more")
     args = parser.parse_args(argv)
-    usual = {"count": (30, 2), "steps": (20000, 400), "images": (200000, 640), "pairs": (5, 1)}
+    usual = {"count": (30, 2), "steps": (20000, 400), "images": (200000, 5000), "pairs": (5, 1)}
     for name, (full, quick) in usual.items():
         if getattr(args, name, 0) is None:
             setattr(args, name, quick if args.quick else full)

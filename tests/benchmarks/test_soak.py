@@ -137,7 +137,7 @@ def test_memory_is_measured(tmp_path: Path, capsys: Any) -> None:
     assert main(["memory", "--quick", "--plot", str(plot), "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert set(found["growth"]) == {"steps", "images scored"}
-    assert found["samples"]["images scored"][-1][0] == 640
+    assert found["samples"]["images scored"][-1][0] == 5000
     assert Image.open(plot).size[1] == 500
     assert "images scored" in capsys.readouterr().out
 

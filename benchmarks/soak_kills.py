@@ -200,7 +200,7 @@ class Soak:
             kills.append(
                 Kill(
                     *(self.name, number, aims.pop(0), hit, round(after, 3), code),
-                    (*_left(process.pid), *sorted(_shared_memory() - before)),
+                    tuple(_left(process.pid, before)),
                 )
             )
             say(kills[-1])
@@ -260,14 +260,15 @@ class Soak:
             raise InputError(f"{self.name}: exit code {code}: {said[-1] if said else 'no word'}")
 
 
-def _left(session: int) -> list[str]:
-    """Processes of a session that do not end within `LEAVE` seconds, by /proc."""
+def _left(session: int, before: set[str]) -> list[str]:
+    """Processes of a session, and shared memory, that are not gone within `LEAVE` seconds."""
     end = time.monotonic() + LEAVE
-    while found := [name for name, of in _sessions() if of == session]:
-        if time.monotonic() > end:
+    while True:
+        found = [name for name, of in _sessions() if of == session]
+        found += sorted(_shared_memory() - before)  # that of others, too, as long as it is there
+        if not found or time.monotonic() > end:
             return found
         time.sleep(0.05)
-    return []
 
 
 def _sessions() -> list[tuple[str, int]]:

@@ -102,11 +102,11 @@ def test_processes_that_stay_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True
     )
-    assert len(soak_kills._left(process.pid)) == 1
+    assert len(soak_kills._left(process.pid, soak_kills._shared_memory())) == 1
     assert resident(process.pid) > 1
     process.kill()
     process.wait()
-    assert soak_kills._left(process.pid) == []
+    assert soak_kills._left(process.pid, soak_kills._shared_memory()) == []
     assert resident(process.pid) == 0
 
 

@@ -148,5 +148,6 @@ def test_the_cost_of_saving_is_measured(tmp_path: Path, capsys: Any) -> None:
     (row,) = json.loads(out.read_text())["rows"]
     assert row["saves"] == 2  # after the first block, and 30 steps later
     each = [b - a for a, b in zip(row["seconds"]["without"], row["seconds"]["with"], strict=True)]
-    assert row["seconds_a_save"] == pytest.approx(each[0] / 2)
+    assert row["seconds_a_save"]["pairs"] == pytest.approx(each[0] / 2)
+    assert 0 < row["seconds_a_save"]["whole"] < 300 * row["share"]["dearest"] + 1e-9
     assert "share at the default interval" in capsys.readouterr().out

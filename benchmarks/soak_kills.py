@@ -2,7 +2,7 @@
 
 A kill aims at a kind of moment: while a checkpoint is written (a folder `.saving-*` is there),
 while a detector is evaluated (it is trained, and results do not have it), or any. Which one it hit
-is read from the work directory afterwards.
+is read from the work directory: after a SIGKILL, which leaves it as it was, before other signals.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ class Kill:
 def moment(workdir: Path) -> str:
     """What a run was at, by its work directory."""
     # Others of these names are being deleted.
-    unfinished = ("*/.saving-*/new*", "*/*/.saving-*/new*", "*/*/.saving-features")
-    if any(next(workdir.glob(pattern), None) for pattern in unfinished):
+    if _found(workdir, "*/.saving-*/new*", "*/*/.saving-*/new*", "*/*/.saving-features"):
         return SAVE
     if _trained(workdir) > _measured(workdir):
         return EVALUATION
@@ -59,8 +59,17 @@ def moment(workdir: Path) -> str:
     return TRAINING if steps else START
 
 
+def _found(workdir: Path, *patterns: str) -> set[Path]:
+    """What is there of these names; folders may go while they are looked at."""
+    found: set[Path] = set()
+    for pattern in patterns:
+        with suppress(FileNotFoundError):
+            found.update(workdir.glob(pattern))
+    return found
+
+
 def _trained(workdir: Path) -> int:
-    return sum(1 for _ in workdir.glob("checkpoints/[!.]*/jaxad.json"))
+    return len(_found(workdir, "checkpoints/[!.]*/jaxad.json"))
 
 
 def _measured(workdir: Path) -> int:
@@ -178,14 +187,20 @@ class Soak:
             process = self._start(workdir)
             if not aims or not self._meet(aims[0], workdir, process, start):
                 self._finish(process, workdir)
+                # The machine may have been slower before: moments are drawn within a run.
+                self._seconds = min(self._seconds, time.monotonic() - start)
                 return kills, differences(workdir, self.whole)
-            after = time.monotonic() - start
+            after, hit = time.monotonic() - start, moment(workdir)
             process.send_signal(sign)
             code = process.wait(LIMIT)
+            if code == 0:  # it was through
+                return kills, differences(workdir, self.whole)
+            if sign == signal.SIGKILL:  # which is seen in what it leaves
+                hit = moment(workdir)
             kills.append(
                 Kill(
-                    *(self.name, number, aims.pop(0), moment(workdir), round(after, 3), code),
-                    (*_left(process.pid), *sorted(_shared_memory() - before)),
+                    *(self.name, number, aims.pop(0), hit, round(after, 3), code),
+                    tuple(_left(process.pid, before)),
                 )
             )
             say(kills[-1])
@@ -200,7 +215,7 @@ class Soak:
             wanted, delay = int(self._rng.integers(1, 9)), self._rng.uniform(0, 0.02)
 
             def here() -> bool:
-                seen.update(workdir.glob("*/*/.saving-*"), workdir.glob("*/.saving-*"))
+                seen.update(_found(workdir, "*/.saving-*", "*/*/.saving-*"))
                 return len(seen) >= wanted
         elif aim == EVALUATION:
             delay = self._rng.uniform(0, 1.5)
@@ -245,14 +260,15 @@ class Soak:
             raise InputError(f"{self.name}: exit code {code}: {said[-1] if said else 'no word'}")
 
 
-def _left(session: int) -> list[str]:
-    """Processes of a session that do not end within `LEAVE` seconds, by /proc."""
+def _left(session: int, before: set[str]) -> list[str]:
+    """Processes of a session, and shared memory, that are not gone within `LEAVE` seconds."""
     end = time.monotonic() + LEAVE
-    while found := [name for name, of in _sessions() if of == session]:
-        if time.monotonic() > end:
+    while True:
+        found = [name for name, of in _sessions() if of == session]
+        found += sorted(_shared_memory() - before)  # that of others, too, as long as it is there
+        if not found or time.monotonic() > end:
             return found
         time.sleep(0.05)
-    return []
 
 
 def _sessions() -> list[tuple[str, int]]:

@@ -21,9 +21,11 @@ from benchmarks.soak_runs import ROOT, SUBJECTS, Subject, command, environment
 from jaxad.errors import InputError
 
 BATCH = 32
+CATEGORY = 500
+"""Photos that are measured together: a category's pixels are kept until it is."""
 WARM = 0.1
 """Share of the work that is warm-up; memory then, until twice of it, is what growth is over."""
-PAUSE = 0.2
+PAUSE = 0.05
 """Seconds between two looks."""
 
 
@@ -116,23 +118,32 @@ def scoring(root: Path, data: dict[str, Path], *, images: int) -> list[Sample]:
 
 
 def _score(workdir: Path, root: Path, images: int) -> None:
-    """Print how many photos are scored, and the memory, two hundred times."""
+    """Evaluate categories of `CATEGORY` photos, and print how many are scored, and the memory."""
     import itertools
 
     from jaxad.data.layouts import mvtec_ad
-    from jaxad.data.pipeline import batches
+    from jaxad.data.reading import Reading
+    from jaxad.runs.score_category import score_category
     from jaxad.runs.workdir import load
     from jaxad.scorer import make_scorer
 
     detector, variables, config = load(workdir)
     size = tuple(config.data.image_size)
     scorer = make_scorer(detector, variables, batch_size=BATCH, size=size)
-    stream = iter(batches(mvtec_ad.scan(root), image_size=size, batch_size=BATCH, repeat=True))
-    calls = -(-images // BATCH)
-    for n, batch in enumerate(itertools.islice(stream, calls)):
-        scorer.score(batch["image"]).image.sum()
-        if n % max(calls // 200, 1) == 0 or n == calls - 1:
-            print((n + 1) * BATCH, resident(), flush=True)
+    tested = [record for record in mvtec_ad.scan(root).records if record.split == "test"]
+    for done in range(0, images, CATEGORY):
+        records = list(itertools.islice(itertools.cycle(tested), min(CATEGORY, images - done)))
+        score_category(
+            f"{done}",
+            records,
+            root,
+            scorer.score,
+            reading=Reading(size, "lanczos"),
+            batch_size=BATCH,
+            examples=2,
+            n_train=1,
+        )
+        print(done + len(records), resident(), flush=True)
 
 
 def draw(parts: Mapping[str, Sequence[Sample]], title: str) -> Image.Image:

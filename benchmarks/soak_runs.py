@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from jaxad.config import parse_config
 from jaxad.data.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,12 +133,19 @@ def write_data(root: Path) -> dict[str, Path]:
 
 def command(subject: Subject, data: dict[str, Path], workdir: Path) -> list[str]:
     """The command of a subject's run; the same one starts it and goes on with it."""
+    start = [sys.executable, "-m", "jaxad", "train", "--workdir", str(workdir)]
+    return [*start, *_flags(subject, data)]
+
+
+def small_config(name: str, data: dict[str, Path]) -> Any:
+    """The configuration of a subject's run."""
+    return parse_config(_flags(SUBJECTS[name], data))
+
+
+def _flags(subject: Subject, data: dict[str, Path]) -> list[str]:
     changes = {**SMALL, "data.root": str(data[subject.layout]), **subject.changes}
-    return [
-        *(sys.executable, "-m", "jaxad", "train", "--config", subject.config),
-        *("--workdir", str(workdir)),
-        *(f"--config.{name}={value}" for name, value in changes.items()),
-    ]
+    values = (f"--config.{name}={value}" for name, value in changes.items())
+    return ["--config", str(ROOT / subject.config), *values]
 
 
 def environment(cache: Path) -> dict[str, str]:

@@ -335,6 +335,7 @@ def _evaluate(
     confined(workdir, "report", "index.html")
     outcomes = []
     ours = record.read(workdir) or record.Record(workdir)
+    ours.sweep()
     for job in jobs:
         built, method = restore(workdir, job.name, config, source.backbones, source.model)
         variables = {"backbones": source.backbones.variables, "method": method}

@@ -41,13 +41,13 @@ def device_step(phase: Phase, steps: int, *, groups: int, parallel: DataParallel
 
     The host says which ones, no more.
     """
-    pick = taker(phase)
+    pick = parallel.pick(viewer(phase))
 
     def of_step(cache: Any, index: Any) -> Any:
         return {**pick(cache, index["at"]), "element": index["element"]}
 
     one = _step(phase, steps, groups, parallel)
-    return parallel.train_step(make_steps(one, of_step))
+    return parallel.train_step(make_steps(one, of_step), held=True)
 
 
 def image_step(
@@ -106,8 +106,18 @@ def _loss(
 
 def taker(phase: Phase) -> Callable[[Any, Any], Any]:
     """What makes a phase's features of a cache and an index: `f(cache, index)`."""
-    take = feature_cache.take_positions if phase.positions else feature_cache.take_images
-    return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
+    view = viewer(phase)
+    return lambda cache, index: feature_cache.take_images(view(cache), index)
+
+
+def viewer(phase: Phase) -> Callable[[Any], Any]:
+    """What shows a cache as the rows that a phase takes of it: images, or positions."""
+
+    def view(cache: Any) -> Any:
+        chosen = {name: cache[name] for name in phase.features}
+        return feature_cache.as_positions(chosen) if phase.positions else chosen
+
+    return view
 
 
 def blocks(stream: Iterator[Any], steps: int, *, done: int = 0) -> Iterator[Any]:

@@ -7,7 +7,7 @@ left to find a way. So the way is written down, the same for pmap and jit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +15,33 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def held_by_one(device: NamedSharding) -> tuple[Callable[..., Any], ...]:
-    """`hold`, `pick` and `row` where there is nothing to share."""
+class Held(NamedTuple):
+    """How devices hold rows."""
+
+    put: Callable[[Any], Any]
+    """Host arrays `(n, ...)` of one length over the devices: each row is on one of them alone."""
+    pick: Callable[[Callable[[Any], Any]], Callable[[Any, Any], Any]]
+    """Make `rows(data, index)` for use within a `held` step: the rows `view(data)[index]` of what
+    `put` has given. `view` makes as many rows, one after the other, of every row of its own."""
+    row: Callable[[Any, int], Any]
+    """One row `(1, ...)` of what `put` has given, on all devices."""
+
+
+def held_by_one(device: NamedSharding) -> Held:
+    """Make the functions for a single device, which has nothing to share."""
 
     def pick(view: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
         return lambda data, index: jax.tree.map(lambda rows: rows[index], view(data))
 
-    return (
+    return Held(
         lambda tree: jax.device_put(tree, device),
         pick,
         lambda data, number: jax.tree.map(lambda rows: rows[number : number + 1], data),
     )
 
 
-def held_by_several(mesh: Mesh, *, in_pmap: bool) -> tuple[Callable[..., Any], ...]:
-    """`hold`, `pick` and `row` over the devices of a mesh.
+def held_by_several(mesh: Mesh, *, in_pmap: bool) -> Held:
+    """Make the functions for the devices of a mesh.
 
     Arrays are `(devices, n / devices, ...)`: a device has consecutive rows, filled up with zeros.
     In a step each looks up all indices among its own rows, zeros for those of others; the sum over
@@ -38,11 +50,11 @@ def held_by_several(mesh: Mesh, *, in_pmap: bool) -> tuple[Callable[..., Any], .
     (axis,), count = mesh.axis_names, mesh.size
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (axis,)))
 
-    def hold(tree: Any) -> Any:
+    def put(tree: Any) -> Any:
         def of(host: Any) -> Any:
             each = -(-len(host) // count)
 
-            def part(at: tuple[slice, ...]) -> Any:
+            def part(at: Any) -> Any:
                 first = (at[0].start or 0) * each
                 rows = np.asarray(host[first : first + each])
                 missing = each - len(rows)
@@ -84,4 +96,4 @@ def held_by_several(mesh: Mesh, *, in_pmap: bool) -> tuple[Callable[..., Any], .
 
         return jax.tree.map(of, data)
 
-    return hold, pick, row
+    return Held(put, pick, row)

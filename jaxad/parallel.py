@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.core import InputError
-from jaxad.held import held_by_one, held_by_several
+from jaxad.held import Held, held_by_one, held_by_several
 
 AXIS = "batch"
 
@@ -37,7 +37,7 @@ class DataParallel(NamedTuple):
     kept: they have to be the same on all devices."""
     train_step: Callable[..., Callable[..., Any]]
     """Compile `step(state, frozen, batch, rng) -> (state, metrics)`; only the state's buffers are
-    donated. With `held=True` what is frozen is what `hold` has given."""
+    donated. With `held=True` what is frozen is what `held.put` has given."""
     map: Callable[[Callable[..., Any]], Callable[..., Any]]
     """Compile `f(variables, batch) -> outputs` (leading axis = batch) for sharded batches.
 
@@ -48,13 +48,8 @@ class DataParallel(NamedTuple):
     replicate: Callable[[Any], Any]
     shard: Callable[[Any], Any]
     """Takes this process's `own` rows of a batch."""
-    hold: Callable[[Any], Any]
-    """Host arrays `(n, ...)` of one length over the devices: each row is on one of them alone."""
-    pick: Callable[[Callable[[Any], Any]], Callable[[Any, Any], Any]]
-    """Make `rows(data, index)` for use within a `held` step: the rows `view(data)[index]` of what
-    `hold` has given. `view` makes as many rows, one after the other, of every row of its own."""
-    row: Callable[[Any, int], Any]
-    """One row `(1, ...)` of what `hold` has given, on all devices."""
+    held: Held
+    """What devices hold together: each row is on one of them alone."""
     device_count: int
     """Of all processes."""
     process: int = 0
@@ -100,7 +95,9 @@ def data_parallel(
     n = len(devices)
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (AXIS,)))
-    held = held_by_one(everywhere) if n == 1 else held_by_several(mesh, in_pmap=backend == "pmap")
+    in_shares = (
+        held_by_one(everywhere) if n == 1 else held_by_several(mesh, in_pmap=backend == "pmap")
+    )
 
     def replicate(tree: Any) -> Any:
         return jax.device_put(tree, everywhere)
@@ -126,7 +123,15 @@ def data_parallel(
             return jax.jit(function, out_shardings=split)
 
         return DataParallel(
-            None, lambda tree: tree, train_step, map_, jax.device_get, replicate, shard, *held, n
+            None,
+            lambda tree: tree,
+            train_step,
+            map_,
+            jax.device_get,
+            replicate,
+            shard,
+            in_shares,
+            n,
         )
 
     def shard_leading(tree: Any) -> Any:
@@ -163,7 +168,7 @@ def data_parallel(
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
     return DataParallel(
-        AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, *held, n
+        AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, in_shares, n
     )
 
 
@@ -207,7 +212,7 @@ def _over_processes() -> DataParallel:
         lambda tree: multihost_utils.process_allgather(tree, tiled=True),
         replicate,
         shard,
-        *held_by_several(mesh, in_pmap=False),
+        held_by_several(mesh, in_pmap=False),
         len(devices),
         index,
         count,

@@ -23,7 +23,7 @@ def rows(dtype: Any = np.float32) -> dict[str, np.ndarray]:
 def taken(backend: str, devices: int, data: Any, view: Any, index: np.ndarray) -> Any:
     """What a step takes of the data, after as many steps in one program as `index` has rows."""
     parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
-    pick = parallel.pick(view)
+    pick = parallel.held.pick(view)
 
     def train_step(state: Any, frozen: Any, batch: Any, rng: Any) -> Any:
         del rng
@@ -48,7 +48,7 @@ def taken(backend: str, devices: int, data: Any, view: Any, index: np.ndarray) -
     batch = parallel.shard({"at": index.T.astype(np.int32), "element": element})
     state, rng = parallel.replicate((jnp.int32(0), jnp.int32(0)))
     run = parallel.train_step(step, held=True)
-    state, found = run(state, parallel.hold(data), batch, rng)
+    state, found = run(state, parallel.held.put(data), batch, rng)
     assert int(state) == len(index)
     return jax.device_get(found)
 
@@ -79,13 +79,13 @@ def test_each_device_holds_its_share_and_single_rows_come_to_all(
     backend: str, devices: int
 ) -> None:
     parallel, data = data_parallel(backend, devices=jax.local_devices()[:devices]), rows()
-    held = parallel.hold(data)
+    held = parallel.held.put(data)
     share = -(-ROWS // devices)
     for name, values in data.items():
         sizes = [shard.data.nbytes for shard in held[name].addressable_shards]
         assert sizes == [share * values[0].nbytes] * devices
     for number in range(ROWS):
-        one = parallel.row(held, number)
+        one = parallel.held.row(held, number)
         for name, values in data.items():
             assert len(one[name].sharding.device_set) == devices
             assert one[name].is_fully_replicated
@@ -95,7 +95,7 @@ def test_each_device_holds_its_share_and_single_rows_come_to_all(
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_no_program_has_all_rows_on_a_device(backend: str) -> None:
     parallel = data_parallel(backend)
-    pick = parallel.pick(lambda tree: tree)
+    pick = parallel.held.pick(lambda tree: tree)
 
     def train_step(state: Any, frozen: Any, batch: Any, rng: Any) -> Any:
         found = pick(frozen, batch)
@@ -105,6 +105,6 @@ def test_no_program_has_all_rows_on_a_device(backend: str) -> None:
     state, rng = parallel.replicate((jnp.float32(0), jnp.int32(0)))
     step = parallel.train_step(train_step, held=True)
     batch = parallel.shard(np.zeros(8, np.int32))
-    program = step.lower(state, parallel.hold(many), batch, rng).compile().as_text()
+    program = step.lower(state, parallel.held.put(many), batch, rng).compile().as_text()
     assert "f32[1024,3]" in program or "f32[1,1024,3]" in program
     assert "4096" not in program

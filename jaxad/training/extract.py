@@ -131,7 +131,7 @@ class Extractor:
             held = isinstance(next(iter(cache.values())), jax.Array)
             for number in index:
                 if held:
-                    one = self._everywhere.row(cache, int(number))
+                    one = self._everywhere.held.row(cache, int(number))
                 else:
                     one = feature_cache.take_images(cache, np.asarray([number]))
                 yield feature_cache.as_float32(one)

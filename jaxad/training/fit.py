@@ -178,7 +178,7 @@ class Trainer:
             cache = self.extract(Manifest(course.root, job.train), job.name, into=cache)
             if place and keeper:
                 keeper.keep_features()
-        return self.parallel.hold(cache) if self.place == "device" else cache
+        return self.parallel.held.put(cache) if self.place == "device" else cache
 
     def _begin(self, course: Course, model: Model) -> tuple[Standing, Any]:
         """Where the training begins, or goes on: its variables, and the optimizer's state."""

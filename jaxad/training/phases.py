@@ -41,7 +41,7 @@ def device_step(phase: Phase, steps: int, *, groups: int, parallel: DataParallel
 
     The host says which ones, no more.
     """
-    pick = parallel.pick(viewer(phase))
+    pick = parallel.held.pick(viewer(phase))
 
     def of_step(cache: Any, index: Any) -> Any:
         return {**pick(cache, index["at"]), "element": index["element"]}

@@ -165,12 +165,14 @@ def child(devices: int, processes: int, index: int, port: str, *, quick: bool) -
     shapes = detector.feature_shapes(backbones.variables, size=tuple(config.data.image_size))
     rng = np.random.default_rng(0)
     rows, own = EACH * devices, parallel.own(EACH * devices)
-    batch = {
+    batch: dict[str, Any] = {
         name: rng.normal(size=(rows, *shapes[name].shape[1:])).astype(np.float32)[own]
         for name in phase.features
     }
     batch["element"] = np.arange(rows, dtype=np.int32)[own]
-    zeros = {name: np.zeros(leaf.shape, np.float32) for name, leaf in shapes.items()}
+    zeros: dict[str, Any] = {
+        name: np.zeros(leaf.shape, np.float32) for name, leaf in shapes.items()
+    }
     variables = phase.method.init(jax.random.key(0), zeros)
     state = parallel.replicate(init_state(variables, phase.method.optimizer(1000)))
     step = programs.cached_step(phase, 1000, groups=1, parallel=parallel)

@@ -36,7 +36,8 @@ def held_by_one(device: NamedSharding) -> Held:
     return Held(
         lambda tree: jax.device_put(tree, device),
         pick,
-        lambda data, number: jax.tree.map(lambda rows: rows[number : number + 1], data),
+        # By an array: a number that stands in the program would make a program of each.
+        lambda data, number: jax.tree.map(lambda rows: rows[np.asarray([number])], data),
     )
 
 
@@ -48,7 +49,7 @@ def held_by_several(mesh: Mesh, *, in_pmap: bool) -> Held:
     devices, of which each gets its part of the batch, is exact: one summand is not zero.
     """
     (axis,), count = mesh.axis_names, mesh.size
-    everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (axis,)))
+    split = NamedSharding(mesh, PartitionSpec(axis))
 
     def put(tree: Any) -> Any:
         def of(host: Any) -> Any:
@@ -66,34 +67,41 @@ def held_by_several(mesh: Mesh, *, in_pmap: bool) -> Held:
 
         return jax.tree.map(of, tree)
 
+    def own(rows: Any, index: Any) -> Any:
+        """The rows asked for that are this device's; zeros for the others."""
+        at = index - jax.lax.axis_index(axis).astype(index.dtype) * len(rows)
+        mine = (at >= 0) & (at < len(rows))
+        found = rows[jnp.clip(at, 0, len(rows) - 1)]
+        return jnp.where(mine.reshape(-1, *[1] * (found.ndim - 1)), found, jnp.zeros_like(found))
+
     def pick(view: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-        def own_rows(data: Any, index: Any) -> Any:
+        def of_device(data: Any, index: Any) -> Any:
             every = jax.lax.all_gather(index, axis, tiled=True)
-
-            def of(rows: Any) -> Any:
-                at = every - jax.lax.axis_index(axis).astype(every.dtype) * len(rows)
-                mine = (at >= 0) & (at < len(rows))
-                found = rows[jnp.clip(at, 0, len(rows) - 1)]
-                mine = mine.reshape(-1, *[1] * (found.ndim - 1))
-                found = jnp.where(mine, found, jnp.zeros_like(found))
-                return jax.lax.psum_scatter(found, axis, tiled=True)
-
-            return jax.tree.map(of, view(data))
+            return jax.tree.map(
+                lambda rows: jax.lax.psum_scatter(own(rows, every), axis, tiled=True), view(data)
+            )
 
         def in_mesh(data: Any, index: Any) -> Any:
-            return own_rows(jax.tree.map(lambda part: part[0], data), index)
+            return of_device(jax.tree.map(lambda part: part[0], data), index)
 
         if in_pmap:
-            return own_rows
-        own = PartitionSpec(axis)
-        return jax.shard_map(in_mesh, mesh=mesh, in_specs=(own, own), out_specs=own)
+            return of_device
+        at = PartitionSpec(axis)
+        return jax.shard_map(in_mesh, mesh=mesh, in_specs=(at, at), out_specs=at)
+
+    def take_row(data: Any, index: Any) -> Any:
+        return jax.tree.map(lambda part: jax.lax.psum(own(part[0], index), axis), data)
+
+    one_row = jax.jit(
+        jax.shard_map(
+            take_row,
+            mesh=mesh,
+            in_specs=(PartitionSpec(axis), PartitionSpec()),
+            out_specs=PartitionSpec(),
+        )
+    )
 
     def row(data: Any, number: int) -> Any:
-        def of(leaf: Any) -> Any:
-            device, at = divmod(int(number), leaf.shape[1])
-            (part,) = (s.data for s in leaf.addressable_shards if (s.index[0].start or 0) == device)
-            return jax.device_put(part[0, at : at + 1], everywhere)
-
-        return jax.tree.map(of, data)
+        return one_row(data, np.asarray([number], np.int32))
 
     return Held(put, pick, row)

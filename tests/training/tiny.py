@@ -79,8 +79,16 @@ class Photos:
     def __init__(self) -> None:
         self.read: list[int] = []
 
-    def batches(self, data: Any, batch_size: int, *, with_masks: bool = False) -> Iterator[Any]:
-        numbers = [int(Path(record.path).stem) for record in data.records]
+    def batches(
+        self,
+        data: Any,
+        batch_size: int,
+        *,
+        with_masks: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> Iterator[Any]:
+        every = [int(Path(record.path).stem) for record in data.records]
+        numbers = every[share[0] :: share[1]]
         self.read += numbers
         for start in range(0, len(numbers), batch_size):
             some = numbers[start : start + batch_size]

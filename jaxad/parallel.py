@@ -200,14 +200,10 @@ def _over_processes() -> DataParallel:
 
         return jax.tree.map(of, tree)
 
-    def train_step(step: Callable[..., Any], *, held: bool = False) -> Callable[..., Any]:
-        del held
-        return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
-
     return DataParallel(
         None,
         lambda tree: tree,
-        train_step,
+        lambda step, **held: jax.jit(step, donate_argnums=0, out_shardings=everywhere),
         lambda function: jax.jit(function, out_shardings=split),
         lambda tree: multihost_utils.process_allgather(tree, tiled=True),
         replicate,

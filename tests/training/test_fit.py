@@ -20,6 +20,7 @@ from jaxad.methods.simplenet import Expert
 from jaxad.parallel import data_parallel
 from jaxad.recipes.recipe import Phase, named_key
 from jaxad.runs.programs import counted_programs
+from jaxad.training import feature_cache
 from jaxad.training.fit import training_key
 
 ROOT = Path("photos")
@@ -286,3 +287,15 @@ def test_the_place_of_features_is_chosen_once_for_all_detectors() -> None:
     huge = dataclasses.replace(made.budget, feature_cache="auto")
     assert huge == made.budget
     assert trainer(toy(), feature_cache="auto", capacity=10**12).place == "off"
+
+
+@pytest.mark.parametrize(("devices", "place"), [(1, "host"), (2, "device")])
+def test_a_cache_may_take_the_memory_of_all_devices(
+    devices: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_of_cache = 16 * 4 * 6 * (3 + 2)  # photos, bytes of a number, positions, channels
+    each = int(bytes_of_cache / feature_cache.SHARE * 0.6)
+    monkeypatch.setattr("jaxad.training.fit.free_device_memory", lambda: each)
+    parallel = data_parallel("pmap", devices=jax.local_devices()[:devices])
+    made = trainer(toy(), parallel=parallel, capacity=16, feature_cache="auto")
+    assert made.place == place

@@ -84,7 +84,9 @@ def test_two_processes_train_and_measure_what_one_does(name: str, found: Path) -
             assert first[category][key] == pytest.approx(value, abs=2e-3), (category, key)
     for detector in sorted(p.name for p in (found / "1" / name / "checkpoints").iterdir()):
         ends = [load(found / n / name, detector)[1]["method"] for n in "12"]
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), *ends)
+        # In float32: Adam divides gradients by their own size, so that rounding of the smallest
+        # ones counts (2e-5 seen); a step more or other draws move 1e-3.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 5e-5), *ends)
     with (found / "2" / name / "train.jsonl").open() as file:
         numbers = [json.loads(line).get("step") for line in file]
     with (found / "1" / name / "train.jsonl").open() as file:

@@ -12,6 +12,7 @@ share on its own devices (`here`), and `together` brings the rows to all.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -178,6 +179,11 @@ def _over_processes() -> DataParallel:
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (AXIS,)))
     index, count = jax.process_index(), jax.process_count()
+    each = Counter(device.process_index for device in devices)
+    if len({*each.values()}) > 1:
+        raise InputError(
+            f"processes have other numbers of devices ({dict(each)}): give each as many"
+        )
 
     def replicate(tree: Any) -> Any:
         def of(leaf: Any) -> Any:

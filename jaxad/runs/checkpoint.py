@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxad.core import InputError, Variables
@@ -47,8 +48,8 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
     beside = make_folder(path.parent / f"{record.UNFINISHED}{secrets.token_hex(8)}")
     new, old = beside / "new", beside / "old"
     try:
-        with _silence(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(new, variables)
+        with _silence(), _checkpointer() as checkpointer:
+            checkpointer.save(new, jax.tree.map(np.asarray, variables))
             checkpointer.wait_until_finished()
         seal(new, about or {}, _arrays(variables))
         if path.exists():
@@ -104,12 +105,24 @@ def restore(path: Path, template: Variables) -> Variables:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
     try:
-        with _silence(), ocp.StandardCheckpointer() as checkpointer:
+        with _silence(), _checkpointer() as checkpointer:
             restored: Variables = checkpointer.restore(path, abstract)
     # Sums can be forged, and then anything may come.
     except Exception as error:
         raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {_MEND}") from error
     return restored
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Orbax for this process alone: others neither write nor wait."""
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    own = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"jaxad{own}"
+        )
+    )
 
 
 @contextmanager

@@ -67,6 +67,11 @@ class TrainingKeeper:
         self._writing: Future[None] | None = None
         self._last = time.monotonic()
 
+    @property
+    def wants_features(self) -> bool:
+        """Whether features are to be kept."""
+        return self._when.features
+
     def due(self, steps: int) -> bool:
         """See `Keeper.due`."""
         minutes = (time.monotonic() - self._last) / 60

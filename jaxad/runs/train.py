@@ -21,7 +21,9 @@ from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume
 from jaxad.runs.dataset import (
     DATA,
+    TrainedOn,
     jobs_of,
+    n_train_of,
     prepared_folder,
     read_dataset,
     reading_of,
@@ -31,9 +33,11 @@ from jaxad.runs.dataset import (
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
 from jaxad.runs.evaluate import Evaluator
+from jaxad.runs.processes import Agreed, Watch, Words
 from jaxad.runs.programs import counted_programs
 from jaxad.runs.replicate import Replicate
 from jaxad.runs.replicates import add_summary, each_replicate
+from jaxad.runs.together import TogetherReplicate
 from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES
 from jaxad.training import sampling
 from jaxad.training.course import Budget
@@ -88,59 +92,86 @@ def _train(
     model = models(config, backbones, axis_name=parallel.axis_name)
     detector, _ = model(len(names))
     cost = detector.cost(backbones.variables, size=reading.size)
-    data = trained_on(manifest)
+    several, writes = parallel.processes > 1, parallel.process == 0
+    # The others compare and write nothing.
+    data = trained_on(manifest) if writes else TrainedOn(n_train_of(manifest), {})
     categories = [name for job in todo for name, records in job.test.items() if records]
+    runs = []
+    for to, own in each_replicate(workdir, config):
+        # Random networks are drawn by the seed: those of another replicate are others.
+        drawn = to != workdir and config.method.get("random_weights", False)
+        runs.append((to, own, build_backbones(own) if drawn else backbones))
     with ExitStack() as stack:
-        stack.enter_context(lock.locked(record.usable(workdir), check=check))
-        runs = []
-        for to, own in each_replicate(workdir, config):
-            # Random networks are drawn by the seed: those of another replicate are others.
-            drawn = to != workdir and config.method.get("random_weights", False)
-            networks = build_backbones(own) if drawn else backbones
-            found = None if overwrite else resume.standing(to, own, networks.sha256, data)
-            runs.append((to, own, networks, found))
-        first = runs[0][3]
-        if first is not None:
-            results = resume.finished(
-                workdir, first, categories=len(categories), replicates=len(runs)
-            )
-            if results is not None:
-                print(f"{workdir} holds this run, finished: nothing is left to do", file=sys.stderr)
-                return results
-            print(f"{workdir} holds this run: going on with it", file=sys.stderr)
-        records = _claim(workdir, runs, todo, overwrite=overwrite)
-        say_left_out(manifest, config.data.layout)
-        print(describe(cost, config, names), file=sys.stderr)
-        place = None if first is None else resume.place_of(workdir)
-        trainers: list[Trainer] = []
-        replicates = []
-        for (_, own, networks, _), claimed in zip(runs, records):
-            shared = networks is backbones
-            trainers.append(
-                trainers[0]
-                if trainers and shared
-                else trainer_of(
-                    own,
-                    networks,
-                    parallel,
-                    capacity=max(len(job.train) for job in todo),
-                    model=model if shared else None,
-                    place=place,
-                    check=check,
+        if several:
+            stack.enter_context(Watch())
+            check = Agreed(check)
+        words, records = Words(), list[record.Record]()
+
+        def open_() -> dict[str, Any]:
+            """Make the work directory this run's; say what is there of it."""
+            stack.enter_context(lock.locked(record.usable(workdir), check=check))
+            found = [
+                None if overwrite else resume.standing(to, own, networks.sha256, data)
+                for to, own, networks in runs
+            ]
+            if found[0] is not None:
+                results = resume.finished(
+                    workdir, found[0], categories=len(categories), replicates=len(runs)
                 )
+                if results is not None:
+                    print(
+                        f"{workdir} holds this run, finished: nothing is left to do",
+                        file=sys.stderr,
+                    )
+                    return {"results": results}
+                print(f"{workdir} holds this run: going on with it", file=sys.stderr)
+            place = None if found[0] is None else resume.place_of(workdir)
+            folders = [to for to, *_ in runs]
+            records.extend(_claim(folders, found, todo, overwrite=overwrite))
+            return {"place": place}
+
+        opened = words.first(open_)
+        if "results" in opened:
+            return dict(opened["results"])
+        if writes:
+            say_left_out(manifest, config.data.layout)
+            print(describe(cost, config, names), file=sys.stderr)
+        capacity = max(len(job.train) for job in todo)
+
+        def make_trainer(n: int, place: str | None) -> Trainer:
+            _, own, networks = runs[n]
+            alike = model if networks is backbones else None
+            return trainer_of(
+                own, networks, parallel, capacity=capacity, model=alike, place=place, check=check
             )
-            place = trainers[0].place
+
+        trainers = [make_trainer(0, opened["place"])]
+        # Chosen by the memory of the first process, at the start.
+        place = words.first(lambda: trainers[0].place)
+        if place != trainers[0].place:
+            trainers = [make_trainer(0, place)]
+        replicates: list[Replicate | TogetherReplicate] = []
+        for n, (_, own, networks) in enumerate(runs):
+            if n:
+                trainers.append(trainers[0] if networks is backbones else make_trainer(n, place))
+            alone = None
+            if writes:
+                alone = Replicate(
+                    own, records[n], networks, data, categories=categories, place=place
+                )
+                stack.callback(alone.close)
+                alone.begin(cost._asdict())
             replicates.append(
-                Replicate(own, claimed, networks, data, categories=categories, place=place)
+                TogetherReplicate(alone, own, networks, words)
+                if several or alone is None
+                else alone
             )
-            stack.callback(replicates[-1].close)
-            replicates[-1].begin(cost._asdict())
         start = time.monotonic()
         manifest = stack.enter_context(
             decoded_once(
                 manifest,
                 reading,
-                prepared_folder(config) or config.data.prepared,
+                prepared_folder(config) or ("off" if several else config.data.prepared),
                 lambda: records[0].tree(DECODED),
                 reads=_reads(todo, trainers, model(len(names)).phases),
                 check=check,
@@ -176,13 +207,20 @@ def _train(
                 outcome.seconds["features"] += waited
                 waited = 0.0
                 replicate.add(outcome)
-        results = add_summary(workdir, [replicate.results for replicate in replicates])
+        every = [replicate.results for replicate in replicates]
+        results = dict(words.first(lambda: add_summary(workdir, every)))
         for replicate in replicates:
             replicate.finish()
         return results
 
 
-def _trained(job: Job, root: Path, trainer: Trainer, replicate: Replicate, cache: Any) -> Fit:
+def _trained(
+    job: Job,
+    root: Path,
+    trainer: Trainer,
+    replicate: Replicate | TogetherReplicate,
+    cache: Any,
+) -> Fit:
     """A detector, from before or trained now and kept."""
     there = replicate.trained(job.name, trainer.model)
     if there is not None:
@@ -203,20 +241,25 @@ def _trained(job: Job, root: Path, trainer: Trainer, replicate: Replicate, cache
 
 
 def _claim(
-    workdir: Path, runs: Sequence[Any], todo: Sequence[Job], *, overwrite: bool
+    folders: Sequence[Path],
+    found: Sequence[record.Record | None],
+    todo: Sequence[Job],
+    *,
+    overwrite: bool,
 ) -> list[record.Record]:
-    """Make every replicate's folder its own; those that hold this run are so."""
+    """Make every replicate's folder its own; those that hold this run (`found`) are so."""
+    workdir = folders[0]
     fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
-    inner = [to.relative_to(workdir) for to, *_ in runs[1:]]
+    inner = [to.relative_to(workdir) for to in folders[1:]]
     wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
-    first = runs[0][3]
-    claimed = [record.claim(workdir, wanted, overwrite=overwrite) if first is None else first]
+    claimed = [found[0] or record.claim(workdir, wanted, overwrite=overwrite)]
     claimed[0].sweep()
-    for to, _, _, found in runs[1:]:
-        within = claimed[0].within(*to.relative_to(workdir).parts)
-        anew = first is None or found is None
-        claimed.append(record.claim(within, fixed, overwrite=overwrite) if anew else found)
+    for to, there in zip(inner, found[1:]):
+        within = claimed[0].within(*to.parts)
+        if found[0] is None or there is None:
+            there = record.claim(within, fixed, overwrite=overwrite)
+        claimed.append(there)
         claimed[-1].sweep()
     return claimed
 

@@ -90,3 +90,9 @@ def test_a_batch_that_does_not_split_names_the_keys(backend: str) -> None:
 
 def test_a_cpu_has_no_memory_of_its_own() -> None:
     assert free_device_memory() == 0
+
+
+def test_pmap_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"several take --config\.train\.parallel=jit"):
+        data_parallel("pmap")

@@ -59,6 +59,7 @@ MODULES = {
         ("--images", "16", "--size", "64", "--pairs", "2", "--memory", "32"),
         always=("--memory",),
     ),
+    "scaling": Module("benchmarks.scaling", ("--quick",)),
     "experts": Module("benchmarks.experts", ("--pairs", "1")),
     "backbones": Module("benchmarks.backbones", ("--only", "resnet18"), always=("--markdown",)),
 }

@@ -78,23 +78,30 @@ def join(
         raise InputError(f"--process-id {index} is not below --num-processes {count}: 0, 1, ...")
     # Its handler would take SIGTERM from ours.
     jax.config.update("jax_enable_preemption_service", False)
+    where = f" at {coordinator}" if coordinator else ""
+    told = (
+        f"process {'?' if index is None else index} of {count or '?'} met not all others{where} "
+        f"within {seconds} s: start them together, with the same --coordinator, which the first "
+        "one must be able to bind"
+    )
+    # JAX ends the process where some do not come, with a trace of its own: so we do before.
+    late = threading.Timer(seconds, _give_up, (told,))
+    late.daemon = True
+    late.start()
     try:
         # Ours notices sooner, and says who is gone.
         jax.distributed.initialize(
             coordinator,
             count,
             index,
-            initialization_timeout=seconds,
+            initialization_timeout=seconds + 600,
             heartbeat_timeout_seconds=int(4 * SILENT),
             shutdown_timeout_seconds=60,
         )
     except Exception as error:
-        where = f" at {coordinator}" if coordinator else ""
-        raise InputError(
-            f"process {index if index is not None else '?'} of {count or '?'} met not all others"
-            f"{where} within {seconds} s ({_line(error)}): start them together, with the same "
-            "--coordinator, which the first one must be able to bind"
-        ) from error
+        raise InputError(f"{told} ({_line(error)})") from error
+    finally:
+        late.cancel()
     return jax.process_count() > 1
 
 
@@ -258,6 +265,11 @@ class Watch:
             flush=True,
         )
         self._leave(GONE)
+
+
+def _give_up(told: str) -> None:
+    print(f"jaxad: {told}", file=sys.__stderr__, flush=True)
+    os._exit(2)
 
 
 def _client() -> Any:

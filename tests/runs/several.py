@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-STEPS = {"mb_pfm": "(3,)", "afrad": "(3,)", "simplenet": "(4,)", "adapted_moe": "(3,3)"}
+STEPS = {"mb_pfm": "(3,3,3)", "afrad": "(3,)", "simplenet": "(4,)", "adapted_moe": "(3,3)"}
 
 
 def main(data: Path, out: Path, count: int, index: int, port: str) -> None:

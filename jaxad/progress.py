@@ -12,7 +12,8 @@ from jaxad.errors import printable
 T = TypeVar("T")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time in words of a clock: 1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -22,7 +23,7 @@ class Progress:
     """Counts done units and shows rate and time left on standard error.
 
     On a terminal the line is redrawn at most ten times a second; elsewhere a line is printed every
-    `every` seconds and at the end.
+    `every` seconds and at the end. Units that were `done` before are not counted in the rate.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class Progress:
         *,
         every: float = 15.0,
         stream: TextIO | None = None,
+        done: int = 0,
     ) -> None:
         self._label, self._total, self._unit = printable(label), total, unit
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._interval = 0.1 if self._live else every
         self._start = self._shown = time.monotonic()
-        self._done = 0
+        self._done = self._before = done
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units; `note` (e.g. the loss) ends the line."""
@@ -50,10 +52,10 @@ class Progress:
             return
         self._shown = now
         elapsed = max(now - self._start, 1e-9)
-        rate = self._done / elapsed
-        left = "" if last else f", {_span((self._total - self._done) / rate)} left"
+        rate = (self._done - self._before) / elapsed
+        left = "" if last else f", {span((self._total - self._done) / rate)} left"
         text = (
-            f"{self._label}: {self._done}/{self._total} {self._unit} in {_span(elapsed)} "
+            f"{self._label}: {self._done}/{self._total} {self._unit} in {span(elapsed)} "
             f"({rate:.1f}/s{left})" + (f"  {note}" if note else "")
         )
         if self._live:

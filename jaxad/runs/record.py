@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxad.core import InputError
+from jaxad.errors import InputError
 from jaxad.files import confined, make_folder, read_json, write_json
 
 NAME = "jaxad.json"
@@ -25,7 +25,7 @@ UNFINISHED = ".saving-"
 
 _ENTRY = re.compile(
     r"(config|data|subclasses|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
-    r"|\.prepared/|checkpoints/[^/]+/|replicates/[1-9][0-9]*/"
+    r"|\.prepared/|profile/|track/|checkpoints/[^/]+/|replicates/[1-9][0-9]*/"
 )
 """What a run writes; folders end in a slash."""
 

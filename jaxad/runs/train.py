@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.config import check_config, save_config
+from jaxad.config import check_config, flat, save_config
 from jaxad.core import InputError
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
-from jaxad.runs import checkpoint, record
+from jaxad.runs import checkpoint, record, track
 from jaxad.runs.dataset import (
     DATA,
     jobs_of,
@@ -38,17 +38,27 @@ from jaxad.runs.replicates import add_summary, each_replicate
 from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, save_subclasses
 from jaxad.training import sampling
 from jaxad.training.fit import Budget, Trainer
+from jaxad.training.profiling import Profile
 from jaxad.training.subclasses import labelled
+
+PROFILE, TRACK = "profile", "track"
+"""In a work directory: what `train.profile` traced, and what `track` keeps there."""
 
 
 class Replicate:
     """One work directory of a run: what is written there, and what was measured so far."""
 
-    def __init__(self, config: Any, claimed: record.Record, backbones: Backbones) -> None:
-        """Write the configuration, open the log."""
+    def __init__(
+        self,
+        config: Any,
+        claimed: record.Record,
+        backbones: Backbones,
+        also: Callable[[dict[str, Any]], None] = lambda line: None,
+    ) -> None:
+        """Write the configuration, open the log, whose lines go to `also`, too."""
         self.config, self.backbones = config, backbones
         self.seed = config.train.seed
-        self._claimed = claimed
+        self._claimed, self._also = claimed, also
         self._outcomes: list[Outcome] = []
         self.results: dict[str, Any] = {}
         self._subclasses: dict[str, tuple[str, ...]] = {}
@@ -72,6 +82,7 @@ class Replicate:
                 f"can not write {self._log.name} ({error.strerror}): make room on its disk, or "
                 "choose another --workdir"
             ) from error
+        self._also(values)
 
     def save(self, name: str, variables: Any, subclasses: tuple[str, ...]) -> None:
         """Keep a trained detector."""
@@ -99,8 +110,9 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
     Args:
         config: See docs/configuration.md.
         workdir: Made if needed; gets `config.json`, `train.jsonl`, `checkpoints/`, `results.json`
-            and `report/index.html`; further `train.replicates` are work directories below
-            `replicates/`, and `results.json` has mean and standard deviation of all.
+            and `report/index.html`, and where asked for `profile/` and `track/`; further
+            `train.replicates` are work directories below `replicates/`, and `results.json` has mean
+            and standard deviation of all.
         overwrite: Replace an earlier run in `workdir` instead of refusing.
 
     Returns:
@@ -117,6 +129,7 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
 
 def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     check_config(config)
+    track.check(config.track)
     parallel = data_parallel(config.train.parallel)
     manifest = read_dataset(config)
     backbones = build_backbones(config)
@@ -146,11 +159,23 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
     inner = [to.relative_to(workdir) for to, _ in runs[1:]]
     wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
+    wanted += [
+        name for name, key in ((PROFILE, config.train.profile), (TRACK, config.track)) if key
+    ]
     claimed = record.claim(workdir, wanted, overwrite=overwrite)
     say_left_out(manifest, config.data.layout)
     print(describe(cost, config, names), file=sys.stderr)
     data = trained_on(manifest)
     with ExitStack() as stack:
+        tracker = None
+        if config.track:
+            tracker = track.open_tracker(
+                config.track,
+                lambda: claimed.tree(TRACK),
+                title=workdir.absolute().name,
+                config=flat(config),
+            )
+            stack.callback(tracker.close)
         replicates = []
         for to, own in runs:
             records = claimed
@@ -159,7 +184,8 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                 records = record.claim(within, fixed, overwrite=overwrite)
             networks = build_backbones(own) if drawn and to != workdir else backbones
             save_trained_on(records.file(DATA), data)
-            replicates.append(Replicate(own, records, networks))
+            also = {} if tracker is None else {"also": tracked(tracker, to.relative_to(workdir))}
+            replicates.append(Replicate(own, records, networks, **also))
             stack.callback(replicates[-1].close)
             replicates[-1].log(cost=cost._asdict())
         start = time.monotonic()
@@ -187,6 +213,9 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
             batch_size=config.score.batch_size,
             examples=config.report.examples,
         )
+        profile = None
+        if config.train.profile:
+            profile = Profile(lambda: claimed.tree(PROFILE), *config.train.profile)
         for job in jobs_of(manifest, config):
             cache: Any = None
             for trainer, replicate in zip(trainers, replicates):
@@ -194,7 +223,10 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                 def log(of: Replicate = replicate, job_name: str = job.name, **values: Any) -> None:
                     of.log(detector=job_name, **values)
 
-                fit = trainer.fit(job, manifest.root, log, seed=replicate.seed, cache=cache)
+                fit = trainer.fit(
+                    job, manifest.root, log, seed=replicate.seed, cache=cache, profile=profile
+                )
+                profile = None  # of the first detector alone
                 # For the next replicate; after the last one scoring may have its memory.
                 cache = None if drawn or replicate is replicates[-1] else fit.cache
                 fit = fit._replace(cache=None)
@@ -208,6 +240,12 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
                 waited = 0.0
                 replicate.add(found)
     return add_summary(workdir, [replicate.results for replicate in replicates])
+
+
+def tracked(tracker: track.Tracker, within: Path) -> Callable[[dict[str, Any]], None]:
+    """What sends the lines of a replicate to a tracker; `within` is where its folder is."""
+    prefix = "/".join(within.parts)
+    return lambda line: tracker.line(line, prefix=prefix)
 
 
 def trainer_of(
@@ -240,6 +278,8 @@ def budget_of(config: Any, parallel: DataParallel) -> Budget:
         feature_cache=t.feature_cache,
         cache_dtype=t.cache_dtype,
         log_every=t.log_every,
+        parts=t.accumulate,
+        dtype=t.dtype,
         score_batch=sampling.batch_elements(config.score.batch_size, 1, parallel.device_count),
         clusters=config.method.get("clusters", 0) if learns_subclasses(config) else None,
     )

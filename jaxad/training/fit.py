@@ -24,11 +24,14 @@ from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
 from jaxad.memory import free_memory
+from jaxad.ops.precision import rounded
 from jaxad.parallel import DataParallel, free_device_memory
 from jaxad.recipes.recipe import Backbones, Model, Phase, named_key
 from jaxad.training import feature_cache, phases, sampling, subclasses
 from jaxad.training.extract import Extractor, pooled
+from jaxad.training.profiling import Profile, profiled
 from jaxad.training.state import init_state
+from jaxad.training.telemetry import reporter
 
 Log = Callable[..., None]
 
@@ -48,6 +51,10 @@ class Budget:
     """Images a program call in passes without gradient."""
     clusters: int | None
     """Subclasses to find, 0 for those that are labelled; None: the method learns none."""
+    parts: int = 1
+    """Of a step's batch, computed one after the other."""
+    dtype: str = "float32"
+    """In which networks compute, frozen or trained."""
 
 
 class Fit(NamedTuple):
@@ -88,8 +95,9 @@ class Trainer:
         """
         self.budget, self.reading, self.parallel = budget, reading, parallel
         self._model = model
+        self._computing = phases.Computing(parallel, budget.parts, budget.dtype)
         self._extractor = Extractor(
-            backbones,
+            backbones._replace(variables=rounded(backbones.variables, budget.dtype)),
             model(0).detector,
             reading,
             parallel,
@@ -114,7 +122,16 @@ class Trainer:
             lambda count, n: phases.holdout_program(self._model(count).phases[n])
         )
 
-    def fit(self, job: Job, root: Path, log: Log, *, seed: int, cache: Any = None) -> Fit:
+    def fit(
+        self,
+        job: Job,
+        root: Path,
+        log: Log,
+        *,
+        seed: int,
+        cache: Any = None,
+        profile: Profile | None = None,
+    ) -> Fit:
         """Train one detector, phase after phase, on the job's normal images.
 
         Args:
@@ -123,6 +140,7 @@ class Trainer:
             log: Called with what is to be kept of the training.
             seed: Of all that is drawn.
             cache: The features of the training images, if they are there already.
+            profile: Steps of the first phase to be traced.
         """
         budget, seconds = self.budget, {"features": 0.0, "train": 0.0}
         start = time.monotonic()
@@ -154,11 +172,26 @@ class Trainer:
 
         start = time.monotonic()
         variables = self._init(count)(jax.random.key(seed))
+
+        def held_out(n: int, before: Variables, part: Variables) -> dict[str, float]:
+            whole = _with_part(before, part)
+            return phases.holdout(self._holdout(count, n), whole, labelled_images(held))
+
         for n, phase in enumerate(model.phases):
-            self._run(n, phase, count, variables, job, root, cache, groups, log, seed)
-            if len(held):
-                measured = phases.holdout(self._holdout(count, n), variables, labelled_images(held))
-                log(phase=phase.name, **measured)
+            variables = self._run(
+                n,
+                phase,
+                count,
+                variables,
+                job,
+                root,
+                cache,
+                groups,
+                log,
+                seed,
+                held_out=functools.partial(held_out, n, variables) if len(held) else None,
+                profile=profile if n == 0 else None,
+            )
         method = model.detector.method
         if method.finalize is not None:
             trained = np.unique(np.concatenate([part for group in groups for part in group]))
@@ -179,40 +212,46 @@ class Trainer:
         groups: list[sampling.Group],
         log: Log,
         seed: int,
-    ) -> None:
-        """Take the steps of phase `n`; what it trains is replaced in `variables`."""
+        *,
+        held_out: Callable[[Variables], dict[str, float]] | None = None,
+        profile: Profile | None = None,
+    ) -> Variables:
+        """Take the steps of phase `n`; returns `variables` with what it trains replaced."""
         budget, parallel, turns = self.budget, self.parallel, len(groups)
-        batch = sampling.batch_elements(budget.batch_size, turns, parallel.device_count)
+        # What shares a batch, at one time or one after the other.
+        shares = parallel.device_count * budget.parts
+        batch = sampling.batch_elements(budget.batch_size, turns, shares)
         steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
         place = (
             "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
         )
-        self._say(phase, steps, batch, groups, place, log)
+        seen = self._say(phase, steps, batch, groups, place, log)
         start, step = self._step(count, n, steps, turns, batch, place)
         part = _part(variables, phase.method, self.shapes)
         state = parallel.replicate(start(part))
         rng = parallel.replicate(training_key(seed, phase.name))
-        report = phases.reporter(
+        report = reporter(
             phase.name,
             steps,
             title=f"train {job.name} {phase.name}",
             log_every=budget.log_every,
             log=log,
+            seen=seen,
         )
+        measure = held_out and phases.now_and_then(held_out, steps, every=budget.log_every)
         draw = sampling.draws(seed, phase.name)
-        devices = parallel.device_count
         if cache is not None and phase.positions:
             _, height, width, _ = cache[phase.features[0]].shape
             stream = sampling.position_stream(
                 groups,
                 size=phase.positions,
                 per_image=height * width,
-                devices=devices,
+                devices=shares,
                 draw=draw,
             )
         else:
             stream = sampling.image_stream(
-                groups, size=budget.batch_size, devices=devices, draw=draw
+                groups, size=budget.batch_size, devices=shares, draw=draw
             )
         frozen: Any = {}
         if place == "device":
@@ -228,9 +267,11 @@ class Trainer:
             batches = ({"image": found["image"]} for found in self.reading.batches(chosen, batch))
         if place != "device":
             batches = map(_with_elements, batches)
-        state = phases.run(step, state, frozen, map(parallel.shard, batches), rng, report)
-        for collection, levels in state.variables.items():
-            variables[collection] = {**variables.get(collection, {}), **levels}
+        with profiled(step, profile) as step:
+            state = phases.run(
+                step, state, frozen, map(parallel.shard, batches), rng, report, measure
+            )
+        return _with_part(variables, state.variables)
 
     def _subclasses(
         self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int
@@ -269,16 +310,22 @@ class Trainer:
         """All that an optimizer computes for a phase of so many steps, as text."""
         method = self._model(count).phases[n].method
         optimizer = method.optimizer(steps)
+        rates = {} if method.schedules is None else method.schedules(steps)
         params = _shapes_of(method, self.shapes)["params"]
+
+        def all_of(params: Any, step: Any) -> Any:
+            told = {name: rate(step) if callable(rate) else rate for name, rate in rates.items()}
+            return optimizer.update(params, optimizer.init(params), params), told
+
         with jax.numpy_dtype_promotion("standard"):
-            traced = jax.make_jaxpr(lambda p: optimizer.update(p, optimizer.init(p), p))(params)
+            traced = jax.make_jaxpr(all_of)(params, jnp.zeros((), jnp.int32))
         return f"{traced.jaxpr} {[np.asarray(value).tolist() for value in traced.consts]}"
 
     def _make_step(
         self, count: int, n: int, steps: int, turns: int, batch: int, place: str
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         detector, every = self._model(count)
-        phase, parallel = every[n], self.parallel
+        phase = every[n]
 
         @jax.jit
         def start_phase(part: Variables) -> Any:
@@ -286,11 +333,11 @@ class Trainer:
 
         if place == "off":
             step = phases.image_step(
-                phase, steps, detector, groups=turns, batch=batch, parallel=parallel
+                phase, steps, detector, groups=turns, batch=batch, computing=self._computing
             )
         else:
             make = phases.device_step if place == "device" else phases.cached_step
-            step = make(phase, steps, groups=turns, parallel=parallel)
+            step = make(phase, steps, groups=turns, computing=self._computing)
         return start_phase, step
 
     def _say(
@@ -301,26 +348,33 @@ class Trainer:
         groups: list[sampling.Group],
         place: str,
         log: Log,
-    ) -> None:
-        """Say what a step sees: where subclasses and devices share it, more than was asked for."""
+    ) -> dict[str, int]:
+        """Say what a step sees: where subclasses and devices share it, more than was asked for.
+
+        Returns:
+            How many "images" and "positions" it reads; images that were kept as features are not
+            read again for the positions that are drawn of all of them.
+        """
         devices, turns = self.parallel.device_count, len(groups)
         if phase.positions and place == "off":  # as many of each image
             seen = phases.positions_each(phase, batch) * batch
             log(phase=phase.name, steps=steps, positions_per_step=seen, images_per_step=batch)
-            return
+            return {"images": batch, "positions": seen}
         if phase.positions:
-            seen = sampling.batch_elements(phase.positions, turns, devices)
+            seen = sampling.batch_elements(phase.positions, turns, devices * self.budget.parts)
             log(phase=phase.name, steps=steps, positions_per_step=seen)
-            return
+            return {"positions": seen}
         epochs = steps * batch / sampling.epoch_images(groups)
         log(phase=phase.name, steps=steps, images_per_step=batch, epochs=round(epochs, 3))
         if batch != self.budget.batch_size:
             print(
                 f"{phase.name}: {steps} steps of {batch} images, {epochs:.4g} epochs: "
                 f"train.batch_size={self.budget.batch_size} does not go round {turns} "
-                f"subclasses on {devices} devices",
+                f"subclasses on {devices} devices"
+                + (f" in {self.budget.parts} parts" if self.budget.parts > 1 else ""),
                 file=sys.stderr,
             )
+        return {"images": batch}
 
 
 def training_key(seed: int, phase: str) -> jax.Array:
@@ -338,6 +392,12 @@ def _part(variables: Variables, method: Any, shapes: Any) -> Variables:
         collection: {name: variables[collection][name] for name in levels}
         for collection, levels in _shapes_of(method, shapes).items()
     }
+
+
+def _with_part(variables: Variables, part: Variables) -> Variables:
+    """The variables with those of a part of the method in their places."""
+    new = {name: {**variables.get(name, {}), **levels} for name, levels in part.items()}
+    return {**variables, **new}
 
 
 def _shapes_of(method: Any, shapes: Any) -> Any:

@@ -153,7 +153,12 @@ def test_held_out_images_are_neither_trained_on_nor_in_the_last_pass() -> None:
     finalized: list[Any] = []
     photos, log = Photos(), Log()
     made = trainer(
-        toy(finalized=finalized), feature_cache="off", holdout=0.25, epochs=3, photos=photos
+        toy(finalized=finalized),
+        feature_cache="off",
+        holdout=0.25,
+        epochs=3,
+        photos=photos,
+        log_every=10**6,  # measured at the end alone
     )
     fit(made, job(8), log=log)
     steps = log[0]["steps"] * log[0]["images_per_step"]

@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Log, toy
+from tiny import toy
 
-from jaxad.core import InputError
 from jaxad.recipes.recipe import Phase
 from jaxad.training import phases
+from jaxad.training.state import TrainState
 
 PHASE = Phase("all", toy(), 0, 0, ("net/a",))
 
@@ -49,35 +49,43 @@ def test_of_held_out_images_the_map_and_the_phase_s_check_are_measured() -> None
     assert float(found["holdout_twos"]) == 0.5
 
 
-def test_every_step_is_reported_and_some_are_logged() -> None:
-    log = Log()
-    report = phases.reporter("all", 7, title="t", log_every=3, log=log)
-    report({"loss": (np.arange(5.0), 2 * np.ones(5)), "other": (np.ones(5), np.ones(5))})
-    report({"loss": (np.float32(10), np.float32(2)), "other": (1.0, 1.0)})
-    report({"loss": (12.0, 2.0), "other": (1.0, 1.0)})
-    assert [line["step"] for line in log] == [1, 3, 6, 7]
-    assert [line["loss"] for line in log] == [0.0, 1.0, 5.0, 6.0]
-    assert log[0] == {"phase": "all", "step": 1, "loss": 0.0, "other": 1.0}
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_training_that_diverges_is_named(value: float) -> None:
-    report = phases.reporter("router", 7, title="t", log_every=3, log=Log())
-    report({"loss": (1.0, 1.0)})
-    with pytest.raises(InputError, match=r"the loss of phase 'router' is (nan|inf) at step 3"):
-        report({"loss": (np.asarray([1.0, value]), np.ones(2))})
+@pytest.mark.parametrize("done", [0, 6])
+def test_held_out_images_are_measured_now_and_then_and_at_the_end(done: int) -> None:
+    measure = phases.now_and_then(lambda variables: {"holdout": variables}, 11, every=3, done=done)  # type: ignore[dict-item, return-value]
+    found = {}
+    for number in range(done + 1, 12):
+        if more := measure(number, 1):  # type: ignore[arg-type]
+            found[number] = more["holdout"]
+    assert found == {n: n for n in (3, 6, 9, 11) if n > done}
+    # Several steps in one program: at its end, if such a step was among them.
+    measure = phases.now_and_then(lambda variables: {"holdout": variables}, 11, every=4)  # type: ignore[dict-item, return-value]
+    assert [bool(measure({}, count)) for count in (3, 3, 1, 1, 2, 1)] == [
+        *(False, True, False, True, False, True)
+    ]
 
 
 def test_two_steps_are_in_flight_and_all_are_reported() -> None:
     started, told = [], []
 
-    def step(state: int, frozen: Any, batch: int, rng: Any) -> tuple[int, int]:
+    def step(state: Any, frozen: Any, batch: int, rng: Any) -> tuple[Any, Any]:
         assert (frozen, rng) == ("frozen", "key")
         started.append(batch)
-        return state + batch, batch
+        variables = state.variables + batch
+        return TrainState(None, variables, None), {"loss": (np.float32(batch), 1)}  # type: ignore[arg-type]
 
-    def report(metrics: int) -> None:
-        told.append((metrics, len(started)))
+    def report(metrics: Any, more: Any) -> None:
+        told.append((int(metrics["loss"][0]), len(started), dict(more)))
 
-    assert phases.run(step, 0, "frozen", [1, 2, 3], "key", report) == 6  # type: ignore[arg-type]
-    assert told == [(1, 2), (2, 3), (3, 3)]
+    def measure(variables: Any, count: int) -> Any:
+        assert count == 1
+        return {"holdout": variables} if variables == 3 else {}
+
+    def run(*measure: Any) -> Any:
+        start = TrainState(None, 0, None)  # type: ignore[arg-type]
+        return phases.run(step, start, "frozen", [1, 2, 3], "key", report, *measure)  # type: ignore[arg-type]
+
+    assert run().variables == 6
+    assert told == [(1, 2, {}), (2, 3, {}), (3, 3, {})]
+    told.clear(), started.clear()
+    run(measure)
+    assert told == [(1, 2, {}), (2, 3, {"holdout": 3}), (3, 3, {})]

@@ -1,4 +1,4 @@
-"""`jaxad status`: of a run that goes on, was killed, has ended, and of folders that are no run's."""
+"""`jaxad status`: of a run that goes on, was killed, has ended; of folders that are no run's."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_links_and_pipes_of_strangers(killed: Path, tmp_path: Path) -> None:
     (killed / "config.json").unlink()
     (killed / "config.json").symlink_to(outside / "config.json")
     (outside / "config.json").write_text('{"config": {}}')
-    with pytest.raises(InputError, match="leads out of|no work directory"):
+    with pytest.raises(InputError, match=r"leads out of|no work directory"):
         status(killed)
 
 

@@ -153,7 +153,7 @@ def test_a_tracker_that_can_not_start_is_one_line(
     module = types.ModuleType("wandb")
     module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "wandb", module)
-    with pytest.raises(InputError, match="track=wandb can not start .AttributeError") as caught:
+    with pytest.raises(InputError, match=r"track=wandb can not start \(AttributeError") as caught:
         track.open_tracker("wandb", lambda: tmp_path / "track", title="run", config={})
     assert "set track=''" in str(caught.value)
 

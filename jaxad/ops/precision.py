@@ -39,7 +39,8 @@ def rounded(variables: Variables, dtype: str) -> Variables:
 
     def cast(path: Any, leaf: Array) -> Array:
         names = {getattr(key, "key", None) for key in path}
-        return leaf if names & KEPT or "params" not in names else leaf.astype(dtype)
+        kept = names & KEPT or "params" not in names
+        return leaf if kept else jnp.asarray(leaf).astype(dtype)
 
     if dtype == "float32":
         return variables

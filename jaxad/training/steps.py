@@ -69,7 +69,7 @@ def make_train_step(
         # optax raises a float to an int32 count, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"), jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, params)
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             rates = _rates(schedules or {}, state.step)
         params = optax.apply_updates(params, updates)
         variables = {**fixed, **aux.updates, "params": params}

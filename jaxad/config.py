@@ -23,7 +23,7 @@ from jaxad.files import read_json, write_json
 from jaxad.keys import Key, choice, flag, integer, number, several, text
 from jaxad.recipes.build import recipe_named
 
-FORMAT = 2
+FORMAT = 3
 """Version of `config.json` and of a work directory's layout."""
 
 MOST_SEED = 2**32 - 1
@@ -162,6 +162,26 @@ KEYS: dict[str, Key] = {
         "where lines of train.jsonl go besides; '' = nowhere (tensorboard: into track/, the "
         "others as their own settings say)",
     ),
+    "checkpoint.every_minutes": Key(
+        5.0,
+        number(least=0, most=10**6),
+        "minutes of training between two saves, from which a stopped run goes on; 0 = only where a "
+        "phase ends",
+    ),
+    "checkpoint.every_steps": Key(
+        0,
+        integer(least=0, most=10**9),
+        "steps between two saves, beside every_minutes; 0 = by time alone",
+    ),
+    "checkpoint.keep": Key(
+        2, integer(least=1, most=1000), "saves of a detector that are kept until it is finished"
+    ),
+    "checkpoint.features": Key(
+        False,
+        flag(),
+        "keep features of the frozen networks on disk too, instead of computing them anew when a "
+        "stopped run goes on",
+    ),
     "score.batch_size": Key(
         8, integer(least=1, most=65536), "images a program call, over all devices"
     ),
@@ -173,6 +193,14 @@ KEYS: dict[str, Key] = {
 
 EVALUATION = ("weights", "data", "score", "report", "train.parallel")
 """What `jaxad evaluate` may be told anew: where photos are and how they are scored."""
+
+MAY_CHANGE = (
+    *("weights", "data.root", "data.workers", "data.prepared", "train.log_every"),
+    *("checkpoint.every_minutes", "checkpoint.every_steps", "checkpoint.keep"),
+    *("checkpoint.features", "report.examples", "train.profile", "track"),
+)
+"""What may change when a stopped run goes on: nothing of it decides what is learnt or measured.
+That folders hold the same data and weights is seen by their fingerprints."""
 
 
 def keys_of(method: str) -> dict[str, Key]:

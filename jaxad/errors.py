@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read. Imports nothing, so that every room can raise it."""
+"""What a user is meant to read of a failure. Imports nothing, so that every room can raise it."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class Stopped(BaseException):
+    """The process was asked to end (SIGTERM, Ctrl-C): what is done is kept."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+        """The number of the signal."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -52,7 +53,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             the old file, if any, is as it was, and no temporary file is left.
     """
     path = Path(path)
-    temporary = path.with_name(f".jaxad-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".jaxad-{secrets.token_hex(8)}.tmp")  # see `is_temporary`
     # O_EXCL: fails where anything has this name, a link included. Mode: as the umask says.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -66,7 +67,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise _refusal("write", path, error) from error
+        raise refusal("write", path, error) from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether it has the name of a file that `write_bytes` was writing when it was killed."""
+    return re.fullmatch(r"\.jaxad-[0-9a-f]{16}\.tmp", path.name) is not None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -89,7 +95,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise _refusal("make the folder", path, error) from error
+        raise refusal("make the folder", path, error) from error
     return path
 
 
@@ -157,7 +163,8 @@ def read_json(
         raise InputError(f"{what} {path} can not be read ({_reason(error)}): {mend}") from error
 
 
-def _refusal(verb: str, path: Path, error: OSError | ValueError) -> InputError:
+def refusal(verb: str, path: Path, error: OSError | ValueError) -> InputError:
+    """Say in one line that a path can not be used so, why, and what helps."""
     mend = _MENDS.get(getattr(error, "errno", None) or 0, "choose another place")
     return InputError(f"can not {verb} {path} ({_reason(error)}): {mend}")
 

@@ -1,7 +1,7 @@
 """The command line: `jaxad train|evaluate|status|data`. Flags only: the jobs are in other rooms.
 
 Exit code 0 when the job was done, 2 for unusable arguments or input (one line on standard error),
-130 when interrupted.
+130 and 143 when SIGINT (Ctrl-C) or SIGTERM has stopped it: all is kept, the same command goes on.
 """
 
 from __future__ import annotations
@@ -14,21 +14,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import InputError
+from jaxad.errors import InputError, Stopped
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
+    from jaxad.runs.stopping import Stopping
     from jaxad.runs.train import train
 
-    results = train(parse_config(rest), args.workdir, overwrite=args.overwrite)
+    config = parse_config(rest)
+    with Stopping() as stopping:
+        results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     _print_results(results, args.workdir)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.runs.evaluate import evaluate
+    from jaxad.runs.stopping import Stopping
 
-    _print_results(evaluate(args.workdir, rest), args.workdir)
+    with Stopping() as stopping:
+        results = evaluate(args.workdir, rest, check=stopping.check)
+    _print_results(results, args.workdir)
 
 
 def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -200,6 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jaxad: interrupted", file=sys.stderr)
         return 130
+    except Stopped as stopped:
+        print("jaxad: stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + stopped.signal
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
 from jaxad.errors import printable
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def span(seconds: float) -> str:
-    """A time in words of a clock: 1:02:03, or 2:03 below an hour."""
+    """A time as a clock shows it: 1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -23,7 +23,7 @@ class Progress:
     """Counts done units and shows rate and time left on standard error.
 
     On a terminal the line is redrawn at most ten times a second; elsewhere a line is printed every
-    `every` seconds and at the end. Units that were `done` before are not counted in the rate.
+    `every` seconds and at the end. `done` units were done before: they say nothing of the rate.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Progress:
         total: int,
         unit: str,
         *,
+        done: int = 0,
         every: float = 15.0,
         stream: TextIO | None = None,
-        done: int = 0,
     ) -> None:
         self._label, self._total, self._unit = printable(label), total, unit
         self._stream = sys.stderr if stream is None else stream
@@ -65,11 +65,23 @@ class Progress:
         self._stream.flush()
 
 
-def track(batches: Iterable[T], label: str, total: int, unit: str, size: int) -> Iterator[T]:
-    """Yield `batches`, counting up to `size` units for each one that was worked off."""
+def track(
+    batches: Iterable[T],
+    label: str,
+    total: int,
+    unit: str,
+    size: int,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[T]:
+    """Yield `batches`, counting up to `size` units for each one that was worked off.
+
+    `check` is called before each of them; it may raise, to end the work.
+    """
     progress = Progress(label, total, unit)
     left = total
     for batch in batches:
+        check()
         yield batch
         progress.advance(min(size, left))
         left -= min(size, left)

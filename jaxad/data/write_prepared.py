@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def write_prepared(
     size: tuple[int, int],
     resample: str = "lanczos",
     workers: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Decode all photos into a folder, unless they are there; return them as `prepared.find` does.
 
@@ -38,6 +40,7 @@ def write_prepared(
       size: `(H, W)`.
       resample: A name in `images.FILTERS`.
       workers: As of `pipeline.batches`.
+      check: Called before every batch; may raise, to end the work.
 
     Raises:
       InputError: a photo that can not be decoded, or no room to write to.
@@ -62,7 +65,8 @@ def write_prepared(
                 tuple(r._replace(prepared="") for r in manifest.records if r.split == split),
             )
             if len(part):
-                _write_split(part, file_of(unfinished / split), size, resample, workers, progress)
+                file = file_of(unfinished / split)
+                _write_split(part, file, size, resample, workers, progress, check)
         unfinished.rename(at)
     except InputError:
         raise
@@ -88,6 +92,7 @@ def _write_split(
     resample: str,
     workers: int,
     progress: Progress,
+    check: Callable[[], None],
 ) -> None:
     # Pixels are stored as they are, each example by itself, to be read with a single copy: a PNG of
     # the training size would take milliseconds to decode, and array_record's own compression four
@@ -96,6 +101,7 @@ def _write_split(
     try:
         stream = batches(part, image_size=size, batch_size=8, resample=resample, workers=workers)
         for batch in stream:
+            check()
             for row in np.flatnonzero(batch["_mask"]):
                 image, mask = batch["image"][row], np.packbits(batch["mask"][row])
                 path = path_bytes(part.records[batch["index"][row]])

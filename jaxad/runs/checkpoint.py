@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,21 @@ from jaxad.runs import record
 
 SUMS = record.NAME
 """In a checkpoint's folder: names, shapes and dtypes of its arrays, and every file's SHA-256."""
-FORMAT = 2
+ABOUT = "about.json"
+"""In a checkpoint's folder: what else was to be kept with the arrays."""
+FORMAT = 3
+_MEND = "bring back an undamaged copy, or train again"
 
 
-def save(path: Path, variables: Variables) -> None:
+def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = None) -> None:
     """Write `variables` to the folder `path`, replacing what stood there only once it is whole.
 
     Until then all lies in a folder beside it, whose name begins with `record.UNFINISHED`.
+
+    Args:
+        path: The folder.
+        variables: Tree of arrays.
+        about: JSON-able, read back by `about`.
 
     Raises:
         InputError: It can not be written (a full disk, say); what stood there is as it was.
@@ -38,9 +47,7 @@ def save(path: Path, variables: Variables) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(new, variables)
             checkpointer.wait_until_finished()
-        write_json(
-            new / SUMS, {"format": FORMAT, "arrays": _arrays(variables), "wrote": _sums(new)}
-        )
+        seal(new, about or {}, _arrays(variables))
         if path.exists():
             path.replace(old)
         try:
@@ -61,6 +68,17 @@ def save(path: Path, variables: Variables) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def seal(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> None:
+    """Add to a folder what is known of its files, and the list of their checksums.
+
+    Raises:
+        InputError: It can not be written.
+    """
+    write_json(folder / ABOUT, about)
+    listed = {"format": FORMAT, "arrays": arrays or {}, "wrote": _sums(folder)}
+    write_json(folder / SUMS, listed)
+
+
 def restore(path: Path, template: Variables) -> Variables:
     """Read variables of exactly the template's names and shapes.
 
@@ -74,21 +92,10 @@ def restore(path: Path, template: Variables) -> Variables:
     path = path.absolute()
     if not path.is_dir():
         raise InputError(f"no checkpoint at {path}: train first, or name another --workdir")
-    mend = "bring back an undamaged copy, or train again"
     # Orbax is only asked once all is known to be right: what it says of damage is long and comes
     # from several threads.
-    kept = read_json(path / SUMS, "the checkpoint's list", mend)
-    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise InputError(f"checkpoint {path} is damaged or of another jaxad: {mend}")
-    if kept.get("arrays") != _arrays(template):
-        raise InputError(f"checkpoint {path} is of another model, or damaged: {mend}")
-    wrote = kept.get("wrote")
-    found = _sums(path)
-    if wrote != found:
-        listed = wrote if isinstance(wrote, dict) else {}
-        wrong = sorted(n for n in {*listed, *found} if listed.get(n) != found.get(n))
-        told = f"the checksum of {wrong[0]} differs" if wrong else "it has no list of files"
-        raise InputError(f"checkpoint {path} is damaged ({told}): {mend}")
+    if check_files(path) != _arrays(template):
+        raise InputError(f"checkpoint {path} is of another model, or damaged: {_MEND}")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
@@ -101,10 +108,44 @@ def restore(path: Path, template: Variables) -> Variables:
             restored: Variables = checkpointer.restore(path, abstract)
     # Sums can be forged, and then anything may come.
     except Exception as error:
-        raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {mend}") from error
+        raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {_MEND}") from error
     finally:
         logger.setLevel(level)
     return restored
+
+
+def check_files(path: Path) -> Any:
+    """Compare the files of a checkpoint's folder with its list; return the list's `arrays`.
+
+    Raises:
+        InputError: One is missing, of another content, or not in it; or the list is damaged.
+    """
+    kept = read_json(path / SUMS, "the checkpoint's list", _MEND)
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        told = kept.get("format") if isinstance(kept, dict) else None
+        raise InputError(
+            f"checkpoint {path} is damaged, or of another jaxad (format {told!r}, this one reads "
+            f"{FORMAT}): {_MEND}"
+        )
+    wrote, found = kept.get("wrote"), _sums(path)
+    if wrote != found:
+        listed = wrote if isinstance(wrote, dict) else {}
+        wrong = sorted(n for n in {*listed, *found} if listed.get(n) != found.get(n))
+        told = f"the checksum of {wrong[0]} differs" if wrong else "it has no list of files"
+        raise InputError(f"checkpoint {path} is damaged ({told}): {_MEND}")
+    return kept.get("arrays")
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What `save` was told of the arrays; `restore` says whether it is undamaged.
+
+    Raises:
+        InputError: There is nothing that can be read.
+    """
+    found = read_json(path / ABOUT, "what is known of a checkpoint", _MEND)
+    if not isinstance(found, dict):
+        raise InputError(f"{path / ABOUT} is damaged: {_MEND}")
+    return found
 
 
 def is_whole(path: Path) -> bool:

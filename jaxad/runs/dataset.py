@@ -93,19 +93,19 @@ def read_trained_on(workdir: Path) -> TrainedOn:
 
 
 def say_changes(
-    before: Mapping[str, Any], manifest: Manifest, categories: Sequence[str] = ()
+    before: Mapping[str, Any], now: Mapping[str, Any], categories: Sequence[str] = ()
 ) -> None:
     """Say how the data differs from what detectors were trained on.
 
     Args:
         before: The fingerprint of then.
-        manifest: The data as it is now.
+        now: That of the data as it is now.
         categories: Those that are wanted, all if empty.
 
     Raises:
         InputError: The fingerprint is damaged.
     """
-    for line in changes(before, fingerprint(manifest), categories=categories):
+    for line in changes(before, now, categories=categories):
         print(f"since training: {line}", file=sys.stderr)
 
 

@@ -30,6 +30,7 @@ def decoded_once(
     own: Callable[[], Path],
     *,
     reads: float,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Manifest]:
     """Give the manifest from which a run reads fastest.
 
@@ -39,6 +40,7 @@ def decoded_once(
         wish: "auto": where it pays, deleted when the run ends; "off": never; a folder: kept there.
         own: Names, and so claims, the folder of a run's own.
         reads: How often the run reads a photo; see `reads_of`.
+        check: Called before every batch; may raise, to end the work.
 
     Raises:
         InputError: The folder that is named can not be written to, or what it holds is damaged.
@@ -51,6 +53,7 @@ def decoded_once(
             size=reading.size,
             resample=reading.resample,
             workers=reading.workers,
+            check=check,
         )
 
     if isinstance(wish, Path):

@@ -15,6 +15,7 @@ import jaxad
 from jaxad.config import EVALUATION, apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
+from jaxad.data.fingerprint import fingerprint
 from jaxad.data.jobs import Job, name_list
 from jaxad.data.manifest import Manifest, some
 from jaxad.data.reading import Reading
@@ -25,7 +26,7 @@ from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
-from jaxad.runs import record
+from jaxad.runs import lock, record
 from jaxad.runs.dataset import (
     jobs_of,
     prepared_folder,
@@ -35,9 +36,10 @@ from jaxad.runs.dataset import (
     say_changes,
     say_left_out,
 )
+from jaxad.runs.outcomes import Outcomes, forget, is_under_way, measured_by, missing
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
-from jaxad.runs.workdir import opened, restore, trained, trained_backbones
+from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
 from jaxad.scorer import Scorer, constants_pay, make_scorer
 from jaxad.training.sampling import batch_elements
 
@@ -68,6 +70,7 @@ class Evaluator:
         *,
         batch_size: int,
         examples: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -77,7 +80,9 @@ class Evaluator:
             parallel: Over which devices.
             batch_size: Images a program call; rounded up to what the devices share.
             examples: Photos a category of each kind, for the report.
+            check: Called before every batch; may raise, to end the work.
         """
+        self._check = check
         self._detectors = len(jobs)
         photos = sum(len(records) for job in jobs for records in job.test.values())
         self._images = photos // max(len(jobs), 1)
@@ -113,6 +118,7 @@ class Evaluator:
         variables: Variables,
         *,
         n_train: Mapping[str, int],
+        outcomes: Outcomes,
     ) -> Outcome:
         """Score every category of a job.
 
@@ -122,24 +128,30 @@ class Evaluator:
             model: The trained detector.
             variables: Of backbones and method.
             n_train: Training photos by category, for the results.
+            outcomes: Keeps what is measured; a category that is kept there is not scored again.
         """
         metrics, views = {}, {}
         images, steady, total = 0, 0.0, 0.0
         tested = {name: records for name, records in job.test.items() if records}
-        if tested:
+        there = {name: outcomes.kept(name) for name in tested}
+        if not all(there.values()):
             scorer = self.scorer(model, variables)
             total = scorer.compile_seconds
         for name, records in tested.items():
-            scored = score_category(
-                name,
-                records,
-                root,
-                scorer.score,
-                reading=self._reading,
-                batch_size=self._batch_size,
-                examples=self._examples,
-                n_train=n_train.get(records[0].category, 0),
-            )
+            scored = there[name]
+            if scored is None:
+                scored = score_category(
+                    name,
+                    records,
+                    root,
+                    scorer.score,
+                    reading=self._reading,
+                    batch_size=self._batch_size,
+                    examples=self._examples,
+                    n_train=n_train.get(records[0].category, 0),
+                    check=self._check,
+                )
+                outcomes.keep(name, scored)
             metrics[name], views[name] = scored.metrics, scored.view
             total += scored.seconds
             images, steady = images + scored.steady[0], steady + scored.steady[1]
@@ -154,15 +166,17 @@ def write_results(
     results: Path,
     report: Path,
     part: bool = False,
+    missing_yet: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write results and report from all outcomes so far; return the results.
 
-    `part` marks results of some of the detectors only.
+    `part` marks results of some of the detectors only; `missing_yet` are categories to come.
     """
     categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
     images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
     found = {
         **({"part": True} if part else {}),
+        **({"missing": list(missing_yet)} if missing_yet else {}),
         "method": config.method.name,
         "dataset": config.data.layout,
         "categories": categories,
@@ -206,18 +220,22 @@ class _Source(NamedTuple):
     backbones: Backbones
     model: Callable[[int], Model]
     evaluator: Evaluator
+    fingerprint: dict[str, Any]
 
 
-def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(
+    workdir: Path, changes: Sequence[str] = (), *, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Score and measure a trained work directory again; rewrite its results and report.
 
     Detectors that are not there (yet) are named and left out, and so are categories that came after
     training. Where fewer are measured than `results.json` has, the new results are written beside
-    it, as `results.part.json`.
+    it, as `results.part.json`. What a run that was stopped has measured is not scored again.
 
     Args:
         workdir: What `jaxad train` wrote.
         changes: `--config.a.b=VALUE` for keys of `config.EVALUATION`, such as where the data is.
+        check: Called before every batch; may raise `errors.Stopped`.
 
     Returns:
         The results that were written.
@@ -225,9 +243,16 @@ def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         InputError: Whatever a user can mend.
     """
+    with lock.locked(opened(workdir), check=check):
+        return _evaluate_all(workdir, changes, check)
+
+
+def _evaluate_all(
+    workdir: Path, changes: Sequence[str], check: Callable[[], None]
+) -> dict[str, Any]:
     sources: dict[str, _Source] = {}
     found: list[dict[str, Any]] = []
-    for folder in folders(opened(workdir)):
+    for folder in folders(workdir):
         config, hashes = load_config(confined(folder, "config.json"))
         named = apply_changes(config, changes, only=EVALUATION)
         check_config(config)
@@ -237,7 +262,7 @@ def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         key = f"{alike} {hashes}"
         if key not in sources:
             say = not sources
-            sources[key] = _source(folder, config, hashes, before.fingerprint, say=say)
+            sources[key] = _source(folder, config, hashes, before.fingerprint, say=say, check=check)
         narrowed = any(name in named for name in ("data.categories", "data.test_subclasses"))
         found += _evaluate(folder, config, sources[key], before.n_train, narrowed=narrowed)
     if not found:
@@ -246,18 +271,30 @@ def evaluate(workdir: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
             "train, or name its categories by --config.data.categories"
         )
     part = any(results.get("part") for results in found)
-    return found[0] if part else add_summary(workdir, found)
+    results = found[0] if part else add_summary(workdir, found)
+    for folder in folders(workdir):
+        ours = record.read(folder)
+        if ours is not None and not is_under_way(ours):
+            forget(ours)
+    return results
 
 
 def _source(
-    workdir: Path, config: Any, hashes: Mapping[str, str], before: Mapping[str, Any], *, say: bool
+    workdir: Path,
+    config: Any,
+    hashes: Mapping[str, str],
+    before: Mapping[str, Any],
+    *,
+    say: bool,
+    check: Callable[[], None],
 ) -> _Source:
     """Read the data, and load the networks that a work directory was trained with."""
     parallel = data_parallel(config.train.parallel)
     manifest = read_dataset(config)
+    now = fingerprint(manifest)
     if say:
         say_left_out(manifest, config.data.layout)
-        say_changes(before, manifest, name_list(config.data.categories))
+        say_changes(before, now, name_list(config.data.categories))
     backbones = trained_backbones(workdir, config, hashes)
     reading = reading_of(config, backbones)
     if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
@@ -270,9 +307,10 @@ def _source(
         parallel,
         batch_size=config.score.batch_size,
         examples=config.report.examples,
+        check=check,
     )
     model = models(config, backbones, axis_name=parallel.axis_name)
-    return _Source(manifest, jobs, backbones, model, evaluator)
+    return _Source(manifest, jobs, backbones, model, evaluator, now)
 
 
 def _evaluate(
@@ -290,11 +328,22 @@ def _evaluate(
     if not jobs:
         return []
     outcomes = []
+    ours = record.read(workdir) or record.Record(workdir)
     for job in jobs:
         built, method = restore(workdir, job.name, config, source.backbones, source.model)
         variables = {"backbones": source.backbones.variables, "method": method}
+        key = measured_by(
+            config, source.backbones.sha256, source.fingerprint, workdir / CHECKPOINTS / job.name
+        )
         outcomes.append(
-            source.evaluator.evaluate(job, source.manifest.root, built, variables, n_train=n_train)
+            source.evaluator.evaluate(
+                job,
+                source.manifest.root,
+                built,
+                variables,
+                n_train=n_train,
+                outcomes=Outcomes(ours, key),
+            )
         )
     before = _results_before(workdir)
     seconds = before.get("seconds", {})
@@ -303,13 +352,19 @@ def _evaluate(
     )
     measured = {name for outcome in outcomes for name in outcome.metrics}
     whole = set(before["categories"]) <= measured if before else not narrowed
-    ours = record.read(workdir) or record.Record(workdir)
+    wanted = [
+        name
+        for job in source.jobs
+        for name, records in _of_training(job, n_train).test.items()
+        if records
+    ]
     results = write_results(
         outcomes,
         config,
         results=ours.file("results.json" if whole else PART),
         report=ours.file("report", "index.html" if whole else "part.html"),
         part=not whole,
+        missing_yet=missing(wanted, outcomes) if whole else (),
     )
     return [results]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.errors import InputError
-from jaxad.files import confined, make_folder, read_json, write_json
+from jaxad.files import confined, is_temporary, make_folder, read_json, write_json
 
 NAME = "jaxad.json"
 """Of the record, and of the list of a checkpoint's files with their checksums."""
@@ -25,9 +25,12 @@ UNFINISHED = ".saving-"
 
 _ENTRY = re.compile(
     r"(config|data|subclasses|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
-    r"|\.prepared/|profile/|track/|checkpoints/[^/]+/|replicates/[1-9][0-9]*/"
+    r"|\.prepared/|profile/|track/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
 )
 """What a run writes; folders end in a slash."""
+_WHOLE = (".prepared/", "profile/", "track/")
+"""Folders that are ours with all that is in them: other libraries write there."""
+_OUTCOME = re.compile(r"[0-9a-f]{16}\.npz")
 
 
 class Record:
@@ -72,6 +75,15 @@ class Record:
             self.write()
         return path
 
+    def drop(self, *parts: str) -> None:
+        """Delete a folder that `tree` has named, but for what others put there, and forget it."""
+        entry = "/".join(parts) + "/"
+        if entry in self._entries:
+            _clear_folder(self.folder, entry)
+            _drop_empty(self.folder, _plain(self.folder, entry))
+            del self._entries[entry]
+            self.write()
+
     def write(self) -> None:
         """Write the record itself."""
         about = {"format": FORMAT, "about": "what jaxad wrote here", "wrote": self.entries}
@@ -85,7 +97,7 @@ class Record:
                 inner = read(path)
                 if inner is not None and inner.holds_results():
                     return True
-            elif entry.startswith(("checkpoints/", "results")) and os.path.lexists(path):
+            elif entry.startswith(_OF_VALUE) and os.path.lexists(path):
                 return True
         return False
 
@@ -108,11 +120,19 @@ class Record:
             path = _plain(self.folder, entry)
             if os.path.lexists(path) and path.is_dir() != entry.endswith("/"):
                 raise _taken(path)
-            if "checkpoints/" in entry and path.is_dir():
-                ours = checkpoint_files(path)
-                for found in _files(path):
-                    if found.relative_to(path).as_posix() not in ours:
-                        raise _taken(found)
+            if entry.endswith("/"):
+                foreign = next(_foreign(path, entry), None)
+                if foreign is not None:
+                    raise _taken(foreign)
+
+    def sweep(self) -> None:
+        """Delete what was being written when a run was killed."""
+        places = {self.folder}
+        for entry in self.entries:
+            path = _plain(self.folder, entry)
+            places |= {path.parent, path} if entry.endswith("/") else {path.parent}
+        for place in places:
+            _clear_unfinished(place)
 
     def clear(self) -> None:
         """Delete what is recorded, and folders that are empty then; all else stays."""
@@ -123,14 +143,11 @@ class Record:
                 if inner is not None:
                     inner.clear()
                     (path / NAME).unlink()
-            elif entry.startswith("checkpoints/") and path.is_dir():
-                _clear_checkpoint(path)
             elif entry.endswith("/"):
-                shutil.rmtree(path, ignore_errors=True)
+                _clear_folder(self.folder, entry)
             elif not path.is_dir():
                 path.unlink(missing_ok=True)
-            if entry.startswith("checkpoints/"):
-                _clear_unfinished(path.parent)
+            _clear_unfinished(path.parent)
             _drop_empty(self.folder, path)
         self._entries = {}
 
@@ -151,6 +168,8 @@ def checkpoint_files(folder: Path) -> set[str]:
     return {*wrote, NAME}
 
 
+_OF_VALUE = ("checkpoints/", "training/", "results")
+"""What took time."""
 _MEND = "move it away, or choose another --workdir"
 
 
@@ -161,23 +180,64 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in folders if (Path(place) / name).is_symlink())
 
 
-def _clear_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint's files by its list, and the folders that are empty then."""
-    ours = checkpoint_files(folder)
+def _foreign(folder: Path, entry: str) -> Iterator[Path]:
+    """What lies in a folder of ours and is not ours."""
+    *above, kind = entry.rstrip("/").split("/")
+    if above and above[-1] in ("checkpoints", "training", "replicates"):
+        kind = above[-1]
+    if not folder.is_dir() or kind == "replicates" or f"{kind}/" in _WHOLE:
+        return
+    if kind == "outcomes":
+        for path in folder.iterdir():
+            if not _OUTCOME.fullmatch(path.name) and not is_temporary(path):
+                yield path
+        return
+    within = [folder]
+    if kind == "training":  # checkpoints, one a number of steps
+        within = [path for path in folder.iterdir() if not _is_unfinished(path)]
+    for path in within:
+        if path.is_symlink() or not path.is_dir():
+            yield path
+            continue
+        ours = checkpoint_files(path)
+        yield from (one for one in _files(path) if one.relative_to(path).as_posix() not in ours)
+
+
+def _clear_folder(top: Path, entry: str) -> None:
+    """Delete what is ours in a folder, and folders that are empty then."""
+    folder = _plain(top, entry)
+    if not folder.is_dir():
+        return
+    if entry in _WHOLE:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    _clear_unfinished(folder)
+    kept = set(_foreign(folder, entry))
     for found in list(_files(folder)):
-        if found.relative_to(folder).as_posix() in ours:
+        if found not in kept:
             found.unlink()
     for place, _, _ in os.walk(folder, topdown=False):
         if not any(Path(place).iterdir()):
             Path(place).rmdir()
 
 
+def clear_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint, but for what others put there."""
+    _clear_folder(folder.parent, f"{folder.name}/")
+
+
 def _clear_unfinished(folder: Path) -> None:
     """Delete what saves left that were killed."""
     if folder.is_dir():
         for path in folder.iterdir():
-            if path.name.startswith(UNFINISHED) and path.is_dir() and not path.is_symlink():
+            if _is_unfinished(path):
                 shutil.rmtree(path, ignore_errors=True)
+            elif is_temporary(path) and not path.is_symlink():
+                path.unlink()
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(UNFINISHED) and path.is_dir() and not path.is_symlink()
 
 
 def _drop_empty(top: Path, path: Path) -> None:
@@ -229,6 +289,21 @@ def read(folder: Path) -> Record | None:
     return Record(folder, wrote)
 
 
+def usable(folder: Path) -> Path:
+    """Make a folder for a work directory, if it is not there.
+
+    Raises:
+        InputError: It can not be made, or has a name that checkpoints can not be written to.
+    """
+    try:
+        os.fspath(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{folder.absolute()} has bytes in its name that are no UTF-8: choose another --workdir"
+        ) from error
+    return make_folder(folder)
+
+
 def claim(folder: Path, names: Iterable[str], *, overwrite: bool) -> Record:
     """Make a folder the work directory of a new run, without what an earlier run wrote there.
 
@@ -241,13 +316,7 @@ def claim(folder: Path, names: Iterable[str], *, overwrite: bool) -> Record:
         InputError: The folder can not be made, holds a run, or has a file of one of the names that
             no run has written; nothing is touched then.
     """
-    try:
-        os.fspath(folder.absolute()).encode()
-    except UnicodeEncodeError as error:  # checkpoints can not be written there
-        raise InputError(
-            f"{folder.absolute()} has bytes in its name that are no UTF-8: choose another --workdir"
-        ) from error
-    make_folder(folder)
+    usable(folder)
     record = read(folder) or Record(folder)
     if not overwrite and record.holds_results():
         raise InputError(f"{folder} holds a run: choose another --workdir or add --overwrite")

@@ -42,6 +42,7 @@ def score_category(
     batch_size: int,
     examples: int,
     n_train: int,
+    check: Callable[[], None] = lambda: None,
 ) -> Scored:
     """Score the test images of one category in their order, and measure; no map is kept.
 
@@ -57,6 +58,7 @@ def score_category(
         batch_size: B.
         examples: Photos of each kind that the report shows.
         n_train: Training images of the category, for the results.
+        check: Called before every batch; may raise, to end the work.
 
     Raises:
         InputError: A score is not finite.
@@ -71,7 +73,8 @@ def score_category(
     start = warm = time.monotonic()
     done = first = 0
     scored = ahead(stream, lambda batch: score(batch["image"]))
-    for batch, started in track(scored, f"{name} score", count, "images", batch_size):
+    shown = track(scored, f"{name} score", count, "images", batch_size, check=check)
+    for batch, started in shown:
         valid = batch["_mask"]
         rows = slice(done, done + int(valid.sum()))
         found = jax.device_get(started)
@@ -84,8 +87,12 @@ def score_category(
         has_mask[rows] = known
         pixels.add(masks[known], maps[known])
         told = known & (masks.any(axis=(1, 2)) | (labels[rows] == 0))
-        shown = [mask if tell else None for mask, tell in zip(masks, told)]
-        view.add(batch["image"][valid], scores[rows], maps, shown)
+        view.add(
+            batch["image"][valid],
+            scores[rows],
+            maps,
+            [mask if tell else None for mask, tell in zip(masks, told)],
+        )
         done = rows.stop
         if rows.start == 0:
             warm, first = time.monotonic(), done

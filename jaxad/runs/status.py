@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 from jaxad.errors import InputError, printable
 from jaxad.files import confined, read_json
 from jaxad.progress import span
+from jaxad.runs.lock import holder
 from jaxad.runs.record import NAME, UNFINISHED
 
 TAIL = 1 << 18
 """Bytes at the end of train.jsonl that are looked at."""
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 """Those that are told of a detector."""
+_KEPT = re.compile(r"(\d{1,9})-(\d{1,12})")
+"""Of a training that goes on: number of the phase and of its step."""
 
 
 class Replicate(NamedTuple):
@@ -37,8 +40,10 @@ class Replicate(NamedTuple):
     """Detectors that are there whole."""
     left: tuple[str, ...]
     """Detectors that are not, in the order in which they are trained."""
-    metrics: Mapping[str, Mapping[str, Any]] | None
-    """Of each category that was measured; None: there are no results yet."""
+    metrics: Mapping[str, Mapping[str, Any]]
+    """Of each category that was measured."""
+    whole: bool
+    """Whether all was measured that is to be."""
     last: Mapping[str, Any]
     """The last line of train.jsonl that is of a step; empty without one."""
     age: float
@@ -60,9 +65,9 @@ def status(workdir: Path) -> str:
     detectors = _detectors(workdir, config)
     count = _value(config, "train", "replicates", kind=int, otherwise=1)
     found = [_replicate(workdir, place, detectors) for place in _places(workdir, count)]
-    running = _holder(workdir)
+    running = holder(workdir)
     if running is not None:
-        told = f"running, {running}"
+        told = f"running, process {running.get('pid')} on {running.get('host')}"
     elif not all(_is_done(replicate) for replicate in found):
         told = "stopped: the same command goes on"
     else:
@@ -72,7 +77,7 @@ def status(workdir: Path) -> str:
     lines = [f"{workdir}: {name} on {layout}: {told}"]
     for replicate in found:
         lines += _of_replicate(replicate, several=len(found) > 1)
-    lines += _now(found, running is not None)
+    lines += _now(workdir, found, running is not None)
     return "\n".join(printable(line) for line in lines)
 
 
@@ -121,8 +126,7 @@ def _detectors(workdir: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _places(workdir: Path, count: int) -> list[tuple[str, ...]]:
     """Where replicates are, whether they have begun or not."""
-    there = [()] + [("replicates", str(r)) for r in range(1, min(count, 1000))]
-    return [place for place in there if not place or len(there) > 1]
+    return [(), *(("replicates", str(r)) for r in range(1, min(count, 1000)))]
 
 
 def _replicate(workdir: Path, place: tuple[str, ...], detectors: Sequence[str]) -> Replicate:
@@ -130,9 +134,10 @@ def _replicate(workdir: Path, place: tuple[str, ...], detectors: Sequence[str]) 
     results = _json(workdir, *place, "results.json")
     categories = results.get("categories")
     seconds = results.get("seconds")
-    metrics = None
+    metrics = {}
     if isinstance(categories, dict):
         metrics = {name: found for name, found in categories.items() if isinstance(found, dict)}
+    whole = isinstance(categories, dict) and not results.get("missing")
     times = [x for x in (seconds.values() if isinstance(seconds, dict) else ()) if _number(x)]
     last, age = _last_line(workdir, place)
     return Replicate(
@@ -140,6 +145,7 @@ def _replicate(workdir: Path, place: tuple[str, ...], detectors: Sequence[str]) 
         tuple(name for name in detectors if name in trained) or tuple(sorted(trained)),
         tuple(name for name in detectors if name not in trained),
         metrics,
+        whole,
         last,
         age,
         sum(times) / len(trained) if times and trained else None,
@@ -191,27 +197,22 @@ def _of_steps(data: bytes) -> Iterator[Mapping[str, Any]]:
             yield line
 
 
-def _holder(workdir: Path) -> str | None:
-    """Who runs in the folder at this moment, in words; None: nobody."""
-    holder = _json(workdir, "jaxad.lock")
-    pid, host = holder.get("pid"), holder.get("host")
-    if type(pid) is not int or pid <= 0 or type(host) is not str:
-        return None
-    if host == os.uname().nodename:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except (OSError, OverflowError):  # it is there, and another user's
-            pass
-    return f"process {pid} on {host}"
+def _kept(workdir: Path, replicate: Replicate) -> str:
+    """From where the detector that is next goes on, in words; "" where it begins anew."""
+    try:
+        place = replicate.name.split("/") if replicate.name else []
+        folder = confined(workdir, *place, "training", replicate.left[0])
+        found = [_KEPT.fullmatch(path.name) for path in folder.iterdir()]
+    except (OSError, InputError):
+        return ""
+    steps = [(int(match[1]), int(match[2])) for match in found if match]
+    phase, step = max(steps, default=(0, 0))
+    return f"; goes on after step {step} of phase {phase + 1}" if phase or step else ""
 
 
 def _is_done(replicate: Replicate) -> bool:
-    """Whether all is trained and measured; without test photos there is nothing to measure."""
-    if replicate.left or replicate.metrics is None:
-        return False
-    return not replicate.metrics or all(_measured(replicate, name) for name in replicate.trained)
+    """Whether all is trained and measured."""
+    return replicate.whole and not replicate.left
 
 
 def _measured(replicate: Replicate, detector: str) -> dict[str, Mapping[str, Any]]:
@@ -219,7 +220,7 @@ def _measured(replicate: Replicate, detector: str) -> dict[str, Mapping[str, Any
     others = set(replicate.trained) - {detector}
     return {
         name: found
-        for name, found in (replicate.metrics or {}).items()
+        for name, found in replicate.metrics.items()
         if detector in ("all", name) or (name.startswith(f"{detector}-") and name not in others)
     }
 
@@ -244,11 +245,11 @@ def _metrics(found: Mapping[str, Any]) -> str:
     return ", ".join(told) or "measured"
 
 
-def _now(found: Sequence[Replicate], running: bool) -> list[str]:
+def _now(workdir: Path, found: Sequence[Replicate], running: bool) -> list[str]:
     """What is at work, or was last: phase, step, rate, time left."""
     newest = min(found, key=lambda replicate: replicate.age)
     line, left = newest.last, sum(len(replicate.left) for replicate in found)
-    if not line or not left:
+    if not line or not newest.left:
         return []
     where = "/".join(str(line[key]) for key in ("detector", "phase") if line.get(key))
     where = f"{newest.name}: {where}" if newest.name else where
@@ -261,7 +262,7 @@ def _now(found: Sequence[Replicate], running: bool) -> list[str]:
     rate = line.get("steps_per_second")
     if running and _number(rate) and rate > 0:
         told += f", {span((line['steps'] - line['step']) / rate)} left in this phase"
-    lines = [f"{told} (written {span(newest.age)} ago)"]
+    lines = [f"{told} (written {span(newest.age)} ago){'' if running else _kept(workdir, newest)}"]
     known = [replicate.seconds for replicate in found if replicate.seconds is not None]
     if known:
         each = sum(known) / len(known)

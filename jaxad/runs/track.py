@@ -10,12 +10,16 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxad.config import flat
 from jaxad.errors import InputError, printable
 
+FOLDER = "track"
+"""In a work directory: what trackers write there."""
 Series = Mapping[str, float]
 """Name, such as `bottle/layer1/loss`, -> value."""
 
@@ -73,7 +77,7 @@ def series_of(values: Mapping[str, Any], *, prefix: str = "") -> dict[str, float
 
     Only letters, digits and `_-./ ` are left in names: all that every tracker takes.
     """
-    where = [prefix, *(str(values.get(key, "")) for key in ("detector", "phase"))]
+    where = [prefix.strip("."), *(str(values.get(key, "")) for key in ("detector", "phase"))]
     start = "/".join(part for part in where if part)
     return {
         re.sub(r"[^\w\-./ ]", "_", f"{start}/{key}", flags=re.ASCII): float(value)
@@ -120,6 +124,25 @@ def open_tracker(
         raise InputError(
             f"track={name} can not start ({_told(error)}): see its own settings, or set track=''"
         ) from error
+
+
+def started(
+    config: Any, workdir: Path, folder: Callable[[], Path], stack: ExitStack
+) -> Callable[..., None]:
+    """Start the tracker that a configuration names, to be closed with `stack`.
+
+    Returns:
+        `send(line, prefix=...)`, see `Tracker.line`; without a tracker it does nothing.
+
+    Raises:
+        InputError: As `open_tracker`.
+    """
+    if not config.track:
+        return lambda line, prefix: None
+    title = workdir.absolute().name
+    tracker = open_tracker(config.track, folder, title=title, config=flat(config))
+    stack.callback(tracker.close)
+    return tracker.line
 
 
 def _tensorboard(folder: Path, title: str, config: Mapping[str, str]) -> Backend:

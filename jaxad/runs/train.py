@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,100 +12,50 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.config import check_config, flat, save_config
-from jaxad.core import InputError
+from jaxad.config import check_config
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
-from jaxad.runs import checkpoint, record, track
+from jaxad.runs import lock, record, resume, track
 from jaxad.runs.dataset import (
     DATA,
     jobs_of,
     prepared_folder,
     read_dataset,
     reading_of,
-    save_trained_on,
     say_left_out,
     trained_on,
 )
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
-from jaxad.runs.evaluate import Evaluator, Outcome, write_results
+from jaxad.runs.evaluate import Evaluator
 from jaxad.runs.programs import counted_programs
+from jaxad.runs.replicate import Replicate
 from jaxad.runs.replicates import add_summary, each_replicate
-from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, save_subclasses
+from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES
 from jaxad.training import sampling
-from jaxad.training.fit import Budget, Trainer
+from jaxad.training.course import Budget
+from jaxad.training.fit import Fit, Trainer
 from jaxad.training.profiling import Profile
 from jaxad.training.subclasses import labelled
 
-PROFILE, TRACK = "profile", "track"
-"""In a work directory: what `train.profile` traced, and what `track` keeps there."""
+PROFILE = "profile"
+"""In a work directory: what `train.profile` traced."""
 
 
-class Replicate:
-    """One work directory of a run: what is written there, and what was measured so far."""
-
-    def __init__(
-        self,
-        config: Any,
-        claimed: record.Record,
-        backbones: Backbones,
-        also: Callable[[dict[str, Any]], None] = lambda line: None,
-    ) -> None:
-        """Write the configuration, open the log, whose lines go to `also`, too."""
-        self.config, self.backbones = config, backbones
-        self.seed = config.train.seed
-        self._claimed, self._also = claimed, also
-        self._outcomes: list[Outcome] = []
-        self.results: dict[str, Any] = {}
-        self._subclasses: dict[str, tuple[str, ...]] = {}
-        self._log = claimed.file("train.jsonl").open("x", buffering=1, encoding="utf-8")
-        save_config(claimed.file("config.json"), config, weights=backbones.sha256)
-
-    def close(self) -> None:
-        """Close the log."""
-        self._log.close()
-
-    def log(self, **values: Any) -> None:
-        """Add a line to `train.jsonl`.
-
-        Raises:
-            InputError: It can not be written.
-        """
-        try:
-            self._log.write(json.dumps(values) + "\n")
-        except OSError as error:
-            raise InputError(
-                f"can not write {self._log.name} ({error.strerror}): make room on its disk, or "
-                "choose another --workdir"
-            ) from error
-        self._also(values)
-
-    def save(self, name: str, variables: Any, subclasses: tuple[str, ...]) -> None:
-        """Keep a trained detector."""
-        if subclasses != ("",):
-            self._subclasses[name] = subclasses
-            save_subclasses(self._claimed.file(SUBCLASSES), self._subclasses)
-        checkpoint.save(self._claimed.tree(CHECKPOINTS, name), variables)
-
-    def add(self, outcome: Outcome) -> None:
-        """Write results and report anew: what is done is on disk, whatever happens to the next."""
-        self._outcomes.append(outcome)
-        self.results = write_results(
-            self._outcomes,
-            self.config,
-            results=self._claimed.file("results.json"),
-            report=self._claimed.file("report", "index.html"),
-        )
-
-
-def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def train(
+    config: Any,
+    workdir: Path,
+    *,
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Train and evaluate a detector for every category (or one for all); write the work directory.
 
-    Same configuration, data, weights and devices give the same detector and metrics.
+    Same configuration, data, weights and devices give the same detector and metrics, also where the
+    run was stopped and called again: it goes on where it was kept last.
 
     Args:
         config: See docs/configuration.md.
@@ -113,7 +63,9 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
             and `report/index.html`, and where asked for `profile/` and `track/`; further
             `train.replicates` are work directories below `replicates/`, and `results.json` has mean
             and standard deviation of all.
-        overwrite: Replace an earlier run in `workdir` instead of refusing.
+        overwrite: Replace an earlier run in `workdir` instead of going on with it.
+        check: Called between steps and batches; may raise `errors.Stopped`, which comes through
+            once all is kept.
 
     Returns:
         The content of `results.json`.
@@ -122,12 +74,14 @@ def train(config: Any, workdir: Path, *, overwrite: bool = False) -> dict[str, A
         InputError: Whatever a user can mend, found before anything is written where possible.
     """
     with counted_programs() as programs:
-        results = _train(config, workdir, overwrite=overwrite)
+        results = _train(config, workdir, overwrite=overwrite, check=check)
     print(programs, file=sys.stderr)
     return results
 
 
-def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
+def _train(
+    config: Any, workdir: Path, *, overwrite: bool, check: Callable[[], None]
+) -> dict[str, Any]:
     check_config(config)
     track.check(config.track)
     parallel = data_parallel(config.train.parallel)
@@ -138,114 +92,170 @@ def _train(config: Any, workdir: Path, *, overwrite: bool) -> dict[str, Any]:
     # Complains before the work directory is touched.
     names = expected_subclasses(todo[0], config)
     model = models(config, backbones, axis_name=parallel.axis_name)
-    detector, phases = model(len(names))
+    detector, _ = model(len(names))
     cost = detector.cost(backbones.variables, size=reading.size)
-    capacity = max(len(job.train) for job in todo)
-    shared = trainer_of(config, backbones, parallel, capacity=capacity, model=model)
-    cached = shared.place != "off"
-    # Random networks are drawn by the seed: those of another replicate are others.
-    drawn = config.method.get("random_weights", False)
-    reads = reads_of(
-        train=sum(len(job.train) for job in todo),
-        test=sum(len(records) for job in todo for records in job.test.values()),
-        seen=None
-        if cached
-        else sum(images_seen(phases, len(job.train), shared.budget) for job in todo),
-        replicates=config.train.replicates,
-        networks=config.train.replicates if drawn else 1,
-    )
-    runs = each_replicate(workdir, config)
-    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
-    fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
-    inner = [to.relative_to(workdir) for to, _ in runs[1:]]
-    wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
-    wanted += [
-        name for name, key in ((PROFILE, config.train.profile), (TRACK, config.track)) if key
-    ]
-    claimed = record.claim(workdir, wanted, overwrite=overwrite)
-    say_left_out(manifest, config.data.layout)
-    print(describe(cost, config, names), file=sys.stderr)
     data = trained_on(manifest)
+    categories = [name for job in todo for name, records in job.test.items() if records]
     with ExitStack() as stack:
-        tracker = None
-        if config.track:
-            tracker = track.open_tracker(
-                config.track,
-                lambda: claimed.tree(TRACK),
-                title=workdir.absolute().name,
-                config=flat(config),
+        stack.enter_context(lock.locked(record.usable(workdir), check=check))
+        runs = []
+        for to, own in each_replicate(workdir, config):
+            # Random networks are drawn by the seed: those of another replicate are others.
+            drawn = to != workdir and config.method.get("random_weights", False)
+            networks = build_backbones(own) if drawn else backbones
+            found = None if overwrite else resume.standing(to, own, networks.sha256, data)
+            runs.append((to, own, networks, found))
+        first = runs[0][3]
+        if first is not None:
+            results = resume.finished(
+                workdir, first, categories=len(categories), replicates=len(runs)
             )
-            stack.callback(tracker.close)
+            if results is not None:
+                print(f"{workdir} holds this run, finished: nothing is left to do", file=sys.stderr)
+                return results
+            print(f"{workdir} holds this run: going on with it", file=sys.stderr)
+        records = _claim(workdir, runs, todo, overwrite=overwrite)
+        say_left_out(manifest, config.data.layout)
+        print(describe(cost, config, names), file=sys.stderr)
+        send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
         replicates = []
-        for to, own in runs:
-            records = claimed
-            if to != workdir:
-                within = claimed.within(*to.relative_to(workdir).parts)
-                records = record.claim(within, fixed, overwrite=overwrite)
-            networks = build_backbones(own) if drawn and to != workdir else backbones
-            save_trained_on(records.file(DATA), data)
-            also = {} if tracker is None else {"also": tracked(tracker, to.relative_to(workdir))}
-            replicates.append(Replicate(own, records, networks, **also))
+        for (to, own, networks, _), claimed in zip(runs, records):
+            also = functools.partial(send, prefix=to.relative_to(workdir).as_posix())
+            replicates.append(
+                Replicate(own, claimed, networks, data, categories=categories, also=also)
+            )
             stack.callback(replicates[-1].close)
-            replicates[-1].log(cost=cost._asdict())
+            replicates[-1].begin(cost._asdict())
+        capacity = max(len(job.train) for job in todo)
+        trainers: list[Trainer] = []
+        for replicate in replicates:
+            shared = replicate.backbones is backbones
+            trainers.append(
+                trainers[0]
+                if trainers and shared
+                else trainer_of(
+                    replicate.config,
+                    replicate.backbones,
+                    parallel,
+                    capacity=capacity,
+                    model=model if shared else None,
+                    check=check,
+                )
+            )
         start = time.monotonic()
         manifest = stack.enter_context(
             decoded_once(
                 manifest,
                 reading,
                 prepared_folder(config) or config.data.prepared,
-                lambda: claimed.tree(DECODED),
-                reads=reads,
+                lambda: records[0].tree(DECODED),
+                reads=_reads(todo, trainers, model(len(names)).phases),
+                check=check,
             )
         )
         waited = time.monotonic() - start
-
-        trainers = [
-            shared
-            if r.backbones is backbones
-            else trainer_of(r.config, r.backbones, parallel, capacity=capacity)
-            for r in replicates
-        ]
         evaluator = Evaluator(
             [job for job in todo for _ in replicates],
             reading,
             parallel,
             batch_size=config.score.batch_size,
             examples=config.report.examples,
+            check=check,
         )
         profile = None
         if config.train.profile:
-            profile = Profile(lambda: claimed.tree(PROFILE), *config.train.profile)
+            profile = Profile(lambda: records[0].tree(PROFILE), *config.train.profile)
         for job in jobs_of(manifest, config):
             cache: Any = None
-            for trainer, replicate in zip(trainers, replicates):
-
-                def log(of: Replicate = replicate, job_name: str = job.name, **values: Any) -> None:
-                    of.log(detector=job_name, **values)
-
-                fit = trainer.fit(
-                    job, manifest.root, log, seed=replicate.seed, cache=cache, profile=profile
-                )
+            for n, (trainer, replicate) in enumerate(zip(trainers, replicates)):
+                alike = n + 1 < len(trainers) and trainers[n + 1] is trainer
+                fit = _trained(job, manifest.root, trainer, replicate, cache, profile)
                 profile = None  # of the first detector alone
                 # For the next replicate; after the last one scoring may have its memory.
-                cache = None if drawn or replicate is replicates[-1] else fit.cache
+                cache = fit.cache if alike else None
                 fit = fit._replace(cache=None)
-                replicate.save(job.name, fit.variables, fit.subclasses)
                 variables = {"backbones": replicate.backbones.variables, "method": fit.variables}
-                found = evaluator.evaluate(
-                    job, manifest.root, fit.model, variables, n_train=data.n_train
+                outcome = evaluator.evaluate(
+                    job,
+                    manifest.root,
+                    fit.model,
+                    variables,
+                    n_train=data.n_train,
+                    outcomes=replicate.outcomes(job.name),
                 )
-                found.seconds.update(fit.seconds)
-                found.seconds["features"] += waited
+                outcome.seconds.update(fit.seconds)
+                outcome.seconds["features"] += waited
                 waited = 0.0
-                replicate.add(found)
-    return add_summary(workdir, [replicate.results for replicate in replicates])
+                replicate.add(outcome)
+        results = add_summary(workdir, [replicate.results for replicate in replicates])
+        for replicate in replicates:
+            replicate.finish()
+        return results
 
 
-def tracked(tracker: track.Tracker, within: Path) -> Callable[[dict[str, Any]], None]:
-    """What sends the lines of a replicate to a tracker; `within` is where its folder is."""
-    prefix = "/".join(within.parts)
-    return lambda line: tracker.line(line, prefix=prefix)
+def _trained(
+    job: Job,
+    root: Path,
+    trainer: Trainer,
+    replicate: Replicate,
+    cache: Any,
+    profile: Profile | None,
+) -> Fit:
+    """A detector, from before or trained now and kept."""
+    there = replicate.trained(job.name, trainer.model)
+    if there is not None:
+        replicate.keeper(job.name).done()
+        return there._replace(cache=cache)
+
+    def log(**values: Any) -> None:
+        replicate.log(detector=job.name, **values)
+
+    keeper = replicate.keeper(job.name)
+    try:
+        fit = trainer.fit(
+            job, root, log, seed=replicate.seed, cache=cache, keeper=keeper, profile=profile
+        )
+    finally:
+        keeper.close()
+    replicate.save(job.name, fit)
+    keeper.done()
+    return fit
+
+
+def _claim(
+    workdir: Path, runs: Sequence[Any], todo: Sequence[Job], *, overwrite: bool
+) -> list[record.Record]:
+    """Make every replicate's folder its own; those that hold this run are so."""
+    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
+    fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
+    inner = [to.relative_to(workdir) for to, *_ in runs[1:]]
+    wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
+    config = runs[0][1]
+    asked = ((PROFILE, config.train.profile), (track.FOLDER, config.track))
+    wanted += [name for name, wish in asked if wish]
+    first = runs[0][3]
+    claimed = [record.claim(workdir, wanted, overwrite=overwrite) if first is None else first]
+    claimed[0].sweep()
+    for to, _, _, found in runs[1:]:
+        within = claimed[0].within(*to.relative_to(workdir).parts)
+        anew = first is None or found is None
+        claimed.append(record.claim(within, fixed, overwrite=overwrite) if anew else found)
+        claimed[-1].sweep()
+    return claimed
+
+
+def _reads(todo: Sequence[Job], trainers: Sequence[Trainer], phases: Sequence[Phase]) -> float:
+    """How often the run decodes a photo."""
+    cached = trainers[0].place != "off"
+    return reads_of(
+        train=sum(len(job.train) for job in todo),
+        test=sum(len(records) for job in todo for records in job.test.values()),
+        seen=None
+        if cached
+        else sum(images_seen(phases, len(job.train), trainers[0].budget) for job in todo),
+        replicates=len(trainers),
+        networks=len({id(trainer) for trainer in trainers}),
+    )
 
 
 def trainer_of(
@@ -255,6 +265,7 @@ def trainer_of(
     *,
     capacity: int,
     model: Callable[[int], Model] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Trainer:
     """Make the trainer of a configuration's detectors, for up to `capacity` training images."""
     return Trainer(
@@ -264,6 +275,7 @@ def trainer_of(
         reading_of(config, backbones),
         parallel,
         capacity=capacity,
+        check=check,
     )
 
 

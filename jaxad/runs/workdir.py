@@ -72,7 +72,12 @@ def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
     write_json(path, {detector: list(own) for detector, own in names.items()})
 
 
-def _subclasses(workdir: Path) -> dict[str, list[str]]:
+def subclasses_of(workdir: Path) -> dict[str, list[str]]:
+    """Read the subclasses that each detector has learnt; none where there is no list.
+
+    Raises:
+        InputError: The list is damaged.
+    """
     path = confined(workdir, SUBCLASSES)
     if not path.is_file():
         return {}
@@ -93,7 +98,7 @@ def restore(
     Raises:
         InputError: The checkpoint is missing or damaged.
     """
-    count = len(_subclasses(workdir).get(name, ())) if learns_subclasses(config) else 0
+    count = len(subclasses_of(workdir).get(name, ())) if learns_subclasses(config) else 0
     built = model(count)
     size = tuple(config.data.image_size)
     template = jax.eval_shape(

@@ -31,6 +31,7 @@ class Extractor:
         batch_size: int,
         capacity: int,
         dtype: str,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -42,6 +43,7 @@ class Extractor:
             batch_size: Images a program call, over all devices.
             capacity: Images that a cache has room for, so that all are of one shape.
             dtype: Of a cache.
+            check: Called before every batch of `extract`; may raise, to end the work.
         """
         self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
         """Of one image's features, `(1, h, w, C)` each."""
@@ -49,30 +51,43 @@ class Extractor:
         """The networks' variables on all devices."""
         self._reading, self._parallel = reading, parallel
         self._batch_size, self._capacity, self._dtype = batch_size, capacity, dtype
+        self._check = check
 
         def features(frozen: Variables, images: Any) -> Any:
             return detector.features({"backbones": frozen}, images)
 
         self._features = parallel.map(features)
 
+    def host_shapes(self, images: int) -> Any:
+        """Of a cache for so many images, or for `capacity`, if that is more."""
+        count = max(images, self._capacity)
+        return feature_cache.host_shapes(self.shapes, count, dtype=self._dtype)
+
     def extract(
-        self, manifest: Manifest, name: str, *, seen: Callable[[Any], None] | None = None
+        self,
+        manifest: Manifest,
+        name: str,
+        *,
+        into: feature_cache.HostFeatures | None = None,
+        seen: Callable[[Any], None] | None = None,
     ) -> feature_cache.HostFeatures:
         """Compute every image's features once, on the host.
 
         Args:
             manifest: The images.
             name: For the progress.
+            into: Filled and returned, of the `host_shapes`; None: memory.
             seen: Is given every batch, masks included; None: no masks are read.
 
         Returns:
             Level -> `(capacity, h, w, C)`, of which the first `len(manifest)` rows are filled.
         """
         count, size = len(manifest), self._batch_size
-        cache = feature_cache.allocate(self.shapes, max(count, self._capacity), dtype=self._dtype)
+        cache = feature_cache.allocate(self.host_shapes(count)) if into is None else into
         stream = self._reading.batches(manifest, size, with_masks=seen is not None)
         done = 0
-        for batch in track(stream, f"{name} features", count, "images", size):
+        progress = track(stream, f"{name} features", count, "images", size, check=self._check)
+        for batch in progress:
             valid = batch["_mask"]
             found = self._of(batch["image"])
             feature_cache.store(cache, done, {key: rows[valid] for key, rows in found.items()})

@@ -38,9 +38,17 @@ def cache_place(wish: str, need: int, *, device: int, host: int) -> str:
     return "host" if need < SHARE * host else "off"
 
 
-def allocate(shapes: Any, images: int, *, dtype: str = "float32") -> HostFeatures:
-    """Make an empty host cache: level -> `(images, h, w, C)`."""
-    return {name: np.empty((images, *leaf.shape[1:]), dtype) for name, leaf in shapes.items()}
+def host_shapes(shapes: Any, images: int, *, dtype: str = "float32") -> Any:
+    """Level -> shape `(images, h, w, C)` and dtype of a host cache, from those of one image."""
+    return {
+        name: jax.ShapeDtypeStruct((images, *leaf.shape[1:]), np.dtype(dtype))
+        for name, leaf in shapes.items()
+    }
+
+
+def allocate(shapes: Any) -> HostFeatures:
+    """Make an empty host cache of the `host_shapes`."""
+    return {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
 
 
 def store(cache: HostFeatures, start: int, found: Any) -> None:

@@ -6,20 +6,17 @@ serves all others: frozen networks, initialisation, steps.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxad.core import Variables
+from jaxad.core import InputError, Variables
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
@@ -28,33 +25,13 @@ from jaxad.ops.precision import rounded
 from jaxad.parallel import DataParallel, free_device_memory
 from jaxad.recipes.recipe import Backbones, Model, Phase, named_key
 from jaxad.training import feature_cache, phases, sampling, subclasses
+from jaxad.training.compiled import Programs
+from jaxad.training.course import Budget, Course, Log, say, seen, with_trained
 from jaxad.training.extract import Extractor, pooled
+from jaxad.training.keeping import Keeper, Standing, stopping
 from jaxad.training.profiling import Profile, profiled
-from jaxad.training.state import init_state
+from jaxad.training.state import TrainState
 from jaxad.training.telemetry import reporter
-
-Log = Callable[..., None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """How a detector is trained; the keys below `train` have the units."""
-
-    epochs: int
-    batch_size: int
-    balanced: bool
-    holdout: float
-    feature_cache: str
-    cache_dtype: str
-    log_every: int
-    score_batch: int
-    """Images a program call in passes without gradient."""
-    clusters: int | None
-    """Subclasses to find, 0 for those that are labelled; None: the method learns none."""
-    parts: int = 1
-    """Of a step's batch, computed one after the other."""
-    dtype: str = "float32"
-    """In which networks compute, frozen or trained."""
 
 
 class Fit(NamedTuple):
@@ -82,6 +59,7 @@ class Trainer:
         parallel: DataParallel,
         *,
         capacity: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Set up; nothing is computed.
 
@@ -92,10 +70,10 @@ class Trainer:
             reading: How photos are read.
             parallel: Over which devices.
             capacity: Training images of the largest detector, for which the cache is made.
+            check: Called between steps and batches; may raise `Stopped`.
         """
         self.budget, self.reading, self.parallel = budget, reading, parallel
-        self._model = model
-        self._computing = phases.Computing(parallel, budget.parts, budget.dtype)
+        self.model, self._check = model, check
         self._extractor = Extractor(
             backbones._replace(variables=rounded(backbones.variables, budget.dtype)),
             model(0).detector,
@@ -104,6 +82,7 @@ class Trainer:
             batch_size=budget.score_batch,
             capacity=capacity,
             dtype=budget.cache_dtype,
+            check=check,
         )
         self.extract, self.shapes = self._extractor.extract, self._extractor.shapes
         # Chosen once: a detector must not depend on what memory others have left.
@@ -114,13 +93,10 @@ class Trainer:
             host=free_memory(),
         )
         """Where features are kept: "device", "host" or "off"."""
-        # By what a program depends on: another detector of the same shapes asks for the same.
-        self._init = functools.cache(self._make_init)
-        self._optimizer = functools.cache(self._describe_optimizer)
-        self._steps: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
-        self._holdout = functools.cache(
-            lambda count, n: phases.holdout_program(self._model(count).phases[n])
-        )
+        computing = phases.Computing(parallel, budget.parts, budget.dtype)
+        self.programs = Programs(model, self.shapes, computing)
+        self._shares = parallel.device_count * budget.parts
+        """What shares a batch, at one time or one after the other."""
 
     def fit(
         self,
@@ -130,6 +106,7 @@ class Trainer:
         *,
         seed: int,
         cache: Any = None,
+        keeper: Keeper | None = None,
         profile: Profile | None = None,
     ) -> Fit:
         """Train one detector, phase after phase, on the job's normal images.
@@ -140,14 +117,19 @@ class Trainer:
             log: Called with what is to be kept of the training.
             seed: Of all that is drawn.
             cache: The features of the training images, if they are there already.
+            keeper: Keeps the training between its steps, and says where it goes on.
             profile: Steps of the first phase to be traced.
+
+        Raises:
+            InputError: Training diverges, or what was kept is of other devices.
+            Stopped: `check` has raised it; what can be kept is.
         """
         budget, seconds = self.budget, {"features": 0.0, "train": 0.0}
+        course = Course(job, root, log, seed, keeper, seconds)
         start = time.monotonic()
         if cache is None and self.place != "off":
-            cache = self.extract(Manifest(root, job.train), job.name)
-            if self.place == "device":
-                cache = self.parallel.replicate(cache)
+            cache = self._features(course)
+        course.cache = cache
         seconds["features"] = time.monotonic() - start
 
         def normal_images(index: sampling.Index) -> Iterator[Any]:
@@ -155,9 +137,9 @@ class Trainer:
 
         found = self._subclasses(job, normal_images, seed)
         # Without subclasses to learn the method is built for none.
-        count = 0 if budget.clusters is None else len(found.names)
-        model = self._model(count)
-        held, groups = sampling.split(
+        course.count = 0 if budget.clusters is None else len(found.names)
+        model = self.model(course.count)
+        held, course.groups = sampling.split(
             found,
             [record.category for record in job.train],
             holdout=budget.holdout,
@@ -165,85 +147,164 @@ class Trainer:
             seed=seed,
         )
 
-        def labelled_images(index: sampling.Index) -> Iterator[Any]:
+        def labelled_images(
+            index: sampling.Index, check: Callable[[], None] = self._check
+        ) -> Iterator[Any]:
             """The same in pairs with what is known of the image."""
             for number, features in zip(index, normal_images(index)):
+                check()
                 yield features, {"subclass": found.of[[number]]}
 
-        start = time.monotonic()
-        variables = self._init(count)(jax.random.key(seed))
+        def held_out(n: int, trained: Variables) -> dict[str, float]:
+            """What is measured while phase n goes on, which is not stopped for it."""
+            whole = with_trained(course.variables, trained)
+            stream = labelled_images(held, lambda: None)
+            return phases.holdout(self.programs.holdout(course.count, n), whole, stream)
 
-        def held_out(n: int, before: Variables, part: Variables) -> dict[str, float]:
-            whole = _with_part(before, part)
-            return phases.holdout(self._holdout(count, n), whole, labelled_images(held))
-
+        course.began = time.monotonic()
+        standing, opt_state = self._begin(course, model)
         for n, phase in enumerate(model.phases):
-            variables = self._run(
+            if n < standing.phase:
+                continue
+            if n > standing.phase:
+                standing, opt_state = Standing(n, 0, 0, 0, {}), None
+                course.keep(n, 0, 0, 0, None)
+            self._run(
                 n,
                 phase,
-                count,
-                variables,
-                job,
-                root,
-                cache,
-                groups,
-                log,
-                seed,
-                held_out=functools.partial(held_out, n, variables) if len(held) else None,
+                course,
+                standing,
+                opt_state,
+                held_out=functools.partial(held_out, n) if len(held) else None,
                 profile=profile if n == 0 else None,
             )
-        method = model.detector.method
+        variables, method = course.variables, model.detector.method
         if method.finalize is not None:
-            trained = np.unique(np.concatenate([part for group in groups for part in group]))
+            trained = np.unique(np.concatenate([part for group in course.groups for part in group]))
             variables = method.finalize(variables, labelled_images(trained))
         jax.block_until_ready(variables)
-        seconds["train"] = time.monotonic() - start
+        seconds["train"] = time.monotonic() - course.began
         return Fit(model, variables, seconds, found.names, cache)
+
+    def _features(self, course: Course) -> Any:
+        """The features of the training images: kept from before, or computed."""
+        job, keeper = course.job, course.keeper
+        place = keeper and keeper.features(self._extractor.host_shapes(len(job.train)))
+        cache, there = place or (None, False)
+        if not there:
+            cache = self.extract(Manifest(course.root, job.train), job.name, into=cache)
+            if place and keeper:
+                keeper.keep_features()
+        return self.parallel.replicate(cache) if self.place == "device" else cache
+
+    def _begin(self, course: Course, model: Model) -> tuple[Standing, Any]:
+        """Where the training begins, or goes on: its variables, and the optimizer's state."""
+        programs = self.programs
+
+        def like(standing: Standing) -> Any:
+            n, step, steps, *_ = standing
+            if n >= len(model.phases) or step > steps:
+                raise InputError("there is no such phase or step")
+            tree = {"variables": programs.variables(course.count)}
+            if step:
+                tree["opt_state"] = programs.state(model.phases[n], steps).opt_state
+            return tree
+
+        kept = course.keeper and course.keeper.newest(like)
+        if not kept:
+            course.variables = programs.init(course.count)(jax.random.key(course.seed))
+            return Standing(0, 0, 0, 0, {}), None
+        standing, tree = kept
+        course.variables = tree["variables"]
+        course.seconds["features"] += standing.seconds.get("features", 0.0)
+        course.began -= standing.seconds.get("train", 0.0)
+        return standing, tree.get("opt_state")
 
     def _run(
         self,
         n: int,
         phase: Phase,
-        count: int,
-        variables: Variables,
-        job: Job,
-        root: Path,
-        cache: Any,
-        groups: list[sampling.Group],
-        log: Log,
-        seed: int,
+        course: Course,
+        standing: Standing,
+        opt_state: Any,
         *,
-        held_out: Callable[[Variables], dict[str, float]] | None = None,
-        profile: Profile | None = None,
-    ) -> Variables:
-        """Take the steps of phase `n`; returns `variables` with what it trains replaced."""
-        budget, parallel, turns = self.budget, self.parallel, len(groups)
-        # What shares a batch, at one time or one after the other.
-        shares = parallel.device_count * budget.parts
-        batch = sampling.batch_elements(budget.batch_size, turns, shares)
+        held_out: Callable[[Variables], dict[str, float]] | None,
+        profile: Profile | None,
+    ) -> None:
+        """Take the steps of phase `n` that are left; what it trains is replaced in `variables`."""
+        budget, parallel, keeper = self.budget, self.parallel, course.keeper
+        groups, cache, turns, done = course.groups, course.cache, len(course.groups), standing.step
+        batch = sampling.batch_elements(budget.batch_size, turns, self._shares)
         steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
+        if done and (steps, batch) != (standing.steps, standing.batch):
+            raise InputError(
+                f"{course.job.name} was trained in batches of {standing.batch} so far, which "
+                f"{parallel.device_count} devices make {batch}: go on with as many devices as "
+                "before, or begin anew by --overwrite"
+            )
         place = (
             "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
         )
-        seen = self._say(phase, steps, batch, groups, place, log)
-        start, step = self._step(count, n, steps, turns, batch, place)
-        part = _part(variables, phase.method, self.shapes)
-        state = parallel.replicate(start(part))
-        rng = parallel.replicate(training_key(seed, phase.name))
+        each = seen(phase, batch, turns=turns, shares=self._shares, place=place)
+        if not done:
+            devices = parallel.device_count
+            say(phase, steps, each, budget=budget, groups=groups, devices=devices, log=course.log)
+        start, step = self.programs.step(course.count, n, steps, turns, batch, place)
+        part = self.programs.part(phase, course.variables)
+        state = TrainState(np.int32(done), part, opt_state) if done else start(part)  # type: ignore[arg-type]
+        state = parallel.replicate(state)
+        rng = parallel.replicate(training_key(course.seed, phase.name))
         report = reporter(
             phase.name,
             steps,
-            title=f"train {job.name} {phase.name}",
+            title=f"train {course.job.name} {phase.name}",
             log_every=budget.log_every,
-            log=log,
-            seen=seen,
+            log=course.log,
+            seen=each,
+            done=done,
         )
-        measure = held_out and phases.now_and_then(held_out, steps, every=budget.log_every)
-        draw = sampling.draws(seed, phase.name)
+        every = budget.log_every
+        measure = held_out and phases.now_and_then(held_out, steps, every=every, done=done)
+
+        def due(since: int) -> bool:
+            if not since or keeper is None:
+                self._check()
+                return False
+            return stopping(self._check) or keeper.due(since)
+
+        def pause(state: TrainState) -> None:
+            course.keep(n, int(state.step), steps, batch, state)
+            self._check()
+
+        frozen, batches = self._batches(phase, course, place, batch, steps, done)
+        sharded = map(parallel.shard, batches)
+        with profiled(step, profile, done=done) as traced:
+            state = phases.run(
+                traced,
+                state,
+                frozen,
+                sharded,
+                rng,
+                report,
+                measure=measure,
+                pause=pause,
+                due=due,
+            )
+        course.variables = with_trained(course.variables, state.variables)
+
+    def _batches(
+        self, phase: Phase, course: Course, place: str, batch: int, steps: int, done: int
+    ) -> tuple[Any, Iterator[Any]]:
+        """What all steps read of devices, and the batches of those that are left.
+
+        What steps that were taken before have drawn is drawn again, and left out.
+        """
+        cache, shares = course.cache, self._shares
+        draw = sampling.draws(course.seed, phase.name)
         if cache is not None and phase.positions:
             _, height, width, _ = cache[phase.features[0]].shape
             stream = sampling.position_stream(
-                groups,
+                course.groups,
                 size=phase.positions,
                 per_image=height * width,
                 devices=shares,
@@ -251,27 +312,22 @@ class Trainer:
             )
         else:
             stream = sampling.image_stream(
-                groups, size=budget.batch_size, devices=shares, draw=draw
+                course.groups, size=self.budget.batch_size, devices=shares, draw=draw
             )
-        frozen: Any = {}
+        left = itertools.islice(stream, done, steps)
         if place == "device":
             frozen = {name: cache[name] for name in phase.features}
-            batches: Iterator[Any] = phases.blocks(stream, steps)
-        elif place == "host":
-            take = phases.taker(phase)
-            batches = (take(cache, index) for index in itertools.islice(stream, steps))
+            return frozen, phases.blocks(left, steps, done=done)
+        batches: Iterator[Any]
+        if place == "host":
+            frozen, take = {}, phases.taker(phase)
+            batches = (take(cache, index) for index in left)
         else:
-            frozen = self._extractor.frozen
-            order = np.concatenate(list(itertools.islice(stream, steps)))
-            chosen = Manifest(root, tuple(job.train[i] for i in order))
-            batches = ({"image": found["image"]} for found in self.reading.batches(chosen, batch))
-        if place != "device":
-            batches = map(_with_elements, batches)
-        with profiled(step, profile) as step:
-            state = phases.run(
-                step, state, frozen, map(parallel.shard, batches), rng, report, measure
-            )
-        return _with_part(variables, state.variables)
+            frozen, order = self._extractor.frozen, [*left]
+            chosen = tuple(course.job.train[i] for index in order for i in index)
+            read = self.reading.batches(Manifest(course.root, chosen), batch) if chosen else ()
+            batches = ({"image": found["image"]} for found in read)
+        return frozen, map(_with_elements, batches)
 
     def _subclasses(
         self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int
@@ -286,123 +342,10 @@ class Trainer:
             seed=seed,
         )
 
-    def _make_init(self, count: int) -> Callable[..., Variables]:
-        method = self._model(count).detector.method
-
-        def init_method(rng: Any) -> Variables:
-            return method.init(rng, _zeros(self.shapes))
-
-        return jax.jit(init_method)
-
-    def _step(
-        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """What begins a phase, and its step.
-
-        Where epochs make the number of steps, and no schedule looks at it, one program serves all.
-        """
-        key = (count, n, self._optimizer(count, n, steps), turns, batch, place)
-        if key not in self._steps:
-            self._steps[key] = self._make_step(count, n, steps, turns, batch, place)
-        return self._steps[key]
-
-    def _describe_optimizer(self, count: int, n: int, steps: int) -> str:
-        """All that an optimizer computes for a phase of so many steps, as text."""
-        method = self._model(count).phases[n].method
-        optimizer = method.optimizer(steps)
-        rates = {} if method.schedules is None else method.schedules(steps)
-        params = _shapes_of(method, self.shapes)["params"]
-
-        def all_of(params: Any, step: Any) -> Any:
-            told = {name: rate(step) if callable(rate) else rate for name, rate in rates.items()}
-            return optimizer.update(params, optimizer.init(params), params), told
-
-        with jax.numpy_dtype_promotion("standard"):
-            traced = jax.make_jaxpr(all_of)(params, jnp.zeros((), jnp.int32))
-        return f"{traced.jaxpr} {[np.asarray(value).tolist() for value in traced.consts]}"
-
-    def _make_step(
-        self, count: int, n: int, steps: int, turns: int, batch: int, place: str
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        detector, every = self._model(count)
-        phase = every[n]
-
-        @jax.jit
-        def start_phase(part: Variables) -> Any:
-            return init_state(part, phase.method.optimizer(steps))
-
-        if place == "off":
-            step = phases.image_step(
-                phase, steps, detector, groups=turns, batch=batch, computing=self._computing
-            )
-        else:
-            make = phases.device_step if place == "device" else phases.cached_step
-            step = make(phase, steps, groups=turns, computing=self._computing)
-        return start_phase, step
-
-    def _say(
-        self,
-        phase: Phase,
-        steps: int,
-        batch: int,
-        groups: list[sampling.Group],
-        place: str,
-        log: Log,
-    ) -> dict[str, int]:
-        """Say what a step sees: where subclasses and devices share it, more than was asked for.
-
-        Returns:
-            How many "images" and "positions" it reads; images that were kept as features are not
-            read again for the positions that are drawn of all of them.
-        """
-        devices, turns = self.parallel.device_count, len(groups)
-        if phase.positions and place == "off":  # as many of each image
-            seen = phases.positions_each(phase, batch) * batch
-            log(phase=phase.name, steps=steps, positions_per_step=seen, images_per_step=batch)
-            return {"images": batch, "positions": seen}
-        if phase.positions:
-            seen = sampling.batch_elements(phase.positions, turns, devices * self.budget.parts)
-            log(phase=phase.name, steps=steps, positions_per_step=seen)
-            return {"positions": seen}
-        epochs = steps * batch / sampling.epoch_images(groups)
-        log(phase=phase.name, steps=steps, images_per_step=batch, epochs=round(epochs, 3))
-        if batch != self.budget.batch_size:
-            print(
-                f"{phase.name}: {steps} steps of {batch} images, {epochs:.4g} epochs: "
-                f"train.batch_size={self.budget.batch_size} does not go round {turns} "
-                f"subclasses on {devices} devices"
-                + (f" in {self.budget.parts} parts" if self.budget.parts > 1 else ""),
-                file=sys.stderr,
-            )
-        return {"images": batch}
-
 
 def training_key(seed: int, phase: str) -> jax.Array:
     """The key of a phase's draws and losses; that of initialisation is `jax.random.key(seed)`."""
     return named_key(seed, f"train/{phase}")
-
-
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _part(variables: Variables, method: Any, shapes: Any) -> Variables:
-    """What of the variables a part of the method has."""
-    return {
-        collection: {name: variables[collection][name] for name in levels}
-        for collection, levels in _shapes_of(method, shapes).items()
-    }
-
-
-def _with_part(variables: Variables, part: Variables) -> Variables:
-    """The variables with those of a part of the method in their places."""
-    new = {name: {**variables.get(name, {}), **levels} for name, levels in part.items()}
-    return {**variables, **new}
-
-
-def _shapes_of(method: Any, shapes: Any) -> Any:
-    """The method's variables without their values; nothing is computed."""
-    return jax.eval_shape(lambda rng: method.init(rng, _zeros(shapes)), jax.random.key(0))
 
 
 def _with_elements(batch: dict[str, Any]) -> dict[str, Any]:

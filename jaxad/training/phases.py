@@ -141,12 +141,18 @@ def taker(phase: Phase) -> Callable[[Any, Any], Any]:
     return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
 
 
-def blocks(stream: Iterator[Any], steps: int) -> Iterator[Any]:
+def blocks(stream: Iterator[Any], steps: int, *, done: int = 0) -> Iterator[Any]:
     """Indices `(n, K)` of K steps each, with every element's place in its batch.
 
     K is `BLOCK`, then 1 for the steps that are left: two programs, whatever the number of steps.
+
+    Args:
+        stream: Indices of the steps that are to come.
+        steps: Of the whole phase.
+        done: Those that were taken before, up to the end of a block.
     """
-    for k in [BLOCK] * (steps // BLOCK) + [1] * (steps % BLOCK):
+    whole = max(steps // BLOCK - done // BLOCK, 0)
+    for k in [BLOCK] * whole + [1] * (steps - done - whole * BLOCK):
         at = np.stack(list(itertools.islice(stream, k)), axis=1)
         element = np.broadcast_to(np.arange(len(at), dtype=np.int32)[:, None], at.shape)
         yield {"at": at, "element": element}
@@ -159,16 +165,29 @@ def run(
     batches: Iterable[Any],
     rng: Array,
     report: Report,
+    *,
     measure: Measure | None = None,
+    pause: Callable[[TrainState], None] = lambda state: None,
+    due: Callable[[int], bool] = lambda steps: False,
 ) -> TrainState:
     """Call `step` with batch after batch, at most two in flight; report every step's metrics.
 
     What `measure` finds of the variables after a call is reported with the metrics of its steps.
+    Before each call, `due` is asked with the number of steps since the last pause; it may raise, to
+    end the work. Where it says yes, all are reported and `pause(state)` is called.
     """
     previous: Any = None
+    since = 0
     for batch in batches:
+        if due(since):
+            if previous is not None:
+                report(*previous)
+            pause(state)
+            previous, since = None, 0
         state, metrics = step(state, frozen, batch, rng)
-        more = measure(state.variables, steps_in(metrics)) if measure else {}
+        count = steps_in(metrics)
+        since += count
+        more = measure(state.variables, count) if measure else {}
         # Reading the one before last: the device never waits, nor piles up.
         previous, ready = (metrics, more), previous
         if ready is not None:

@@ -81,10 +81,10 @@ def test_an_interrupted_run_is_measured_as_far_as_it_went(
 ) -> None:
     own = checkpoint.save
 
-    def save(path: Path, variables: Any) -> None:
+    def save(path: Path, variables: Any, about: Any = None) -> None:
         if path.name == "b" and path.parents[1].name == "1":
             raise KeyboardInterrupt
-        own(path, variables)
+        own(path, variables, about)
 
     monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(KeyboardInterrupt):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +16,14 @@ from conftest import ROOT, configured, files
 
 from jaxad.core import InputError
 from jaxad.main import main
+from jaxad.runs.lock import locked
 from jaxad.runs.status import status
 from jaxad.runs.train import train
 
-HERE = platform.node()
-
 
 def lock(workdir: Path, **changes: Any) -> None:
-    told = {"pid": os.getpid(), "host": HERE, "started": 1.0, **changes}
+    """As a process of another host has left it."""
+    told = {"pid": 7, "host": "elsewhere", "started": 1, **changes}
     (workdir / "jaxad.lock").write_text(json.dumps(told))
 
 
@@ -38,6 +38,7 @@ def killed(trained: Path) -> Path:
     shutil.rmtree(trained / "checkpoints" / "b")
     results = json.loads((trained / "results.json").read_text())
     del results["categories"]["b"]
+    results["missing"] = ["b"]
     results["seconds"] = {"features": 10.0, "train": 100.0, "score": 10.0}
     (trained / "results.json").write_text(json.dumps(results))
     line = {"detector": "b", "phase": "all", "step": 300, "steps": 1000, "loss": 0.25}
@@ -75,16 +76,19 @@ def test_a_run_that_was_killed(killed: Path) -> None:
         "last: b/all, step 300 of 1000, loss 0.25, 5.0 steps/s, 40.0 images/s (written 0:0"
     )
     assert total == "1 detectors left, about 2:00 at 2:00 for each of those that are done"
-    lock(killed, pid=2**22 + 1)  # of a process that is gone
+    lock(killed, host=socket.gethostname())  # which nobody holds
     assert "stopped" in status(killed)
+    for name in ("0-0", "0-100", "0-250", "other"):
+        (killed / "training" / "b" / name).mkdir(parents=True)
+    assert "ago); goes on after step 250 of phase 1" in status(killed)
     (killed / "checkpoints" / ".saving-0" / "new").mkdir(parents=True)  # killed in a save
     assert "  left: b" in status(killed).splitlines()
 
 
 def test_a_run_that_goes_on(killed: Path) -> None:
-    lock(killed)
-    first, _, _, now, _ = status(killed).splitlines()
-    assert first.endswith(f"running, process {os.getpid()} on {HERE}")
+    with locked(killed):
+        first, _, _, now, _ = status(killed).splitlines()
+    assert first.endswith(f"running, process {os.getpid()} on {socket.gethostname()}")
     assert now.startswith("now: b/all, step 300 of 1000")
     assert "2:20 left in this phase" in now
 
@@ -95,7 +99,7 @@ def test_a_run_that_has_just_begun(killed: Path) -> None:
         (killed / name).unlink()
     lock(killed)
     first, left = status(killed).splitlines()
-    assert "running" in first
+    assert first.endswith("running, process 7 on elsewhere")
     assert left == "  left: a, b"
 
 

@@ -187,7 +187,7 @@ def test_a_new_run_has_nothing_of_the_old_one(parts: Path, trained: Path) -> Non
     assert {line.get("detector") for line in log_of(trained)} == {None, "b"}
 
 
-def test_a_run_that_was_killed_is_started_anew_unasked(
+def test_a_run_that_was_killed_before_it_had_anything_gives_way_to_another(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: Any, **kwargs: Any) -> None:

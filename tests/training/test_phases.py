@@ -17,12 +17,16 @@ from jaxad.training.state import TrainState
 PHASE = Phase("all", toy(), 0, 0, ("net/a",))
 
 
-@pytest.mark.parametrize("steps", [1, 49, 50, 103])
-def test_blocks_hold_every_step_in_two_shapes(steps: int) -> None:
-    stream = (np.asarray([n, -n, 2 * n]) for n in itertools.count())
-    made = list(phases.blocks(stream, steps))
-    at = np.concatenate([block["at"] for block in made], axis=1)
-    np.testing.assert_array_equal(at, np.outer([1, -1, 2], np.arange(steps)))
+@pytest.mark.parametrize(
+    ("steps", "done"), [(1, 0), (49, 0), (50, 0), (103, 0), (103, 50), (103, 102), (50, 50)]
+)
+def test_blocks_hold_every_step_in_two_shapes(steps: int, done: int) -> None:
+    stream = (np.asarray([n, -n, 2 * n]) for n in itertools.count(done))
+    made = list(phases.blocks(stream, steps, done=done))
+    whole = list(phases.blocks(stream, steps))
+    assert [len(b["at"].T) for b in made] == [len(b["at"].T) for b in whole][-len(made) or 999 :]
+    at = np.concatenate([np.empty((3, 0), int), *(block["at"] for block in made)], axis=1)
+    np.testing.assert_array_equal(at, np.outer([1, -1, 2], np.arange(done, steps)))
     assert {block["at"].shape[1] for block in made} <= {phases.BLOCK, 1}
     for block in made:
         want = np.broadcast_to(np.arange(3)[:, None], block["at"].shape)
@@ -67,25 +71,56 @@ def test_held_out_images_are_measured_now_and_then_and_at_the_end(done: int) -> 
 def test_two_steps_are_in_flight_and_all_are_reported() -> None:
     started, told = [], []
 
-    def step(state: Any, frozen: Any, batch: int, rng: Any) -> tuple[Any, Any]:
+    def step(state: int, frozen: Any, batch: int, rng: Any) -> tuple[int, Any]:
         assert (frozen, rng) == ("frozen", "key")
         started.append(batch)
-        variables = state.variables + batch
-        return TrainState(None, variables, None), {"loss": (np.float32(batch), 1)}  # type: ignore[arg-type]
+        return state + batch, {"loss": (np.full(2, batch), np.ones(2))}
 
     def report(metrics: Any, more: Any) -> None:
-        told.append((int(metrics["loss"][0]), len(started), dict(more)))
+        assert more == {}
+        told.append((metrics["loss"][0][0], len(started)))
+
+    assert phases.run(step, 0, "frozen", [1, 2, 3], "key", report) == 6  # type: ignore[arg-type]
+    assert told == [(1, 2), (2, 3), (3, 3)]
+    asked, paused = [], []
+
+    def due(steps: int) -> bool:
+        asked.append(steps)
+        return steps == 4
+
+    started.clear()
+    told.clear()
+    end = phases.run(
+        step,
+        0,  # type: ignore[arg-type]
+        "frozen",
+        [1, 2, 3, 4, 5],
+        "key",
+        report,
+        due=due,
+        pause=lambda state: paused.append((state, len(told))),
+    )
+    assert end == 15
+    assert asked == [0, 2, 4, 2, 4]
+    assert paused == [(3, 2), (10, 4)]  # all steps before it are reported
+    assert [told[n][0] for n in range(5)] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_measured_after_a_call_is_reported_with_its_steps() -> None:
+    told = []
+
+    def step(state: Any, frozen: Any, batch: int, rng: Any) -> tuple[Any, Any]:
+        new = state._replace(variables={"x": state.variables["x"] + batch})
+        return new, {"loss": (np.full(2, batch), np.ones(2))}
 
     def measure(variables: Any, count: int) -> Any:
-        assert count == 1
-        return {"holdout": variables} if variables == 3 else {}
+        assert count == 2
+        return {"holdout": variables["x"]} if variables["x"] == 3 else {}
 
-    def run(*measure: Any) -> Any:
-        start = TrainState(None, 0, None)  # type: ignore[arg-type]
-        return phases.run(step, start, "frozen", [1, 2, 3], "key", report, *measure)  # type: ignore[arg-type]
+    def report(metrics: Any, more: Any) -> None:
+        told.append((int(metrics["loss"][0][0]), dict(more)))
 
-    assert run().variables == 6
-    assert told == [(1, 2, {}), (2, 3, {}), (3, 3, {})]
-    told.clear(), started.clear()
-    run(measure)
-    assert told == [(1, 2, {}), (2, 3, {"holdout": 3}), (3, 3, {})]
+    state = TrainState(np.int32(0), {"x": 0}, None)  # type: ignore[arg-type]
+    end = phases.run(step, state, {}, [1, 2, 3], "key", report, measure=measure)  # type: ignore[arg-type]
+    assert end.variables == {"x": 6}
+    assert told == [(1, {}), (2, {"holdout": 3}), (3, {})]

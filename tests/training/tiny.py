@@ -19,7 +19,8 @@ from jaxad.detector import Detector
 from jaxad.ops.noise import normal_by_element
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.recipe import Backbones, Model, Phase
-from jaxad.training.fit import Budget, Trainer
+from jaxad.training.course import Budget
+from jaxad.training.fit import Trainer
 
 SIZE = (8, 12)
 GRID = (2, 3)
@@ -128,6 +129,7 @@ def trainer(
     *,
     phases: Sequence[Phase] = (),
     capacity: int = 16,
+    check: Any = lambda: None,
     parallel: DataParallel | None = None,
     photos: Photos | None = None,
     **changes: Any,
@@ -142,6 +144,7 @@ def trainer(
         photos or Photos(),  # type: ignore[arg-type]
         parallel or data_parallel("pmap", devices=jax.local_devices()[:1]),
         capacity=capacity,
+        check=check,
     )
 
 

@@ -1,0 +1,163 @@
+"""One replicate of a run in its work directory: what is there already, and what is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxad.config import save_config
+from jaxad.core import InputError
+from jaxad.files import refusal
+from jaxad.recipes.recipe import Backbones, Model
+from jaxad.runs import checkpoint, outcomes, record
+from jaxad.runs.dataset import DATA, TrainedOn, save_trained_on
+from jaxad.runs.decode_once import FOLDER as DECODED
+from jaxad.runs.evaluate import Outcome, write_results
+from jaxad.runs.keeper import TrainingKeeper, When
+from jaxad.runs.outcomes import Outcomes
+from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, restore, save_subclasses, subclasses_of
+from jaxad.training.fit import Fit
+
+LOG = "train.jsonl"
+
+
+class Replicate:
+    """One work directory of a run."""
+
+    def __init__(
+        self,
+        config: Any,
+        claimed: record.Record,
+        backbones: Backbones,
+        data: TrainedOn,
+        *,
+        categories: Sequence[str],
+        also: Callable[[dict[str, Any]], None] = lambda line: None,
+    ) -> None:
+        """Write the configuration and what is known of the data; open the log.
+
+        Args:
+            config: Of this replicate.
+            claimed: The record of its work directory.
+            backbones: Its frozen networks.
+            data: What it is trained on.
+            categories: All that are to be measured.
+            also: Is given every line of the log, too.
+        """
+        self.config, self.backbones, self.seed = config, backbones, config.train.seed
+        self.results: dict[str, Any] = {}
+        self._claimed, self._data, self._categories = claimed, data, categories
+        self._also = also
+        self._outcomes: list[Outcome] = []
+        self._subclasses = subclasses_of(claimed.folder)
+        save_trained_on(claimed.file(DATA), data)
+        save_config(claimed.file("config.json"), config, weights=backbones.sha256)
+        path = claimed.file(LOG)
+        try:
+            # "a" would write behind what is cut off: a position of its own.
+            self._log = os.fdopen(
+                os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0
+            )
+        except OSError as error:
+            raise refusal("write", path, error) from error
+        self._size = 0
+        """Of the log, as far as finished detectors have written it."""
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def log(self, **values: Any) -> None:
+        """Add a line to `train.jsonl`.
+
+        Raises:
+            InputError: It can not be written.
+        """
+        try:
+            self._log.write((json.dumps(values) + "\n").encode())
+        except OSError as error:
+            raise InputError(
+                f"can not write {self._log.name} ({error.strerror}): make room on its disk, or "
+                "choose another --workdir"
+            ) from error
+        self._also(values)
+
+    def begin(self, cost: dict[str, Any]) -> None:
+        """Write the log's first line, or pass it over where it is there."""
+        line = (json.dumps({"cost": cost}) + "\n").encode()
+        there = self._log.read(len(line))
+        if there != line:
+            self._go_on(0)
+            self.log(cost=cost)
+        self._size = len(line)
+
+    def trained(self, name: str, model: Callable[[int], Model]) -> Fit | None:
+        """A detector that is finished; None if it is not.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        path = self._claimed.folder / CHECKPOINTS / name
+        if not checkpoint.is_whole(path):
+            return None
+        built, variables = restore(self._claimed.folder, name, self.config, self.backbones, model)
+        about = checkpoint.about(path)
+        seconds, size = about.get("seconds"), about.get("log")
+        if not isinstance(seconds, dict) or type(size) is not int:
+            raise InputError(f"{path} is damaged: train again, with --overwrite")
+        self._size = size
+        print(f"{name}: is trained", file=sys.stderr)
+        return Fit(built, variables, seconds, tuple(self._subclasses.get(name, ("",))), None)
+
+    def keeper(self, name: str) -> TrainingKeeper:
+        """What keeps a detector's training."""
+        return TrainingKeeper(
+            self._claimed,
+            name,
+            When(**self.config.checkpoint.to_dict()),
+            log_size=lambda: self._log.seek(0, os.SEEK_CUR),
+            go_on=lambda size: self._go_on(self._size if size < 0 else size),
+        )
+
+    def save(self, name: str, fit: Fit) -> None:
+        """Keep a trained detector."""
+        if fit.subclasses != ("",):
+            self._subclasses[name] = list(fit.subclasses)
+            save_subclasses(self._claimed.file(SUBCLASSES), self._subclasses)
+        self._size = self._log.seek(0, os.SEEK_CUR)
+        about = {"seconds": fit.seconds, "log": self._size}
+        checkpoint.save(self._claimed.tree(CHECKPOINTS, name), fit.variables, about)
+
+    def outcomes(self, name: str) -> Outcomes:
+        """What is measured of a detector, as far as it is kept."""
+        key = outcomes.measured_by(
+            self.config,
+            self.backbones.sha256,
+            self._data.fingerprint,
+            self._claimed.folder / CHECKPOINTS / name,
+        )
+        return Outcomes(self._claimed, key)
+
+    def add(self, outcome: Outcome) -> None:
+        """Write results and report anew: what is done is on disk, whatever happens to the next."""
+        self._outcomes.append(outcome)
+        self.results = write_results(
+            self._outcomes,
+            self.config,
+            results=self._claimed.file("results.json"),
+            report=self._claimed.file("report", "index.html"),
+            missing_yet=outcomes.missing(self._categories, self._outcomes),
+        )
+
+    def finish(self) -> None:
+        """Delete what only a run that is under way needs."""
+        outcomes.forget(self._claimed)
+        self._claimed.drop(DECODED)
+
+    def _go_on(self, size: int) -> None:
+        """Cut off what the log says of steps that are taken again."""
+        self._log.truncate(min(size, self._log.seek(0, os.SEEK_END)))
+        self._log.seek(0, os.SEEK_END)

@@ -1,0 +1,95 @@
+"""Whether a work directory holds this very run, so that the same command goes on with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxad.config import MAY_CHANGE, flat, load_config
+from jaxad.core import InputError
+from jaxad.data.fingerprint import changes
+from jaxad.data.manifest import some
+from jaxad.files import confined, read_json
+from jaxad.runs import record
+from jaxad.runs.dataset import TrainedOn, read_trained_on
+
+_LEFT = re.compile(r"(replicates/\d+/)?(training/[^/]+|outcomes)/")
+_MEND = "choose another --workdir, or add --overwrite to begin anew"
+
+
+def standing(
+    folder: Path, config: Any, weights: Mapping[str, str], data: TrainedOn
+) -> record.Record | None:
+    """The record of a work directory that holds this run, whole or in part; None if it holds none.
+
+    Args:
+        folder: May be missing.
+        config: Of the run that is asked for.
+        weights: SHA-256 of its frozen networks' files, by role.
+        data: What it is trained on.
+
+    Raises:
+        InputError: It holds another run, or a damaged one: what differs is named.
+    """
+    found = record.read(folder) if folder.is_dir() else None
+    if found is None or not found.holds_results():
+        return None
+    there, digests = load_config(confined(folder, "config.json"))
+    before, now = flat(there.to_dict()), flat(config.to_dict())
+    differ = [
+        f"{name}={before.get(name)!r} there and {now.get(name)!r} now"
+        for name in sorted({*before, *now} - set(MAY_CHANGE))
+        if before.get(name) != now.get(name)
+    ]
+    if differ:
+        raise InputError(f"{folder} holds a run of {'; '.join(differ[:4])}: {_MEND}")
+    if digests != dict(weights):
+        roles = [r for r in {*digests, *weights} if digests.get(r) != weights.get(r)]
+        raise InputError(
+            f"{folder} holds a run with other weights of {some(sorted(roles))}: bring those back, "
+            f"{_MEND}"
+        )
+    told = changes(read_trained_on(folder).fingerprint, data.fingerprint)
+    if told:
+        raise InputError(
+            f"{folder} holds a run of other data ({'; '.join(told[:3])}): bring that back, {_MEND}"
+        )
+    return found
+
+
+def finished(
+    folder: Path, found: record.Record, *, categories: int, replicates: int
+) -> dict[str, Any] | None:
+    """The results of a run that has nothing left to do; None if it has.
+
+    Args:
+        folder: Of the run.
+        found: Its record.
+        categories: That it measures.
+        replicates: That it has.
+    """
+    if any(_LEFT.fullmatch(entry) for entry in found.everything()):
+        return None
+    try:
+        results = read_json(confined(folder, "results.json"), "results")
+    except InputError:
+        return None
+    if not isinstance(results, dict) or "missing" in results or not _is_whole(results):
+        return None
+    counts = len(results["categories"]), results.get("replicates", {}).get("count", 1)
+    return results if counts == (categories, replicates) else None
+
+
+def _is_whole(results: dict[str, Any]) -> bool:
+    """Whether it has all that is printed of results."""
+    known, seconds = results.get("categories"), results.get("seconds")
+    return (
+        isinstance(known, dict)
+        and isinstance(seconds, dict)
+        and all(isinstance(value, dict) for value in (*known.values(), results.get("mean")))
+        and all(type(value) in (int, float) for value in seconds.values())
+        and isinstance(results.get("replicates", {}), dict)
+        and "images_per_second" in results
+    )

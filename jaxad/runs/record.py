@@ -237,7 +237,8 @@ def _clear_unfinished(folder: Path) -> None:
 
 
 def _is_unfinished(path: Path) -> bool:
-    return path.name.startswith(UNFINISHED) and path.is_dir() and not path.is_symlink()
+    name = re.fullmatch(re.escape(UNFINISHED) + r"([0-9a-f]{16}|features)", path.name)
+    return name is not None and path.is_dir() and not path.is_symlink()
 
 
 def _drop_empty(top: Path, path: Path) -> None:

@@ -118,8 +118,10 @@ def test_a_run_that_had_no_results_yet_gives_way(tmp_path: Path) -> None:
     claimed = record.claim(tmp_path, NAMES, overwrite=False)
     claimed.file("config.json").write_text("ours")
     claimed.tree("checkpoints", "a")
-    (tmp_path / "checkpoints" / ".saving-0123" / "new").mkdir(parents=True)  # killed in between
-    (tmp_path / "checkpoints" / ".saving-0123" / "new" / "x").write_text("ours")
+    (tmp_path / "checkpoints" / ".saving-0123456789abcdef" / "new").mkdir(
+        parents=True
+    )  # killed in between
+    (tmp_path / "checkpoints" / ".saving-0123456789abcdef" / "new" / "x").write_text("ours")
     claimed.tree(".prepared").mkdir()
     (tmp_path / ".prepared" / "x").write_text("ours")
     record.claim(tmp_path, NAMES, overwrite=False)

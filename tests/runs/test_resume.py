@@ -171,7 +171,7 @@ def test_other_data_and_other_weights_are_named(
     before = files(tmp_path / "w")
     photos = sorted((root / "a" / "train" / "good").iterdir())
     shutil.copy(photos[0], photos[1])
-    with pytest.raises(InputError, match="of other data .1 training photos of 'a' changed"):
+    with pytest.raises(InputError, match=r"of other data .1 training photos of 'a' changed"):
         train(config, tmp_path / "w")
     shutil.copy(parts / photos[1].relative_to(root), photos[1])
     from outside import tiny
@@ -200,7 +200,7 @@ def test_a_damaged_save_is_named_and_the_one_before_is_used(
     config = interrupted(parts, workdir, calls=9)
     train(run_of(parts, train__replicates=1), tmp_path / "whole")
     last = newest(workdir / "training" / "a")
-    assert len(list(last.parent.iterdir())) == 2
+    (before,) = [path for path in last.parent.iterdir() if path != last]
     if what == "arrays":
         victim = max((p for p in last.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
         data = bytearray(victim.read_bytes())
@@ -221,7 +221,7 @@ def test_a_damaged_save_is_named_and_the_one_before_is_used(
         assert f"{last} can not be used (" in said
     if what == "format":
         assert "of another jaxad (format 99" in said
-    assert "a: goes on after step 2 of phase 1" in said
+    assert f"a: goes on after step {before.name.partition('-')[2]} of phase 1" in said
     results = [json.loads((w / "results.json").read_text()) for w in (workdir, tmp_path / "whole")]
     assert results[0]["categories"] == results[1]["categories"]
 

@@ -125,7 +125,8 @@ def test_stopped_between_steps_it_is_kept_where_it_stands(calls: int) -> None:
 def test_other_devices_are_named() -> None:
     memory = Memory()
     made("host").fit(job(7), ROOT, Log(), seed=3, keeper=memory)
-    other = made("host", parallel=data_parallel("pmap", devices=jax.local_devices()[:3]))
+    three = data_parallel("pmap", devices=jax.local_devices()[:3])
+    other = made("host", parallel=three, score_batch=6)
     with pytest.raises(InputError, match="in batches of 4 so far, which 3 devices make 6"):
         other.fit(job(7), ROOT, Log(), seed=3, keeper=Memory(begin=memory.kept[0]))
 

@@ -153,3 +153,8 @@ class Log(list[dict[str, Any]]):
 
     def __call__(self, **values: Any) -> None:
         self.append(values)
+
+
+def untimed(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without what differs from one run to the next."""
+    return {k: v for k, v in line.items() if not k.endswith(("_per_second", "_bytes"))}

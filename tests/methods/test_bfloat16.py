@@ -28,7 +28,7 @@ METHODS: dict[str, Method] = {
         [PairLevel("a", "b", 8, 1e-3)], normalise_output=True, conv_block_everywhere=True
     ),
     "afrad": afrad(
-        STAGES, grid=2, width=8, local=(1, 2), compensation=(1,), adaptive=(1, 2), kernels=(3,)
+        STAGES, grid=2, width=8, local=(1,), compensation=(), adaptive=(2,), kernels=(3,)
     ),
     "afrad, hidden": afrad(
         STAGES,
@@ -37,6 +37,8 @@ METHODS: dict[str, Method] = {
         local=(),
         compensation=(),
         adaptive=(1, 2),
+        ngib_layers=0,
+        refine=False,
         hidden=((1,), (2,)),
         normalise=1.0,
     ),

@@ -45,10 +45,11 @@ def test_schedules_are_what_the_optimizer_does(name: str) -> None:
     moves = quick.updates_of(method, STEPS, params, [ones] * STEPS)
     assert method.schedules is not None
     rates = method.schedules(STEPS)
-    told = {
-        key: [float(rate(n)) if callable(rate) else rate for n in range(STEPS)]
-        for key, rate in rates.items()
-    }
+    with jax.numpy_dtype_promotion("standard"):
+        told = {
+            key: [float(rate(n)) if callable(rate) else rate for n in range(STEPS)]
+            for key, rate in rates.items()
+        }
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         names = [entry.key for entry in path]
         own = next((key for key in told if key in names), list(told)[-1])

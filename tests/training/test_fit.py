@@ -102,7 +102,7 @@ def test_a_schedule_is_over_the_steps_of_its_own_detector() -> None:
         np.testing.assert_array_equal(numbers(one)["all"], numbers(other)["all"])
     # Where no schedule looks at them, one program serves any number of steps.
     for made, same in ((both, False), (trainer(toy()), True)):
-        asked = [made._optimizer(0, 0, steps) for steps in (10**6, 10**6 + 2, 10**6)]
+        asked = [made.programs.optimizer(0, 0, steps) for steps in (10**6, 10**6 + 2, 10**6)]
         assert asked[0] == asked[2]
         assert (asked[0] == asked[1]) == same
 
@@ -235,7 +235,7 @@ def test_each_phase_has_its_own_steps_positions_and_schedule(place: str) -> None
         epochs=4,
     )
     with jax.debug_key_reuse(False):  # three parts are drawn from one key
-        initial = made._init(0)(jax.random.key(0))
+        initial = made.programs.init(0)(jax.random.key(0))
         found = fit(made, job(6), log=log)
     assert set(asked) == {("first", 3), ("second", 8)}
     steps = [(line["phase"], line["step"]) for line in log if "step" in line]

@@ -101,8 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) if args.fake else args.data / "mvtec_ad_256"
         if args.fake:
-            names = {"n_train": 4, "n_test_good": 2, "n_test_bad": 2}
-            write_dataset(root, categories=("bottle",), size=(64, 64), **names)
+            write_dataset(
+                root,
+                categories=("bottle",),
+                n_train=4,
+                n_test_good=2,
+                n_test_bad=2,
+                size=(64, 64),
+            )
         try:
             for name in args.only:
                 runs = [

@@ -417,7 +417,7 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         isinstance(values, dict)
         and isinstance(weights, dict)
         and all(isinstance(digest, str) for digest in weights.values())
-        and all(isinstance(value, dict) for name, value in values.items() if name != "weights")
+        and all(isinstance(value, dict) for name, value in values.items() if name not in KEYS)
     ):
         raise InputError(damaged)
     try:

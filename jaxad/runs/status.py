@@ -259,7 +259,7 @@ def _now(workdir: Path, found: Sequence[Replicate], running: bool) -> list[str]:
     for key, unit in (("steps_per_second", "steps"), ("images_per_second", "images")):
         if _number(line.get(key)):
             told += f", {line[key]:.1f} {unit}/s"
-    rate = line.get("steps_per_second")
+    rate: Any = line.get("steps_per_second")
     if running and _number(rate) and rate > 0:
         told += f", {span((line['steps'] - line['step']) / rate)} left in this phase"
     lines = [f"{told} (written {span(newest.age)} ago){'' if running else _kept(workdir, newest)}"]

@@ -37,7 +37,7 @@ Point = tuple[float, float]
 
 
 class Axes(NamedTuple):
-    """A panel: `left` in pixels, ranges in units of what is drawn; logarithmic, or y linear."""
+    """A panel: `left` in pixels, ranges in units of what is drawn; logarithmic where not linear."""
 
     draw: ImageDraw.ImageDraw
     left: int
@@ -45,16 +45,19 @@ class Axes(NamedTuple):
     y: tuple[float, float]
     linear: bool = False
     width: int = PANEL
+    linear_x: bool = False
 
     def place(self, point: Point) -> Point:
         """Pixels of a point."""
 
-        def share(value: float, ends: tuple[float, float]) -> float:
-            return math.log(value / ends[0]) / math.log(ends[1] / ends[0])
+        def share(value: float, ends: tuple[float, float], *, linear: bool) -> float:
+            low, high = ends
+            if linear:
+                return (value - low) / (high - low)
+            return math.log(value / low) / math.log(high / low)
 
-        low, high = self.y
-        x = share(point[0], self.x)
-        y = (point[1] - low) / (high - low) if self.linear else share(point[1], self.y)
+        x = share(point[0], self.x, linear=self.linear_x)
+        y = share(point[1], self.y, linear=self.linear)
         return FINE * (self.left + x * self.width), FINE * (BOTTOM - y * (BOTTOM - TOP))
 
     def line(self, points: Sequence[Point], colour: str, width: int) -> None:

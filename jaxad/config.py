@@ -389,9 +389,19 @@ def apply_changes(
     return named
 
 
-def save_config(path: Path, config: ConfigDict, *, weights: Mapping[str, str]) -> None:
-    """Write `config.json`: the configuration, and the SHA-256 of each role's weights file."""
-    write_json(path, {"format": FORMAT, "config": config.to_dict(), "weights": dict(weights)})
+def save_config(
+    path: Path, config: ConfigDict, *, weights: Mapping[str, str], place: str = ""
+) -> None:
+    """Write `config.json`: a configuration, and what was found when it was read.
+
+    Args:
+        path: The file.
+        config: The configuration.
+        weights: SHA-256 by role.
+        place: Where features are kept; '' where nothing is trained.
+    """
+    values = {"config": config.to_dict(), "weights": dict(weights), "feature_cache": place}
+    write_json(path, {"format": FORMAT, **values})
 
 
 def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from jaxad.errors import InputError, Stopped
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
+    from jaxad.runs.processes import is_first, join, only_the_first_speaks
     from jaxad.runs.stopping import Stopping
     from jaxad.runs.train import train
 
     config = parse_config(rest)
-    with Stopping() as stopping:
+    several = join(args.coordinator, args.num_processes, args.process_id)
+    with Stopping() as stopping, only_the_first_speaks() if several else nullcontext():
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
-    _print_results(results, args.workdir)
+    if is_first():
+        _print_results(results, args.workdir)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -136,6 +140,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--workdir", type=_folder, required=True, help="folder to make")
     train.add_argument("--overwrite", action="store_true", help="replace a run in --workdir")
+    several = train.add_argument_group(
+        "several processes", "in SLURM, GKE and Open MPI they find each other without these"
+    )
+    several.add_argument("--coordinator", help="HOST:PORT of the first process")
+    several.add_argument("--num-processes", type=int, help="how many there are")
+    several.add_argument("--process-id", type=int, help="which one this is: 0, 1, ...")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(

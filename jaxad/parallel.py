@@ -4,6 +4,10 @@ The state is an ordinary replicated tree under both, so it is saved, donated and
 other. Bodies contain no collectives of their own: pmap gets them through the injected `mean` and
 the `axis_name` of BatchNorm; jit needs none. What is drawn at random goes by an element's global
 index in the batch (`ops.noise`), so that both draw the same, on any number of devices.
+
+Several processes (`jax.distributed`) run jit over the devices of all: each gives its own rows of a
+batch, and each has the whole state. What needs no step, features and scores, each computes of its
+share on its own devices (`here`), and `together` brings the rows to all.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.core import InputError
@@ -41,7 +46,25 @@ class DataParallel(NamedTuple):
     """Wait for outputs of `map`; host arrays in the order of the batch."""
     replicate: Callable[[Any], Any]
     shard: Callable[[Any], Any]
+    """Takes this process's `own` rows of a batch."""
     device_count: int
+    """Of all processes."""
+    process: int = 0
+    """Number of this one."""
+    processes: int = 1
+    local: Callable[[Any], Any] = lambda tree: tree
+    """A replicated tree as arrays of this process alone."""
+    here: DataParallel | None = None
+    """Over the devices of this process, where there are others."""
+
+    def own(self, rows: int) -> slice:
+        """Which of the rows of a batch of all devices this process has to give."""
+        each = rows // self.processes
+        return slice(self.process * each, (self.process + 1) * each)
+
+    def within(self) -> DataParallel:
+        """Over the devices of this process."""
+        return self.here or self
 
 
 def data_parallel(
@@ -54,10 +77,17 @@ def data_parallel(
         devices: In the order in which a batch is split over them.
 
     Raises:
-        InputError: Unknown backend.
+        InputError: Unknown backend, or pmap over several processes.
     """
     if backend not in ("pmap", "jit"):
         raise InputError(f"train.parallel is {backend!r}: use 'pmap' or 'jit'")
+    if devices is None and jax.process_count() > 1:
+        if backend == "pmap":
+            raise InputError(
+                "train.parallel is 'pmap', which runs in one process: several take "
+                "--config.train.parallel=jit"
+            )
+        return _over_processes()
     devices = list(jax.local_devices() if devices is None else devices)
     n = len(devices)
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
@@ -123,6 +153,85 @@ def data_parallel(
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
     return DataParallel(AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, n)
+
+
+def _over_processes() -> DataParallel:
+    """Jit over the devices of all processes, whose rows of a batch follow each other."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (AXIS,)))
+    index, count = jax.process_index(), jax.process_count()
+
+    def replicate(tree: Any) -> Any:
+        def of(leaf: Any) -> Any:
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                data = of(jax.random.key_data(leaf))
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+            host = np.asarray(leaf)
+            return jax.make_array_from_callback(host.shape, everywhere, lambda at: host[at])
+
+        return jax.tree.map(of, tree)
+
+    def shard(tree: Any) -> Any:
+        def of(leaf: Any) -> Any:
+            if len(leaf) * count % len(devices):
+                raise InputError(
+                    f"a batch of {len(leaf) * count} can not be split over {len(devices)} devices: "
+                    "use a multiple"
+                )
+            return jax.make_array_from_process_local_data(split, np.asarray(leaf))
+
+        return jax.tree.map(of, tree)
+
+    return DataParallel(
+        None,
+        lambda tree: tree,
+        lambda step: jax.jit(step, donate_argnums=0, out_shardings=everywhere),
+        lambda function: jax.jit(function, out_shardings=split),
+        lambda tree: multihost_utils.process_allgather(tree, tiled=True),
+        replicate,
+        shard,
+        len(devices),
+        index,
+        count,
+        lambda tree: jax.tree.map(lambda leaf: leaf.addressable_data(0), tree),
+        data_parallel("jit", devices=jax.local_devices()),
+    )
+
+
+def together(tree: Any) -> Any:
+    """Rows of all processes, on every one of them, in the order of what they have read in turn.
+
+    Args:
+        tree: Host arrays `(b, ...)`: row j is number `j * processes + process` of the batch.
+
+    Returns:
+        Host arrays `(b * processes, ...)`.
+    """
+    if jax.process_count() == 1:
+        return tree
+
+    def of(rows: Any) -> Any:
+        rows = np.asarray(rows)
+        # As bytes: half precision and booleans have no collective on every device.
+        data = np.ascontiguousarray(rows.reshape(len(rows), -1)).view(np.uint8)
+        every = np.swapaxes(multihost_utils.process_allgather(data), 0, 1)
+        return np.ascontiguousarray(every).view(rows.dtype).reshape(-1, *rows.shape[1:])
+
+    return jax.tree.map(of, tree)
+
+
+def from_first(tree: Any) -> Any:
+    """The host arrays of the first process, on every one; the others give any of these shapes."""
+    if jax.process_count() == 1:
+        return tree
+
+    def of(leaf: Any) -> Any:
+        host = np.ascontiguousarray(leaf)
+        data = multihost_utils.broadcast_one_to_all(host.reshape(-1).view(np.uint8))
+        return data.view(host.dtype).reshape(host.shape)
+
+    return jax.tree.map(of, tree)
 
 
 def free_device_memory() -> int:

@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before the first import of jax. NPROC: with fewer worker threads than twice the devices, jax
 # 0.10.2 can starve a collective on CPU and abort.
@@ -14,21 +15,20 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
 
-import absl.flags
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-absl.flags.FLAGS.mark_as_parsed()  # grain's worker processes read an absl flag
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_a_program_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     """Tests of the jobs compile the same programs many times over, in both of their processes."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "compiled"
+    folder: str | Path = (base if worker_id == "master" else base.parent) / "compiled"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from jaxad.data.synthetic import write_dataset
+from jaxad.errors import Stopped
 from jaxad.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +91,7 @@ class Stream(io.TextIOWrapper):
 def test_results_are_printed_on_any_terminal(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaxad.runs.evaluate.evaluate", lambda *args: RESULTS)
+    monkeypatch.setattr("jaxad.runs.evaluate.evaluate", lambda *args, **kwargs: RESULTS)
     stream = Stream(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     assert main(["evaluate", "--workdir=caf\udce9"]) == 0
@@ -103,7 +104,7 @@ def test_results_are_printed_on_any_terminal(
 
 
 def test_standard_output_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jaxad.runs.evaluate.evaluate", lambda *args: RESULTS)
+    monkeypatch.setattr("jaxad.runs.evaluate.evaluate", lambda *args, **kwargs: RESULTS)
     monkeypatch.setattr(sys, "stdout", None)
     assert main(["evaluate", "--workdir=w"]) == 0
 
@@ -127,6 +128,7 @@ def test_standard_output_that_nobody_reads(tmp_path: Path) -> None:
     ("error", "code", "said"),
     [
         (KeyboardInterrupt(), 130, "jaxad: interrupted\n"),
+        (Stopped(15), 143, "jaxad: stopped; the same command goes on from here\n"),
         (OSError(28, "No space left on device", "x\ny"), 2, None),
         (OSError(28, "No space left on device"), 2, None),
     ],
@@ -138,7 +140,7 @@ def test_what_ends_a_job(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def job(*args: Any) -> None:
+    def job(*args: Any, **kwargs: Any) -> None:
         raise error
 
     monkeypatch.setattr("jaxad.runs.evaluate.evaluate", job)

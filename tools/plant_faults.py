@@ -59,7 +59,13 @@ def judge(fault: dict[str, str], copy: Path) -> str:
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *fault["tests"]],
             cwd=copy,
-            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(copy),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                # What the sound code compiles serves all faults that change no program.
+                "JAX_COMPILATION_CACHE_DIR": str(copy.parent / "compiled"),
+            },
             capture_output=True,
             text=True,
         )

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import grain
-import numpy as np
-from absl import flags
 
-from jaxad.data import prepared
-from jaxad.data.decode import decode_mask, read_image
-from jaxad.data.images import FILTERS, to_array
+from jaxad.data.example import load_batch, load_example, stack
+from jaxad.data.images import FILTERS
 from jaxad.data.manifest import Manifest, Record
+from jaxad.data.workers import Workers
 from jaxad.errors import InputError
-
-Batch = dict[str, np.ndarray]
 
 
 def batches(
@@ -68,9 +62,9 @@ def batches(
       shuffle_seed: Shuffles, every epoch anew. None: in order.
       repeat: Endless.
       workers: Processes that decode whole batches; 0: threads of this process. Worth it only where
-        threads do not keep up: a worker takes seconds to start, since it imports the main module
-        (which needs its `if __name__ == "__main__"`). None if all records are prepared: threads
-        read these faster than pipes carry them.
+        threads do not keep up: a worker takes moments to start. They end with the iteration, and
+        with this process, whatever ends it. None if all records are prepared: threads read these
+        faster than sockets carry them.
       with_masks: Whether to read masks.
       subclasses: Names that `subclass` counts in; None: those of `data`, sorted. Give the same for
         training and test.
@@ -104,7 +98,7 @@ def batches(
         subclasses = sorted({r.subclass for r in records})
 
     load = functools.partial(
-        _load,
+        load_example,
         root=root,
         records=records,
         subclass_ids={name: i for i, name in enumerate(subclasses)},
@@ -119,78 +113,18 @@ def batches(
     ds = ds[process_index : shared * process_count : process_count]
     if repeat:
         ds = ds.repeat()
-    ds = ds.map(load)
-    stack = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size, pad_value=0)
-    batched = functools.partial(
-        _batched, batch_size=batch_size, stack=stack, drop_remainder=whole_shares
-    )
     if workers and not all(record.prepared for record in records):
-        # Workers take whole batches in turn, so the order is that of the threads below.
-        _let_grain_read_its_flags()
-        ds = batched(ds).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-        # Through pipes: grain 0.2.18 leaks its shared memory at the end of a run, and containers
-        # often have too little of it for a few batches. Costs about 0.3 ms an image of 256 x 256.
-        ds = grain.experimental.WithOptionsIterDataset(
-            ds, grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
-        )
-        return ds.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        )
+        indexes = ds.batch(batch_size, drop_remainder=whole_shares, batch_fn=list)
+        decode = Workers(functools.partial(load_batch, load=load, batch_size=batch_size), workers)
+        return indexes.map(decode).to_iter_dataset(grain.ReadOptions(workers, 2 * workers))
     threads = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     ahead = max(2 * batch_size, threads)
-    return batched(ds.to_iter_dataset(grain.ReadOptions(threads, ahead)))
-
-
-def _batched(ds: Any, *, batch_size: int, stack: Any, drop_remainder: bool) -> Any:
-    return ds.batch(batch_size, drop_remainder=drop_remainder, batch_fn=stack)
-
-
-def _load(
-    index: int,
-    *,
-    root: Path,
-    records: tuple[Record, ...],
-    subclass_ids: dict[str, int],
-    image_size: tuple[int, int],
-    resample: str,
-    with_masks: bool,
-) -> Batch:
-    """Decode one record to the fields of a batch without their leading axis."""
-    height, width = image_size
-    example: dict[str, Any] = {
-        "image": np.zeros((height, width, 3), np.uint8),
-        "label": np.int32(0),
-        "subclass": np.int32(0),
-        "index": np.int32(0),
-        "_mask": np.bool_(False),
-    }
-    if with_masks:
-        example |= {"mask": np.zeros((height, width), np.bool_), "has_mask": np.bool_(False)}
-    if index >= len(records):
-        return example
-    record = records[index]
-    example["label"] = np.int32(not record.is_good)
-    example["subclass"] = np.int32(subclass_ids.get(record.subclass, -1))
-    example["index"] = np.int32(index)
-    example["_mask"] = np.bool_(True)
-    if with_masks:
-        example["has_mask"] = np.bool_(record.is_good or bool(record.mask))
-    if record.prepared:
-        example["image"], mask = prepared.read(
-            record, size=image_size, resample=resample, with_mask=with_masks
+    return (
+        ds.map(load)
+        .to_iter_dataset(grain.ReadOptions(threads, ahead))
+        .batch(
+            batch_size,
+            drop_remainder=whole_shares,
+            batch_fn=functools.partial(stack, batch_size=batch_size),
         )
-        return example | ({} if mask is None else {"mask": mask})
-    image = read_image(root, record)
-    example["image"] = to_array(image, size=image_size, resample=resample)
-    if with_masks and record.mask:
-        example["mask"] = decode_mask(
-            root, record, size=image_size, image_size=(image.height, image.width)
-        )
-    return example
-
-
-def _let_grain_read_its_flags() -> None:
-    # grain's worker processes read absl flags, which only absl's own app.run parses; outside of it
-    # they keep their defaults.
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    )

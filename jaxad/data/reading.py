@@ -22,9 +22,17 @@ class Reading:
     """Decoding processes; 0: threads of this process."""
 
     def batches(
-        self, data: Manifest | Sequence[Record], batch_size: int, *, with_masks: bool = False
+        self,
+        data: Manifest | Sequence[Record],
+        batch_size: int,
+        *,
+        with_masks: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> Any:
-        """Batches of the images in their order, the last one padded; see `pipeline.batches`."""
+        """Batches of the images in their order, the last one padded; see `pipeline.batches`.
+
+        `share` is (i, n): every n-th image from the i-th on, in as many batches for every i.
+        """
         return batches(
             data,
             image_size=self.size,
@@ -32,4 +40,6 @@ class Reading:
             resample=self.resample,
             workers=self.workers,
             with_masks=with_masks,
+            process_index=share[0],
+            process_count=share[1],
         )

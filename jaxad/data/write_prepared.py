@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from jaxad.data.pipeline import batches
 from jaxad.data.prepared import file_of, find, locate, nbytes, path_bytes
 from jaxad.errors import InputError
 from jaxad.progress import Progress
+
+_UNFINISHED = re.compile(r"\.\d+x\d+-\w+-[0-9a-f]{16}\.[0-9a-f]{32}")
 
 
 def write_prepared(
@@ -32,7 +37,7 @@ def write_prepared(
     """Decode all photos into a folder, unless they are there; return them as `prepared.find` does.
 
     Written under a temporary name and then renamed: whole or not at all, whatever interrupts it
-    and whoever else writes the same.
+    and whoever else writes the same. What killed processes left there is deleted.
 
     Args:
       manifest: Of which every file can be read; decoded anew even where it is prepared.
@@ -55,19 +60,18 @@ def write_prepared(
             f"{folder}: {len(manifest)} images at this size need {need / 1e9:.1f} GB, and "
             f"{free / 1e9:.1f} GB are free: make room, or set data.prepared=off"
         )
-    unfinished = at.with_name(f".{at.name}.{uuid.uuid4().hex}")
     progress = Progress("prepare", len(manifest), "images")
     try:
-        unfinished.mkdir(parents=True)
-        for split in SPLITS:
-            part = Manifest(
-                manifest.root,
-                tuple(r._replace(prepared="") for r in manifest.records if r.split == split),
-            )
-            if len(part):
-                file = file_of(unfinished / split)
-                _write_split(part, file, size, resample, workers, progress, check)
-        unfinished.rename(at)
+        with _unfinished(at) as unfinished:
+            for split in SPLITS:
+                part = Manifest(
+                    manifest.root,
+                    tuple(r._replace(prepared="") for r in manifest.records if r.split == split),
+                )
+                if len(part):
+                    file = file_of(unfinished / split)
+                    _write_split(part, file, size, resample, workers, progress, check)
+            unfinished.rename(at)
     except InputError:
         raise
     except Exception as error:  # the disk's or array_record's
@@ -77,12 +81,57 @@ def write_prepared(
                 f"{folder}: prepared photos can not be written ({reason}): make room, or set "
                 "data.prepared=off"
             ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     found = find(manifest, folder, size=size, resample=resample)
     if found is None:
         raise InputError(f"{folder}: photos changed while they were decoded: run it again")
     return found
+
+
+@contextmanager
+def _unfinished(at: Path) -> Iterator[Path]:
+    """Make a folder that is to be renamed to `at`; whatever it is called then, it is deleted.
+
+    It is locked as long as its process lives, which tells it from those of killed ones.
+    """
+    at.parent.mkdir(parents=True, exist_ok=True)
+    for left in at.parent.iterdir():
+        if _UNFINISHED.fullmatch(left.name) and not left.is_symlink():
+            _clear_if_left(left)
+    folder, held = _locked_folder(at)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _locked_folder(at: Path) -> tuple[Path, int]:
+    while True:
+        folder = at.with_name(f".{at.name}.{uuid.uuid4().hex}")
+        folder.mkdir()
+        try:
+            held = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another process has found it before it was locked
+            continue
+        with suppress(OSError):  # a disk without locks, where nobody deletes what others left
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, held
+        os.close(held)
+
+
+def _clear_if_left(folder: Path) -> None:
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # its process is alive, or the disk knows no locks
+        pass
+    finally:
+        os.close(held)
 
 
 def _write_split(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxad.core import InputError, Variables
@@ -41,11 +44,12 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
         InputError: It can not be written (a full disk, say); what stood there is as it was.
     """
     path = path.absolute()
+    record.check_ours(path)
     beside = make_folder(path.parent / f"{record.UNFINISHED}{secrets.token_hex(8)}")
     new, old = beside / "new", beside / "old"
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(new, variables)
+        with _silence(), _checkpointer() as checkpointer:
+            checkpointer.save(new, jax.tree.map(np.asarray, variables))
             checkpointer.wait_until_finished()
         seal(new, about or {}, _arrays(variables))
         if path.exists():
@@ -100,18 +104,37 @@ def restore(path: Path, template: Variables) -> Variables:
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
-    logger = logging.getLogger("absl")
-    level = logger.level
     try:
-        logger.setLevel(logging.CRITICAL)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _silence(), _checkpointer() as checkpointer:
             restored: Variables = checkpointer.restore(path, abstract)
     # Sums can be forged, and then anything may come.
     except Exception as error:
         raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {_MEND}") from error
+    return restored
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Orbax for this process alone: others neither write nor wait."""
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    own = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"jaxad{own}"
+        )
+    )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Have orbax log nothing: what it raises says the same in one line, without its tracebacks."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    try:
+        logger.setLevel(logging.CRITICAL)
+        yield
     finally:
         logger.setLevel(level)
-    return restored
 
 
 def check_files(path: Path) -> Any:
@@ -155,6 +178,9 @@ def is_whole(path: Path) -> bool:
 
 def _line(error: Exception) -> str:
     text = str(error).strip()
+    full = os.strerror(errno.ENOSPC)  # orbax says so at the end of a long line
+    if full in text:
+        return full
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 

@@ -69,8 +69,13 @@ def say_left_out(manifest: Manifest, layout: str) -> None:
 
 def trained_on(manifest: Manifest) -> TrainedOn:
     """What to keep of the data that is trained on now; every file is read."""
+    return TrainedOn(n_train_of(manifest), fingerprint(manifest))
+
+
+def n_train_of(manifest: Manifest) -> dict[str, int]:
+    """Training photos by category."""
     train = (record.category for record in manifest.select(split="train").records)
-    return TrainedOn(dict(Counter(train)), fingerprint(manifest))
+    return dict(Counter(train))
 
 
 def save_trained_on(path: Path, data: TrainedOn) -> None:

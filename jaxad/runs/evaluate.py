@@ -36,7 +36,7 @@ from jaxad.runs.dataset import (
     say_changes,
     say_left_out,
 )
-from jaxad.runs.outcomes import Outcomes, forget, is_under_way, measured_by, missing
+from jaxad.runs.outcomes import Kept, Outcomes, forget, is_under_way, measured_by, missing
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
 from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
@@ -86,7 +86,9 @@ class Evaluator:
         self._detectors = len(jobs)
         photos = sum(len(records) for job in jobs for records in job.test.values())
         self._images = photos // max(len(jobs), 1)
-        self._reading, self._parallel, self._examples = reading, parallel, examples
+        self._reading, self._examples = reading, examples
+        # Each process scores its share of a batch, on its own devices.
+        self._parallel, self._share = parallel.within(), (parallel.process, parallel.processes)
         self._batch_size = batch_elements(batch_size, 1, parallel.device_count)
         self._scorers: dict[int, Scorer] = {}
 
@@ -103,7 +105,7 @@ class Evaluator:
             self._scorers[key] = make_scorer(
                 model.detector,
                 variables,
-                batch_size=self._batch_size,
+                batch_size=self._batch_size // self._share[1],
                 size=self._reading.size,
                 constants=constants,
                 parallel=self._parallel,
@@ -118,7 +120,7 @@ class Evaluator:
         variables: Variables,
         *,
         n_train: Mapping[str, int],
-        outcomes: Outcomes,
+        outcomes: Kept,
     ) -> Outcome:
         """Score every category of a job.
 
@@ -149,6 +151,7 @@ class Evaluator:
                     batch_size=self._batch_size,
                     examples=self._examples,
                     n_train=n_train.get(records[0].category, 0),
+                    share=self._share,
                     check=self._check,
                 )
                 outcomes.keep(name, scored)
@@ -327,8 +330,12 @@ def _evaluate(
     _say_what_is_missing(there, source.jobs, n_train)
     if not jobs:
         return []
+    # Before all work: what is there may be a stranger's.
+    before = _results_before(workdir)
+    confined(workdir, "report", "index.html")
     outcomes = []
     ours = record.read(workdir) or record.Record(workdir)
+    ours.sweep()
     for job in jobs:
         built, method = restore(workdir, job.name, config, source.backbones, source.model)
         variables = {"backbones": source.backbones.variables, "method": method}
@@ -345,7 +352,6 @@ def _evaluate(
                 outcomes=Outcomes(ours, key),
             )
         )
-    before = _results_before(workdir)
     seconds = before.get("seconds", {})
     outcomes[0].seconds.update(
         {key: seconds[key] for key in ("features", "train") if key in seconds}

@@ -8,6 +8,7 @@ where `checkpoint.features` wants them kept.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxad.core import InputError
-from jaxad.files import confined
+from jaxad.files import confined, refusal
 from jaxad.runs import checkpoint, record
 from jaxad.training.feature_cache import HostFeatures
 from jaxad.training.keeping import Standing, standing_of
@@ -66,6 +67,11 @@ class TrainingKeeper:
         self._writing: Future[None] | None = None
         self._last = time.monotonic()
 
+    @property
+    def wants_features(self) -> bool:
+        """Whether features are to be kept."""
+        return self._when.features
+
     def due(self, steps: int) -> bool:
         """See `Keeper.due`."""
         minutes = (time.monotonic() - self._last) / 60
@@ -106,6 +112,13 @@ class TrainingKeeper:
         """See `Keeper.features`: one memory-mapped file a level."""
         if not self._when.features:
             return None
+        try:
+            return self._features(shapes)
+        except InputError as error:
+            print(f"{error}; features are not kept", file=sys.stderr)
+            return None
+
+    def _features(self, shapes: Any) -> tuple[HostFeatures, bool]:
         whole, about = self._folder() / FEATURES, _shapes(shapes)
         if checkpoint.is_whole(whole):
             try:
@@ -119,22 +132,26 @@ class TrainingKeeper:
                 print(f"{whole} can not be used ({error}): computed anew", file=sys.stderr)
         beside = self._beside()
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        self._shapes = about
-        return {
-            name: np.lib.format.open_memmap(
-                beside / f"{n}.npy", mode="w+", dtype=leaf.dtype, shape=leaf.shape
-            )
-            for n, (name, leaf) in enumerate(sorted(shapes.items()))
-        }, False
+        self._shapes, place = about, {}
+        try:
+            beside.mkdir(parents=True)
+            for n, (name, leaf) in enumerate(sorted(shapes.items())):
+                place[name] = _room(beside / f"{n}.npy", leaf)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise refusal("write", whole, error) from error
+        return place, False
 
     def keep_features(self) -> None:
         """See `Keeper.keep_features`."""
         whole = self._folder() / FEATURES
-        if whole.exists():
-            record.clear_checkpoint(whole)
-        checkpoint.seal(self._beside(), self._shapes)
-        self._beside().replace(whole)
+        try:
+            if whole.exists():
+                record.clear_checkpoint(whole)
+            checkpoint.seal(self._beside(), self._shapes)
+            self._beside().replace(whole)
+        except (InputError, OSError) as error:
+            print(f"{error}; training goes on", file=sys.stderr)
 
     def close(self) -> None:
         """Wait for what is being written."""
@@ -175,9 +192,21 @@ class TrainingKeeper:
             return
         try:
             self._writing.result()
-        except InputError as error:
+        except (InputError, OSError) as error:
             print(f"{error}; training goes on", file=sys.stderr)
         self._writing = None
+
+
+def _room(path: Path, leaf: Any) -> Any:
+    """Make a memory-mapped array for which the disk has room.
+
+    Without it the process would be killed when it writes there, and could not say why.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=leaf.dtype, shape=leaf.shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _shapes(shapes: Any) -> dict[str, Any]:

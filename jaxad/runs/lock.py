@@ -101,6 +101,10 @@ def _open(path: Path) -> tuple[int, bool]:
         try:
             file = os.open(path, flags, 0o666)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise InputError(
+                    f"{path} is a link, which no jaxad run has made: remove it"
+                ) from error
             raise refusal("write", path, error) from error
         carried = True
         try:

@@ -14,7 +14,7 @@ import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -49,6 +49,16 @@ def measured_by(
     versions = jax.device_count(), jax.__version__, jaxad.__version__
     facts = keys, sorted(weights.items()), fingerprint, sums, versions
     return hashlib.sha256(repr(facts).encode(errors="surrogateescape")).hexdigest()
+
+
+class Kept(Protocol):
+    """Keeps what is measured of the categories of a detector."""
+
+    def keep(self, name: str, scored: Scored) -> None:
+        """Keep what was measured of a category."""
+
+    def kept(self, name: str) -> Scored | None:
+        """What was kept of a category; None if nothing."""
 
 
 class Outcomes:

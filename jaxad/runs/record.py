@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -72,7 +73,11 @@ class Record:
             if os.path.lexists(path) and not may_be_there:
                 raise _taken(path)
             self._entries[entry] = None
-            self.write()
+            try:
+                self.write()
+            except InputError:  # not remembered: so it is not to be written
+                del self._entries[entry]
+                raise
         return path
 
     def drop(self, *parts: str) -> None:
@@ -213,12 +218,34 @@ def _clear_folder(top: Path, entry: str) -> None:
         return
     _clear_unfinished(folder)
     kept = set(_foreign(folder, entry))
-    for found in list(_files(folder)):
+    if not kept:
+        # By one step: of what is half deleted nobody could tell whose it is.
+        away = folder.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
+        folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)
+        return
+    # For the same reason lists go last.
+    for found in sorted(_files(folder), key=lambda path: path.name == NAME):
         if found not in kept:
             found.unlink()
     for place, _, _ in os.walk(folder, topdown=False):
         if not any(Path(place).iterdir()):
             Path(place).rmdir()
+
+
+def check_ours(folder: Path) -> None:
+    """See that a checkpoint that is to be replaced has no file of somebody else.
+
+    Raises:
+        InputError: It has.
+    """
+    try:
+        ours = checkpoint_files(folder)
+    except InputError:  # what is damaged is replaced
+        return
+    foreign = [p for p in _files(folder) if p.relative_to(folder).as_posix() not in ours]
+    if ours and foreign:
+        raise _taken(foreign[0])
 
 
 def clear_checkpoint(folder: Path) -> None:

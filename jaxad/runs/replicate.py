@@ -35,6 +35,7 @@ class Replicate:
         data: TrainedOn,
         *,
         categories: Sequence[str],
+        place: str,
         also: Callable[[dict[str, Any]], None] = lambda line: None,
     ) -> None:
         """Write the configuration and what is known of the data; open the log.
@@ -45,30 +46,29 @@ class Replicate:
             backbones: Its frozen networks.
             data: What it is trained on.
             categories: All that are to be measured.
+            place: Where features are kept.
             also: Is given every line of the log, too.
         """
         self.config, self.backbones, self.seed = config, backbones, config.train.seed
         self.results: dict[str, Any] = {}
-        self._claimed, self._data, self._categories = claimed, data, categories
         self._also = also
+        self._claimed, self._data, self._categories = claimed, data, categories
         self._outcomes: list[Outcome] = []
         self._subclasses = subclasses_of(claimed.folder)
         save_trained_on(claimed.file(DATA), data)
-        save_config(claimed.file("config.json"), config, weights=backbones.sha256)
-        path = claimed.file(LOG)
+        path = claimed.file("config.json")
+        save_config(path, config, weights=backbones.sha256, place=place)
+        self._path = claimed.file(LOG)
         try:
-            # "a" would write behind what is cut off: a position of its own.
-            self._log = os.fdopen(
-                os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0
-            )
+            self._log = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            raise refusal("write", path, error) from error
+            raise refusal("write", self._path, error) from error
         self._size = 0
         """Of the log, as far as finished detectors have written it."""
 
     def close(self) -> None:
         """Close the log."""
-        self._log.close()
+        os.close(self._log)
 
     def log(self, **values: Any) -> None:
         """Add a line to `train.jsonl`.
@@ -76,19 +76,18 @@ class Replicate:
         Raises:
             InputError: It can not be written.
         """
+        line = (json.dumps(values) + "\n").encode()
         try:
-            self._log.write((json.dumps(values) + "\n").encode())
+            while line:
+                line = line[os.write(self._log, line) :]
         except OSError as error:
-            raise InputError(
-                f"can not write {self._log.name} ({error.strerror}): make room on its disk, or "
-                "choose another --workdir"
-            ) from error
+            raise refusal("write", self._path, error) from error
         self._also(values)
 
     def begin(self, cost: dict[str, Any]) -> None:
         """Write the log's first line, or pass it over where it is there."""
         line = (json.dumps({"cost": cost}) + "\n").encode()
-        there = self._log.read(len(line))
+        there = os.pread(self._log, len(line), 0)
         if there != line:
             self._go_on(0)
             self.log(cost=cost)
@@ -118,7 +117,7 @@ class Replicate:
             self._claimed,
             name,
             When(**self.config.checkpoint.to_dict()),
-            log_size=lambda: self._log.seek(0, os.SEEK_CUR),
+            log_size=lambda: os.lseek(self._log, 0, os.SEEK_CUR),
             go_on=lambda size: self._go_on(self._size if size < 0 else size),
         )
 
@@ -127,7 +126,7 @@ class Replicate:
         if fit.subclasses != ("",):
             self._subclasses[name] = list(fit.subclasses)
             save_subclasses(self._claimed.file(SUBCLASSES), self._subclasses)
-        self._size = self._log.seek(0, os.SEEK_CUR)
+        self._size = os.lseek(self._log, 0, os.SEEK_CUR)
         about = {"seconds": fit.seconds, "log": self._size}
         checkpoint.save(self._claimed.tree(CHECKPOINTS, name), fit.variables, about)
 
@@ -159,5 +158,5 @@ class Replicate:
 
     def _go_on(self, size: int) -> None:
         """Cut off what the log says of steps that are taken again."""
-        self._log.truncate(min(size, self._log.seek(0, os.SEEK_END)))
-        self._log.seek(0, os.SEEK_END)
+        os.ftruncate(self._log, min(size, os.lseek(self._log, 0, os.SEEK_END)))
+        os.lseek(self._log, 0, os.SEEK_END)

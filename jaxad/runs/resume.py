@@ -59,6 +59,15 @@ def standing(
     return found
 
 
+def place_of(folder: Path) -> str | None:
+    """Where the run in a folder keeps features; None if it does not say so.
+
+    With other memory "auto" would choose another place, and round otherwise.
+    """
+    found = read_json(confined(folder, "config.json")).get("feature_cache")
+    return found if found in ("device", "host", "off") else None
+
+
 def finished(
     folder: Path, found: record.Record, *, categories: int, replicates: int
 ) -> dict[str, Any] | None:

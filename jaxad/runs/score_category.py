@@ -17,6 +17,7 @@ from jaxad.data.reading import Reading
 from jaxad.metrics.pixel import stream_metrics
 from jaxad.metrics.stream import PixelStream
 from jaxad.metrics.summary import category_metrics
+from jaxad.parallel import together
 from jaxad.progress import track
 from jaxad.report.view import CategoryView, ViewStream
 from jaxad.scorer import ahead
@@ -42,6 +43,7 @@ def score_category(
     batch_size: int,
     examples: int,
     n_train: int,
+    share: tuple[int, int] = (0, 1),
     check: Callable[[], None] = lambda: None,
 ) -> Scored:
     """Score the test images of one category in their order, and measure; no map is kept.
@@ -53,11 +55,12 @@ def score_category(
         name: Of the category, in results.
         records: Its test images.
         root: Folder of the records.
-        score: Starts to score `(B, H, W, 3)` uint8 images, and does not wait: `Scorer.score`.
+        score: Starts to score `(B / n, H, W, 3)` uint8 images, and does not wait: `Scorer.score`.
         reading: How photos are read.
         batch_size: B.
         examples: Photos of each kind that the report shows.
         n_train: Training images of the category, for the results.
+        share: (i, n): this process scores as the i-th of n, all of which measure the same.
         check: Called before every batch; may raise, to end the work.
 
     Raises:
@@ -69,15 +72,17 @@ def score_category(
     scores, has_mask = np.empty(count, np.float32), np.zeros(count, bool)
     pixels = PixelStream(count * height * width)
     view = ViewStream([record.path for record in records], labels, n=examples)
-    stream = reading.batches(Manifest(root, tuple(records)), batch_size, with_masks=True)
+    stream = reading.batches(
+        Manifest(root, tuple(records)), batch_size // share[1], with_masks=True, share=share
+    )
     start = warm = time.monotonic()
     done = first = 0
     scored = ahead(stream, lambda batch: score(batch["image"]))
     shown = track(scored, f"{name} score", count, "images", batch_size, check=check)
-    for batch, started in shown:
+    for own, started in shown:
+        batch, found = together((own, jax.device_get(started)))
         valid = batch["_mask"]
         rows = slice(done, done + int(valid.sum()))
-        found = jax.device_get(started)
         maps, scores[rows] = np.asarray(found.map)[valid], found.image[valid]
         finite = np.isfinite(scores[rows]) & np.isfinite(maps).all(axis=(1, 2))
         if not finite.all():

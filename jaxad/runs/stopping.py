@@ -1,8 +1,9 @@
 """Being stopped: a signal is remembered, and the work ends at the next place where nothing is lost.
 
 An exception out of a signal handler can come anywhere: between a step's call and its result, while
-a folder is renamed, in a destructor that swallows it. So the handler only remembers, and loops ask
-between steps and batches.
+a folder is renamed, in a destructor that swallows it. So a signal is only remembered, and loops ask
+between steps and batches. A thread listens, because Python's own handlers wait for XLA, which can
+take minutes to compile.
 """
 
 from __future__ import annotations
@@ -10,19 +11,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from jaxad.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def never() -> None:
-    """The check of a run that nobody stops."""
 
 
 class Stopping:
@@ -40,8 +36,16 @@ class Stopping:
         """What came."""
 
     def __enter__(self) -> Stopping:
-        if threading.current_thread() is threading.main_thread():  # others can not have handlers
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        if threading.current_thread() is not threading.main_thread():
+            return self  # only the main thread can have handlers
+        ours, theirs = os.pipe()
+        os.set_blocking(theirs, False)
+        self._pipe = theirs
+        self._listening = threading.Thread(target=self._listen, args=(ours,), daemon=True)
+        self._listening.start()
+        self._wake = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        # A handler there has to be: it makes the system write to the pipe.
+        self._before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -50,20 +54,31 @@ class Stopping:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._before:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wake)
+        os.close(self._pipe)
+        self._listening.join()
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has come."""
         if self.signal is not None:
             raise Stopped(self.signal)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            for child in multiprocessing.active_children():
-                child.kill()
-            self._leave(128 + number)
-        self.signal = number
-        name = signal.Signals(number).name
-        told = f"\njaxad: {name}: saving, then leaving; once more to leave at once\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, told.encode())
+    def _listen(self, pipe: int) -> None:
+        while came := os.read(pipe, 1):
+            number = came[0]
+            if number not in SIGNALS:
+                continue
+            if self.signal is not None:
+                for child in multiprocessing.active_children():
+                    child.kill()
+                self._leave(128 + number)
+                continue
+            name = signal.Signals(number).name
+            told = f"\njaxad: {name}: saving, then leaving; once more to leave at once\n"
+            os.write(2, told.encode())
+            self.signal = number
+        os.close(pipe)

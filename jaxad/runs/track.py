@@ -126,6 +126,10 @@ def open_tracker(
         ) from error
 
 
+def nowhere(line: Mapping[str, Any], *, prefix: str = "") -> None:
+    """What sends no line anywhere."""
+
+
 def started(
     config: Any, workdir: Path, folder: Callable[[], Path], stack: ExitStack
 ) -> Callable[..., None]:
@@ -138,7 +142,7 @@ def started(
         InputError: As `open_tracker`.
     """
     if not config.track:
-        return lambda line, prefix: None
+        return nowhere
     title = workdir.absolute().name
     tracker = open_tracker(config.track, folder, title=title, config=flat(config))
     stack.callback(tracker.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
@@ -21,7 +22,9 @@ from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume, track
 from jaxad.runs.dataset import (
     DATA,
+    TrainedOn,
     jobs_of,
+    n_train_of,
     prepared_folder,
     read_dataset,
     reading_of,
@@ -31,9 +34,11 @@ from jaxad.runs.dataset import (
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
 from jaxad.runs.evaluate import Evaluator
+from jaxad.runs.processes import Agreed, Watch, Words
 from jaxad.runs.programs import counted_programs
 from jaxad.runs.replicate import Replicate
 from jaxad.runs.replicates import add_summary, each_replicate
+from jaxad.runs.together import TogetherReplicate
 from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES
 from jaxad.training import sampling
 from jaxad.training.course import Budget
@@ -94,60 +99,98 @@ def _train(
     model = models(config, backbones, axis_name=parallel.axis_name)
     detector, _ = model(len(names))
     cost = detector.cost(backbones.variables, size=reading.size)
-    data = trained_on(manifest)
+    several, writes = parallel.processes > 1, parallel.process == 0
+    # The others compare and write nothing.
+    data = trained_on(manifest) if writes else TrainedOn(n_train_of(manifest), {})
     categories = [name for job in todo for name, records in job.test.items() if records]
+    runs = []
+    for to, own in each_replicate(workdir, config):
+        # Random networks are drawn by the seed: those of another replicate are others.
+        drawn = to != workdir and config.method.get("random_weights", False)
+        runs.append((to, own, build_backbones(own) if drawn else backbones))
     with ExitStack() as stack:
-        stack.enter_context(lock.locked(record.usable(workdir), check=check))
-        runs = []
-        for to, own in each_replicate(workdir, config):
-            # Random networks are drawn by the seed: those of another replicate are others.
-            drawn = to != workdir and config.method.get("random_weights", False)
-            networks = build_backbones(own) if drawn else backbones
-            found = None if overwrite else resume.standing(to, own, networks.sha256, data)
-            runs.append((to, own, networks, found))
-        first = runs[0][3]
-        if first is not None:
-            results = resume.finished(
-                workdir, first, categories=len(categories), replicates=len(runs)
-            )
-            if results is not None:
-                print(f"{workdir} holds this run, finished: nothing is left to do", file=sys.stderr)
-                return results
-            print(f"{workdir} holds this run: going on with it", file=sys.stderr)
-        records = _claim(workdir, runs, todo, overwrite=overwrite)
-        say_left_out(manifest, config.data.layout)
-        print(describe(cost, config, names), file=sys.stderr)
-        send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
-        replicates = []
-        for (to, own, networks, _), claimed in zip(runs, records):
-            also = functools.partial(send, prefix=to.relative_to(workdir).as_posix())
-            replicates.append(
-                Replicate(own, claimed, networks, data, categories=categories, also=also)
-            )
-            stack.callback(replicates[-1].close)
-            replicates[-1].begin(cost._asdict())
-        capacity = max(len(job.train) for job in todo)
-        trainers: list[Trainer] = []
-        for replicate in replicates:
-            shared = replicate.backbones is backbones
-            trainers.append(
-                trainers[0]
-                if trainers and shared
-                else trainer_of(
-                    replicate.config,
-                    replicate.backbones,
-                    parallel,
-                    capacity=capacity,
-                    model=model if shared else None,
-                    check=check,
+        if several:
+            stack.enter_context(Watch())
+            check = Agreed(check)
+        words, records = Words(), list[record.Record]()
+
+        def open_() -> dict[str, Any]:
+            """Make the work directory this run's; say what is there of it."""
+            stack.enter_context(lock.locked(record.usable(workdir), check=check))
+            found = [
+                None if overwrite else resume.standing(to, own, networks.sha256, data)
+                for to, own, networks in runs
+            ]
+            if found[0] is not None:
+                results = resume.finished(
+                    workdir, found[0], categories=len(categories), replicates=len(runs)
                 )
+                if results is not None:
+                    print(
+                        f"{workdir} holds this run, finished: nothing is left to do",
+                        file=sys.stderr,
+                    )
+                    return {"results": results}
+                print(f"{workdir} holds this run: going on with it", file=sys.stderr)
+            place = None if found[0] is None else resume.place_of(workdir)
+            folders = [to for to, *_ in runs]
+            asked = ((PROFILE, config.train.profile), (track.FOLDER, config.track))
+            more = [name for name, wish in asked if wish]
+            records.extend(_claim(folders, found, todo, more, overwrite=overwrite))
+            return {"place": place}
+
+        opened = words.first(open_)
+        if "results" in opened:
+            return dict(opened["results"])
+        profile, send = None, track.nowhere
+        if writes:
+            say_left_out(manifest, config.data.layout)
+            print(describe(cost, config, names), file=sys.stderr)
+            send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
+            if config.train.profile:
+                profile = Profile(lambda: records[0].tree(PROFILE), *config.train.profile)
+        capacity = max(len(job.train) for job in todo)
+
+        def make_trainer(n: int, place: str | None) -> Trainer:
+            _, own, networks = runs[n]
+            alike = model if networks is backbones else None
+            return trainer_of(
+                own, networks, parallel, capacity=capacity, model=alike, place=place, check=check
+            )
+
+        trainers = [make_trainer(0, opened["place"])]
+        # Chosen by the memory of the first process, at the start.
+        place = words.first(lambda: trainers[0].place)
+        if place != trainers[0].place:
+            trainers = [make_trainer(0, place)]
+        replicates: list[Replicate | TogetherReplicate] = []
+        for n, (to, own, networks) in enumerate(runs):
+            if n:
+                trainers.append(trainers[0] if networks is backbones else make_trainer(n, place))
+            alone = None
+            if writes:
+                alone = Replicate(
+                    own,
+                    records[n],
+                    networks,
+                    data,
+                    categories=categories,
+                    place=place,
+                    also=functools.partial(send, prefix=to.relative_to(workdir).as_posix()),
+                )
+                stack.callback(alone.close)
+                alone.begin(cost._asdict())
+            replicates.append(
+                TogetherReplicate(alone, own, networks, words)
+                if several or alone is None
+                else alone
             )
         start = time.monotonic()
         manifest = stack.enter_context(
             decoded_once(
                 manifest,
                 reading,
-                prepared_folder(config) or config.data.prepared,
+                prepared_folder(config) or ("off" if several else config.data.prepared),
                 lambda: records[0].tree(DECODED),
                 reads=_reads(todo, trainers, model(len(names)).phases),
                 check=check,
@@ -162,9 +205,6 @@ def _train(
             examples=config.report.examples,
             check=check,
         )
-        profile = None
-        if config.train.profile:
-            profile = Profile(lambda: records[0].tree(PROFILE), *config.train.profile)
         for job in jobs_of(manifest, config):
             cache: Any = None
             for n, (trainer, replicate) in enumerate(zip(trainers, replicates)):
@@ -187,7 +227,8 @@ def _train(
                 outcome.seconds["features"] += waited
                 waited = 0.0
                 replicate.add(outcome)
-        results = add_summary(workdir, [replicate.results for replicate in replicates])
+        every = [replicate.results for replicate in replicates]
+        results = dict(words.first(lambda: add_summary(workdir, every)))
         for replicate in replicates:
             replicate.finish()
         return results
@@ -197,7 +238,7 @@ def _trained(
     job: Job,
     root: Path,
     trainer: Trainer,
-    replicate: Replicate,
+    replicate: Replicate | TogetherReplicate,
     cache: Any,
     profile: Profile | None,
 ) -> Fit:
@@ -223,23 +264,27 @@ def _trained(
 
 
 def _claim(
-    workdir: Path, runs: Sequence[Any], todo: Sequence[Job], *, overwrite: bool
+    folders: Sequence[Path],
+    found: Sequence[record.Record | None],
+    todo: Sequence[Job],
+    more: Sequence[str],
+    *,
+    overwrite: bool,
 ) -> list[record.Record]:
-    """Make every replicate's folder its own; those that hold this run are so."""
+    """Make every replicate's folder its own; those that hold this run (`found`) are so."""
+    workdir = folders[0]
     fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
-    inner = [to.relative_to(workdir) for to, *_ in runs[1:]]
+    inner = [to.relative_to(workdir) for to in folders[1:]]
     wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
-    config = runs[0][1]
-    asked = ((PROFILE, config.train.profile), (track.FOLDER, config.track))
-    wanted += [name for name, wish in asked if wish]
-    first = runs[0][3]
-    claimed = [record.claim(workdir, wanted, overwrite=overwrite) if first is None else first]
+    wanted += more
+    claimed = [found[0] or record.claim(workdir, wanted, overwrite=overwrite)]
     claimed[0].sweep()
-    for to, _, _, found in runs[1:]:
-        within = claimed[0].within(*to.relative_to(workdir).parts)
-        anew = first is None or found is None
-        claimed.append(record.claim(within, fixed, overwrite=overwrite) if anew else found)
+    for to, there in zip(inner, found[1:]):
+        within = claimed[0].within(*to.parts)
+        if found[0] is None or there is None:
+            there = record.claim(within, fixed, overwrite=overwrite)
+        claimed.append(there)
         claimed[-1].sweep()
     return claimed
 
@@ -265,13 +310,18 @@ def trainer_of(
     *,
     capacity: int,
     model: Callable[[int], Model] | None = None,
+    place: str | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Trainer:
-    """Make the trainer of a configuration's detectors, for up to `capacity` training images."""
+    """Make the trainer of a configuration's detectors, for up to `capacity` training images.
+
+    `place`, if given, is where features are kept, instead of what the configuration says.
+    """
+    budget = budget_of(config, parallel)
     return Trainer(
         backbones,
         model or models(config, backbones, axis_name=parallel.axis_name),
-        budget_of(config, parallel),
+        budget if place is None else dataclasses.replace(budget, feature_cache=place),
         reading_of(config, backbones),
         parallel,
         capacity=capacity,

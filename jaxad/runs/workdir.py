@@ -98,15 +98,22 @@ def restore(
     Raises:
         InputError: The checkpoint is missing or damaged.
     """
-    count = len(subclasses_of(workdir).get(name, ())) if learns_subclasses(config) else 0
-    built = model(count)
+    built, template = shapes_of(subclasses_of(workdir).get(name, ()), config, backbones, model)
+    return built, checkpoint.restore(confined(workdir, CHECKPOINTS, name), template)
+
+
+def shapes_of(
+    subclasses: Sequence[str], config: Any, backbones: Backbones, model: Callable[[int], Model]
+) -> tuple[Model, Variables]:
+    """The model of a detector that has learnt these subclasses, and its variables' shapes."""
+    built = model(len(subclasses) if learns_subclasses(config) else 0)
     size = tuple(config.data.image_size)
     template = jax.eval_shape(
         lambda rng, v: built.detector.init(rng, v, size=size)["method"],
         jax.random.key(0),
         backbones.variables,
     )
-    return built, checkpoint.restore(confined(workdir, CHECKPOINTS, name), template)
+    return built, template
 
 
 def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Variables, Any]:

@@ -12,7 +12,7 @@ from jaxad.core import Variables
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.reading import Reading
 from jaxad.detector import Detector
-from jaxad.parallel import DataParallel
+from jaxad.parallel import DataParallel, together
 from jaxad.progress import track
 from jaxad.recipes.recipe import Backbones
 from jaxad.training import feature_cache
@@ -47,16 +47,26 @@ class Extractor:
         """
         self.shapes = detector.feature_shapes(backbones.variables, size=reading.size)
         """Of one image's features, `(1, h, w, C)` each."""
-        self.frozen = parallel.replicate(backbones.variables)
-        """The networks' variables on all devices."""
-        self._reading, self._parallel = reading, parallel
-        self._batch_size, self._capacity, self._dtype = batch_size, capacity, dtype
+        self._everywhere = parallel
+        self._reading, self._parallel = reading, parallel.within()
+        self._variables = backbones.variables
+        self._frozen = self._parallel.replicate(backbones.variables)
+        # Each process computes its share.
+        self._batch_size = batch_size // parallel.processes
+        self._capacity, self._dtype = capacity, dtype
         self._check = check
 
         def features(frozen: Variables, images: Any) -> Any:
             return detector.features({"backbones": frozen}, images)
 
-        self._features = parallel.map(features)
+        self._features = self._parallel.map(features)
+
+    @property
+    def frozen(self) -> Variables:
+        """The networks' variables on all devices, those of other processes too."""
+        if self._everywhere.processes == 1:
+            return self._frozen
+        return self._everywhere.replicate(self._variables)
 
     def host_shapes(self, images: int) -> Any:
         """Of a cache for so many images, or for `capacity`, if that is more."""
@@ -84,12 +94,15 @@ class Extractor:
         """
         count, size = len(manifest), self._batch_size
         cache = feature_cache.allocate(self.host_shapes(count)) if into is None else into
-        stream = self._reading.batches(manifest, size, with_masks=seen is not None)
+        every = self._everywhere
+        share = (every.process, every.processes)
+        stream = self._reading.batches(manifest, size, with_masks=seen is not None, share=share)
         done = 0
-        progress = track(stream, f"{name} features", count, "images", size, check=self._check)
-        for batch in progress:
+        whole = size * every.processes
+        progress = track(stream, f"{name} features", count, "images", whole, check=self._check)
+        for own in progress:
+            batch, found = together((own, self._of(own["image"])))
             valid = batch["_mask"]
-            found = self._of(batch["image"])
             feature_cache.store(cache, done, {key: rows[valid] for key, rows in found.items()})
             done += int(valid.sum())
             if seen is not None:
@@ -125,7 +138,7 @@ class Extractor:
                 yield feature_cache.take_images(found, np.asarray([i]))
 
     def _of(self, images: Any) -> Any:
-        found = self._features(self.frozen, self._parallel.shard(images))
+        found = self._features(self._frozen, self._parallel.shard(images))
         return self._parallel.gather(found)
 
 

@@ -20,6 +20,7 @@ from jaxad.core import InputError, Variables
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
+from jaxad.errors import Stopped
 from jaxad.memory import free_memory
 from jaxad.ops.precision import rounded
 from jaxad.parallel import DataParallel, free_device_memory
@@ -28,7 +29,7 @@ from jaxad.training import feature_cache, phases, sampling, subclasses
 from jaxad.training.compiled import Programs
 from jaxad.training.course import Budget, Course, Log, say, seen, with_trained
 from jaxad.training.extract import Extractor, pooled
-from jaxad.training.keeping import Keeper, Standing, stopping
+from jaxad.training.keeping import Keeper, Standing
 from jaxad.training.profiling import Profile, profiled
 from jaxad.training.state import TrainState
 from jaxad.training.telemetry import reporter
@@ -86,12 +87,14 @@ class Trainer:
         )
         self.extract, self.shapes = self._extractor.extract, self._extractor.shapes
         # Chosen once: a detector must not depend on what memory others have left.
-        self.place = feature_cache.cache_place(
+        place = feature_cache.cache_place(
             budget.feature_cache,
             feature_cache.nbytes(self.shapes, capacity, dtype=budget.cache_dtype),
             device=free_device_memory(),
             host=free_memory(),
         )
+        # Several processes keep all features on every host, and send their rows of a step.
+        self.place = "host" if place == "device" and parallel.processes > 1 else place
         """Where features are kept: "device", "host" or "off"."""
         computing = phases.Computing(parallel, budget.parts, budget.dtype)
         self.programs = Programs(model, self.shapes, computing)
@@ -157,7 +160,7 @@ class Trainer:
 
         def held_out(n: int, trained: Variables) -> dict[str, float]:
             """What is measured while phase n goes on, which is not stopped for it."""
-            whole = with_trained(course.variables, trained)
+            whole = with_trained(course.variables, self.parallel.local(trained))
             stream = labelled_images(held, lambda: None)
             return phases.holdout(self.programs.holdout(course.count, n), whole, stream)
 
@@ -266,15 +269,21 @@ class Trainer:
         every = budget.log_every
         measure = held_out and phases.now_and_then(held_out, steps, every=every, done=done)
 
+        stop: list[Stopped] = []
+
         def due(since: int) -> bool:
-            if not since or keeper is None:
-                self._check()
-                return False
-            return stopping(self._check) or keeper.due(since)
+            try:
+                self._check()  # once a step, on every process
+            except Stopped as stopped:
+                if not since or keeper is None:
+                    raise
+                stop.append(stopped)
+            return bool(stop) or (keeper is not None and since > 0 and keeper.due(since))
 
         def pause(state: TrainState) -> None:
             course.keep(n, int(state.step), steps, batch, state)
-            self._check()
+            if stop:
+                raise stop[0]
 
         frozen, batches = self._batches(phase, course, place, batch, steps, done)
         sharded = map(parallel.shard, batches)
@@ -290,7 +299,7 @@ class Trainer:
                 pause=pause,
                 due=due,
             )
-        course.variables = with_trained(course.variables, state.variables)
+        course.variables = with_trained(course.variables, parallel.local(state.variables))
 
     def _batches(
         self, phase: Phase, course: Course, place: str, batch: int, steps: int, done: int
@@ -315,19 +324,28 @@ class Trainer:
                 course.groups, size=self.budget.batch_size, devices=shares, draw=draw
             )
         left = itertools.islice(stream, done, steps)
+        own = self.parallel.own
         if place == "device":
             frozen = {name: cache[name] for name in phase.features}
-            return frozen, phases.blocks(left, steps, done=done)
+            blocks = phases.blocks(left, steps, done=done)
+            return frozen, (jax.tree.map(lambda rows: rows[own(len(rows))], b) for b in blocks)
         batches: Iterator[Any]
         if place == "host":
             frozen, take = {}, phases.taker(phase)
-            batches = (take(cache, index) for index in left)
+            batches = (
+                {**take(cache, index[own(len(index))]), "element": _elements(index, own)}
+                for index in left
+            )
         else:
             frozen, order = self._extractor.frozen, [*left]
-            chosen = tuple(course.job.train[i] for index in order for i in index)
-            read = self.reading.batches(Manifest(course.root, chosen), batch) if chosen else ()
-            batches = ({"image": found["image"]} for found in read)
-        return frozen, map(_with_elements, batches)
+            chosen = tuple(course.job.train[i] for index in order for i in index[own(batch)])
+            each = batch // self.parallel.processes
+            read = self.reading.batches(Manifest(course.root, chosen), each) if chosen else ()
+            batches = (
+                {"image": found["image"], "element": _elements(index, own)}
+                for index, found in zip(order, read)
+            )
+        return frozen, batches
 
     def _subclasses(
         self, job: Job, normal_images: Callable[[sampling.Index], Iterator[Any]], seed: int
@@ -348,10 +366,9 @@ def training_key(seed: int, phase: str) -> jax.Array:
     return named_key(seed, f"train/{phase}")
 
 
-def _with_elements(batch: dict[str, Any]) -> dict[str, Any]:
-    """Add every element's place in the batch of all devices."""
-    count = len(next(iter(batch.values())))
-    return {**batch, "element": np.arange(count, dtype=np.int32)}
+def _elements(index: sampling.Index, own: Callable[[int], slice]) -> sampling.Index:
+    """The places in the batch of all devices that this process gives."""
+    return np.arange(len(index), dtype=np.int32)[own(len(index))]
 
 
 def _on_device(cache: Any, names: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from jaxad.errors import InputError, Stopped
+from jaxad.errors import InputError
 from jaxad.training.feature_cache import HostFeatures
 
 
@@ -72,12 +72,3 @@ def standing_of(about: Mapping[str, Any]) -> Standing:
 def on_host(tree: Any) -> Any:
     """A copy of arrays that later steps may not touch: they reuse the buffers of their input."""
     return jax.tree.map(lambda leaf: np.array(leaf, copy=True), tree)
-
-
-def stopping(check: Callable[[], None]) -> bool:
-    """Whether `check` wants the work to end."""
-    try:
-        check()
-    except Stopped:
-        return True
-    return False

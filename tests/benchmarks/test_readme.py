@@ -238,7 +238,7 @@ def test_files_of_something_else_are_one_line(
 
 @pytest.mark.parametrize("kind", ["accuracy", "speed"])
 def test_the_readme_says_what_its_file_says(kind: str) -> None:
-    file = {"accuracy": "accuracy.json", "speed": "epyc_2_cores.json"}[kind]
+    file = {"accuracy": "accuracy.json", "speed": "xeon_2_cores.json"}[kind]
     path = f"benchmarks/results/{file}"
     if not (ROOT / path).is_file():
         pytest.skip(f"{path} has not been measured yet")

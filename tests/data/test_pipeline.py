@@ -1,5 +1,6 @@
 """Records to batches: values, order, padding, epochs, sharing, errors of threads and workers."""
 
+import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxad.data import workers as workers_module
 from jaxad.data.images import decode_image, decode_mask
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
@@ -256,3 +258,23 @@ def test_worker_processes_give_the_same(tiny: Manifest, tmp_path: Path) -> None:
     for a, b in zip(found, expected, strict=True):
         for key in b:
             np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_workers_end_with_the_iteration_and_continue_where_asked(
+    tiny: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    start = workers_module._start
+    monkeypatch.setattr(workers_module, "_start", lambda: started.append(start()) or started[-1])
+    options: dict[str, Any] = {"image_size": (2, 2), "batch_size": 2, "shuffle_seed": 5}
+    expected = order(read(tiny, **options))
+    stream = iter(batches(tiny, workers=2, **options))
+    assert order([next(stream)]) == expected[:2]
+    state = stream.get_state()
+    other = iter(batches(tiny, workers=1, **options))
+    other.set_state(state)
+    assert order(list(other)) == expected[2:]
+    assert len(started) == 3
+    del stream, other
+    gc.collect()
+    assert all(worker.process.wait(20) for worker in started)  # killed

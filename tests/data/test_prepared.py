@@ -6,6 +6,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +304,36 @@ def test_two_runs_may_write_the_same(
     assert list(tmp_path.iterdir()) == [place(found)]
     options: dict[str, Any] = {"image_size": SIZE, "batch_size": 8}
     assert_same(batches(found, **options), batches(parts, **options))
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_a_live_one_writes_is_not(
+    parts: Manifest, tmp_path: Path
+) -> None:
+    script = (
+        "import sys, os; from pathlib import Path\n"
+        "from jaxad.data.write_prepared import _unfinished\n"
+        "with _unfinished(Path(sys.argv[1]) / '24x32-lanczos-0123456789abcdef') as folder:\n"
+        "    (folder / 'train.array_record').write_bytes(b'x')\n"
+        "    print(folder, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    theirs = Path(os.fsdecode(process.stdout.readline()).strip())
+    (tmp_path / ".mine").mkdir()
+    write_prepared(parts, tmp_path, size=(20, 24))
+    assert theirs.is_dir()
+    process.kill()
+    process.communicate()
+    found = write_prepared(parts, tmp_path, size=(24, 20))
+    assert place(found).is_dir()
+    assert not theirs.exists()
+    assert (tmp_path / ".mine").is_dir()
 
 
 def test_photos_that_change_meanwhile_are_told(

@@ -338,27 +338,20 @@ def test_a_full_disk_is_one_line(
 ) -> None:
     """Met while the victim is written; what was there before is whole."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    own, own_open = Path.replace, Path.open
+    own, own_write = Path.replace, os.write
 
     def replace(self: Path, target: Any) -> Any:
         if Path(target).name == victim:
             raise full
         return own(self, target)
 
-    class Full:
-        name = victim
-
-        def write(self, text: str) -> None:
+    def write(file: int, data: bytes) -> int:
+        if Path(f"/proc/self/fd/{file}").resolve().name == victim:
             raise full
-
-        def close(self) -> None:
-            pass
-
-    def open_(self: Path, *args: Any, **kwargs: Any) -> Any:
-        return Full() if self.name == victim else own_open(self, *args, **kwargs)
+        return own_write(file, data)
 
     monkeypatch.setattr(Path, "replace", replace)
-    monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(os, "write", write)
     with pytest.raises(InputError, match=rf"{victim}.* \(No space left on device\): ") as refused:
         train(configured(parts, data__categories="a"), tmp_path)
     assert "\n" not in str(refused.value)

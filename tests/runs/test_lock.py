@@ -83,9 +83,11 @@ def test_a_process_of_another_host_that_lives(clock: float, tmp_path: Path) -> N
     thread = threading.Thread(target=live)
     thread.start()
     try:
-        with pytest.raises(InputError, match="process 7 on elsewhere works in"):
-            with locked(tmp_path, watch=20):
-                pass
+        with (
+            pytest.raises(InputError, match="process 7 on elsewhere works in"),
+            locked(tmp_path, watch=20),
+        ):
+            pass
     finally:
         over.set()
         thread.join()

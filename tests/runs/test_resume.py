@@ -124,6 +124,22 @@ def test_features_that_are_kept_are_not_computed_again(
     assert end_of(tmp_path / "w") == want
 
 
+def test_features_are_kept_where_they_were(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Though there is less memory now: in another place sums are rounded otherwise."""
+    config = interrupted(parts, tmp_path / "w")
+    assert config.train.feature_cache == "auto"
+    monkeypatch.setattr("jaxad.training.fit.free_memory", lambda: 0)
+    capsys.readouterr()
+    train(config, tmp_path / "w")
+    assert "a features" in capsys.readouterr().err
+    train(config, tmp_path / "other")
+    assert "a features" not in capsys.readouterr().err
+    kept = [json.loads((tmp_path / w / "config.json").read_text()) for w in ("w", "other")]
+    assert [one["feature_cache"] for one in kept] == ["host", "off"]
+
+
 def interrupted(root: Path, workdir: Path, calls: int = 7) -> Any:
     """A run that was stopped while its first detector is trained."""
     config = run_of(root, train__replicates=1)
@@ -364,10 +380,12 @@ def process(root: Path, workdir: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path, size: int) -> None:
-    end = time.monotonic() + 120
+def wait_for(ran: subprocess.Popen[str], path: Path, size: int) -> None:
+    end = time.monotonic() + 300
     while not path.exists() or path.stat().st_size < size:
-        assert time.monotonic() < end
+        if ran.poll() is not None or time.monotonic() > end:
+            ran.kill()
+            raise AssertionError(ran.communicate()[1])
         time.sleep(0.05)
 
 
@@ -375,7 +393,7 @@ def wait_for(path: Path, size: int) -> None:
 def test_a_signal_saves_and_leaves(number: signal.Signals, parts: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "w"
     ran = process(parts, workdir)
-    wait_for(workdir / "train.jsonl", 2000)
+    wait_for(ran, workdir / "train.jsonl", 2000)
     with pytest.raises(InputError, match=f"process {ran.pid} on .* works in"):
         train(configured(parts), workdir)
     with pytest.raises(InputError, match=f"process {ran.pid} on .* works in"):
@@ -392,7 +410,7 @@ def test_a_signal_saves_and_leaves(number: signal.Signals, parts: Path, tmp_path
     lines = (workdir / "train.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == step
     again = process(parts, workdir)
-    wait_for(workdir / "train.jsonl", (workdir / "train.jsonl").stat().st_size + 500)
+    wait_for(again, workdir / "train.jsonl", (workdir / "train.jsonl").stat().st_size + 500)
     again.send_signal(signal.SIGKILL)
     _, said = again.communicate()
     assert f"a: goes on after step {step} of phase 1" in said

@@ -1,0 +1,272 @@
+"""Several processes that train together: how they meet, agree, stop, and notice that one is gone.
+
+JAX connects them (`jax.distributed`), and its coordination service, in the first process, keeps the
+few words that they exchange. The first process alone writes; what it finds in the work directory it
+tells the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxad.errors import InputError, Stopped
+
+JOINED = 300
+"""Seconds to wait for all processes."""
+BEAT = 2.0
+"""Seconds between two signs of life."""
+SILENT = 30.0
+"""Seconds without one after which a process counts as gone."""
+ENDED, FAILED = "ended", "failed"
+"""Last words."""
+GRACE = 5.0
+"""Seconds for the others to meet the same error."""
+ASKED = 8
+"""Between so many checks processes ask each other whether one was told to stop."""
+GONE = 3
+"""Exit code where another process is gone."""
+SCHEDULERS = {
+    "SLURM": ("SLURM_JOB_ID", "SLURM_NTASKS"),
+    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+    "GKE": ("TPU_WORKER_HOSTNAMES", ""),
+}
+"""Variables by which jax knows a scheduler, and what says how many processes there are."""
+
+
+def join(
+    coordinator: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    *,
+    seconds: int = JOINED,
+) -> bool:
+    """Meet the other processes, if there are any; before JAX is used.
+
+    Args:
+        coordinator: HOST:PORT of the first process; None: as the scheduler says, if there is one.
+        count: Of processes.
+        index: Of this one.
+        seconds: To wait for the others.
+
+    Returns:
+        Whether there are others.
+
+    Raises:
+        InputError: The arguments are not complete, or some do not come in time.
+    """
+    given = {"--coordinator": coordinator, "--num-processes": count, "--process-id": index}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        if scheduler() is None:
+            return False
+    elif missing:
+        raise InputError(f"{', '.join(missing)} is missing: give all three, or none")
+    elif count is None or index is None or not 0 <= index < count:
+        raise InputError(f"--process-id {index} is not below --num-processes {count}: 0, 1, ...")
+    # Its handler would take SIGTERM from ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        # Ours notices sooner, and says who is gone.
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            initialization_timeout=seconds,
+            heartbeat_timeout_seconds=int(4 * SILENT),
+            shutdown_timeout_seconds=60,
+        )
+    except Exception as error:
+        where = f" at {coordinator}" if coordinator else ""
+        raise InputError(
+            f"process {index if index is not None else '?'} of {count or '?'} met not all others"
+            f"{where} within {seconds} s ({_line(error)}): start them together, with the same "
+            "--coordinator, which the first one must be able to bind"
+        ) from error
+    return jax.process_count() > 1
+
+
+def scheduler() -> str | None:
+    """The scheduler that has started several processes; None if none has."""
+    for name, (there, count) in SCHEDULERS.items():
+        if there in os.environ:
+            many = int(os.environ.get(count, "1")) if count else 2
+            if many > 1:
+                return name
+    return None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def only_the_first_speaks() -> Iterator[None]:
+    """Leave progress and what is found to the first process; errors still go to standard error."""
+    if is_first():
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
+class Words:
+    """What the first process of a run tells the others."""
+
+    def __init__(self) -> None:
+        """Begin a run: all processes begin theirs in the same order."""
+        self._said = 0
+        if jax.process_count() > 1:
+            own = f"jaxad/runs/{jax.process_index()}"
+            self._run = _client().key_value_increment(own, 1)
+
+    def first(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, JSON-able; the others wait for it.
+
+        Args:
+            make: Called in the first process alone.
+
+        Raises:
+            InputError: `make` has, in the first process: in all of them.
+        """
+        if jax.process_count() == 1:
+            return make()
+        self._said += 1
+        client, key = _client(), f"jaxad/told/{self._run}/{self._said}"
+        if jax.process_index() == 0:
+            try:
+                found = make()
+            except (InputError, Stopped) as error:
+                told = {"stopped": error.signal} if isinstance(error, Stopped) else str(error)
+                client.key_value_set(key, json.dumps({"error": told}))
+                raise
+            client.key_value_set(key, json.dumps({"found": found}))
+            return found
+        # That the first one lives is the watch's business, however long this takes.
+        told = json.loads(client.blocking_key_value_get(key, 10**9))
+        if "error" not in told:
+            return told["found"]
+        if isinstance(told["error"], dict):
+            raise Stopped(told["error"]["stopped"])
+        raise InputError(told["error"])
+
+
+class Agreed:
+    """A `check` for several processes: a signal to one stops all, at the same place.
+
+    All of them have to call it equally often: they do between steps and batches.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        """Set up.
+
+        Args:
+            check: Of this process.
+        """
+        self._check, self._calls = check, 0
+
+    def __call__(self) -> None:
+        """Raise `Stopped` in all processes, if `check` has in one of them."""
+        self._calls += 1
+        if self._calls % ASKED:
+            return
+        signal = 0
+        try:
+            self._check()
+        except Stopped as stopped:
+            signal = stopped.signal
+        signal = int(np.max(multihost_utils.process_allgather(np.int32(signal))))
+        if signal:
+            raise Stopped(signal)
+
+
+class Watch:
+    """While it is entered, a process that is gone ends this one, with a line that names it."""
+
+    def __init__(self, leave: Callable[[int], None] = os._exit) -> None:
+        """Set up.
+
+        Args:
+            leave: Ends this process at once, with an exit code.
+        """
+        self._leave, self._over, self._last_word = leave, threading.Event(), ENDED
+        self._index, self._count = jax.process_index(), jax.process_count()
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._last_word = FAILED
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        client, beats = _client(), 0
+        last: dict[int, tuple[str, float]] = {}
+        while True:
+            ends = self._over.is_set()
+            try:
+                word = self._last_word if ends else str(beats)
+                own = f"jaxad/alive/{self._index}"
+                about = f"{word} {socket.gethostname()}"
+                client.key_value_set(own, about, allow_overwrite=True)
+                every = dict(client.key_value_dir_get("jaxad/alive"))
+            except Exception as error:  # the service's own: it lives in the first process
+                if not ends and self._index:
+                    self._say(0, "", _line(error))
+                return
+            if ends:
+                return
+            beats, now = beats + 1, time.monotonic()
+            for index in range(self._count):
+                word = every.get(f"jaxad/alive/{index}", "")
+                if index not in last or last[index][0] != word:
+                    last[index] = word, now
+                    continue
+                said, _, host = word.partition(" ")
+                silent = now - last[index][1]
+                if said == FAILED and silent > GRACE:
+                    self._say(index, host, "an error, which it has printed")
+                    return
+                if said not in (ENDED, FAILED) and silent > SILENT:
+                    self._say(index, host, f"silent for {SILENT:.0f} s")
+                    return
+            self._over.wait(BEAT)
+
+    def _say(self, index: int, host: str, why: str) -> None:
+        where = f" on {host}" if host else ""
+        print(
+            f"\njaxad: process {index}{where} is gone ({why}): start all again, they go on from "
+            "the last save",
+            file=sys.__stderr__,
+            flush=True,
+        )
+        self._leave(GONE)
+
+
+def _client() -> Any:
+    # The service's client has no public name yet (jax 0.10 to 0.12).
+    from jax._src import distributed
+
+    return distributed.global_state.client
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__

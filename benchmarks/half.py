@@ -3,7 +3,7 @@
     python -m benchmarks.half --data FOLDER [--only NAME ...] [--seeds 3] [--json FILE]
     python -m benchmarks.half --fake
 
-FOLDER holds `mvtec_ad_256/`. Every row is a few `jaxad train` on bottle, at 128 pixels and with few
+FOLDER holds `mvtec_ad_256/`. Every row is a few `jaxad train` on bottle, at 64 pixels and with few
 steps, so that a CPU does it: each seed once in either type (`train.dtype`), scored in float32. The
 difference is that of one seed's two runs. `--fake` takes drawn parts and random weights: it proves
 that all runs.
@@ -29,10 +29,16 @@ from jaxad.runs.train import train
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 DTYPES = ("float32", "bfloat16")
-COMMON = {"data.image_size": "(128,128)", "data.categories": "bottle"}
+COMMON = {"data.image_size": "(64,64)", "data.categories": "bottle"}
 SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
-    "pfm": ("configs/mb_pfm_fast.py", {**COMMON, "train.steps": "(40,60,120)"}),
-    "simplenet": ("configs/simplenet_fast.py", {**COMMON, "train.steps": "(120,)"}),
+    "simplenet": (
+        "configs/simplenet_fast.py",
+        {**COMMON, "train.steps": "(120,)", "train.positions": "(512,)"},
+    ),
+    "pfm": (
+        "configs/mb_pfm_fast.py",
+        {**COMMON, "train.steps": "(40,60,120)", "train.positions": "(256,256,256)"},
+    ),
     "afrad": ("configs/afrad_fast.py", {**COMMON, "train.steps": "(120,)"}),
 }
 """Name -> configuration and its changes."""

@@ -32,7 +32,7 @@ def test_pairs_of_runs(
     assert half.main([*arguments, "--json", str(file)]) == 0
     found = [(c.train.dtype, c.train.seed) for c in trained]
     assert found == [(dtype, seed) for seed in (0, 1) for dtype in half.DTYPES]
-    assert {tuple(c.data.image_size) for c in trained} == {(128, 128)}
+    assert {tuple(c.data.image_size) for c in trained} == {(64, 64)}
     assert {c.data.root for c in trained} == {str(tmp_path / "mvtec_ad_256")}
     out = capsys.readouterr().out
     assert "| float32 | 0.5500 ± 0.0707 |" in out

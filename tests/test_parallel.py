@@ -106,3 +106,9 @@ def test_memory_in_use_is_that_of_all_accelerators(monkeypatch: pytest.MonkeyPat
         devices = [device(stats) for stats in told]
         monkeypatch.setattr(jax, "local_devices", lambda devices=devices: devices)
         assert device_memory_in_use() == want
+
+
+def test_pmap_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"several take --config\.train\.parallel=jit"):
+        data_parallel("pmap")

@@ -1,0 +1,211 @@
+"""Several processes train what one does, stop together, and name the one that is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import HERE, ROOT
+
+from benchmarks.soak_runs import SUBJECTS, write_data
+from jaxad.core import InputError
+from jaxad.main import main
+from jaxad.parallel import from_first, together
+from jaxad.runs.processes import GONE, Agreed, Words, join, scheduler
+from jaxad.runs.workdir import load
+
+
+def free_port() -> str:
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return str(some.getsockname()[1])
+
+
+def start(*arguments: str, cache: Path, **env: str) -> subprocess.Popen[str]:
+    own = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")]),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        **env,
+    }
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, **own},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every method by one process with four devices, and by two with two."""
+    out = tmp_path_factory.mktemp("several")
+    write_data(out / "data")
+    port = free_port()
+    for count in (1, 2):
+        (out / str(count)).mkdir()
+        every = [
+            start(
+                str(HERE / "several.py"),
+                *(str(out / "data"), str(out / str(count)), str(count), str(index), port),
+                cache=out / f"compiled{count}{index}",
+            )
+            for index in range(count)
+        ]
+        said = [ran.communicate()[1] for ran in every]
+        assert [ran.returncode for ran in every] == [0] * count, said
+    return out
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_two_processes_train_and_measure_what_one_does(name: str, found: Path) -> None:
+    one, first, second = (
+        json.loads((found / str(n) / f"found-{n}-{i}.json").read_text())[name]
+        for n, i in ((1, 0), (2, 0), (2, 1))
+    )
+    assert first == second
+    assert one.keys() == first.keys()
+    for category, metrics in one.items():
+        for key, value in metrics.items():
+            assert first[category][key] == pytest.approx(value, abs=2e-3), (category, key)
+    for detector in sorted(p.name for p in (found / "1" / name / "checkpoints").iterdir()):
+        ends = [load(found / n / name, detector)[1]["method"] for n in "12"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), *ends)
+    with (found / "2" / name / "train.jsonl").open() as file:
+        numbers = [json.loads(line).get("step") for line in file]
+    with (found / "1" / name / "train.jsonl").open() as file:
+        assert [json.loads(line).get("step") for line in file] == numbers  # one of them writes
+
+
+CONFIG = """
+from conftest import configured
+def get_config():
+    return configured({root!r}, train__epochs=200000, train__parallel="jit", train__log_every=1)
+"""
+
+
+@pytest.fixture
+def pair(parts: Path, tmp_path: Path) -> Iterator[Any]:
+    """Starts two processes on one work directory, and ends what is left of them."""
+    (tmp_path / "c.py").write_text(CONFIG.format(root=str(parts)))
+    every: list[subprocess.Popen[str]] = []
+
+    def begin() -> list[subprocess.Popen[str]]:
+        port = free_port()
+        both = [
+            start(
+                *("-m", "jaxad", "train", f"--config={tmp_path / 'c.py'}"),
+                *(f"--workdir={tmp_path / 'w'}", f"--coordinator=127.0.0.1:{port}"),
+                *("--num-processes=2", f"--process-id={index}"),
+                cache=tmp_path / "compiled",
+            )
+            for index in range(2)
+        ]
+        every.extend(both)
+        log = tmp_path / "w" / "train.jsonl"
+        size = log.stat().st_size if log.exists() else 0
+        end = time.monotonic() + 300
+        while not log.exists() or log.stat().st_size < size + 2000:
+            assert all(ran.poll() is None for ran in both), [r.communicate()[1] for r in both]
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        return both
+
+    yield begin
+    for ran in every:
+        ran.kill()
+        ran.wait()
+
+
+def test_one_that_is_told_to_stop_stops_all_and_all_go_on(pair: Any, tmp_path: Path) -> None:
+    both = pair()
+    both[1].send_signal(signal.SIGTERM)
+    said = [ran.communicate(timeout=120)[1] for ran in both]
+    assert [ran.returncode for ran in both] == [143, 143], said
+    assert "Traceback" not in "".join(said)
+    (kept,) = (tmp_path / "w" / "training" / "a").iterdir()
+    step = int(kept.name.partition("-")[2])
+    both = pair()
+    for victim, other in ((1, 0), (0, 1)):
+        both[victim].send_signal(signal.SIGKILL)
+        begin = time.monotonic()
+        line = both[other].communicate(timeout=120)[1]
+        assert time.monotonic() - begin < 60
+        assert both[other].returncode == GONE, line
+        assert f"jaxad: process {victim}" in line
+        assert "is gone" in line
+        if other == 0:
+            assert f"a: goes on after step {step} of phase 1" in line
+        both = pair() if victim else both
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--process-id=0"], "--coordinator, --num-processes is missing: give all three, or none"),
+        (
+            ["--coordinator=127.0.0.1:1", "--num-processes=2", "--process-id=2"],
+            "--process-id 2 is not below --num-processes 2",
+        ),
+    ],
+)
+def test_incomplete_flags_are_one_line(
+    arguments: list[str], message: str, parts: Path, tmp_path: Path, capsys: Any
+) -> None:
+    words = ["train", "--config=mb_pfm_lite", f"--workdir={tmp_path / 'w'}", *arguments]
+    assert main([*words, f"--config.data.root={parts}"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_others_that_never_come_are_named(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom jaxad.runs.processes import join\n"
+        f"join('127.0.0.1:{free_port()}', 2, int(sys.argv[1]), seconds=3)\n"
+    )
+    for index in "01":
+        ran = start("-c", program, index, cache=tmp_path)
+        said = ran.communicate(timeout=100)[1]
+        assert ran.returncode != 0
+        assert f"process {index} of 2 met not all others at 127.0.0.1" in said, said
+
+
+def test_a_scheduler_is_known_by_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    assert scheduler() is None
+    assert not join()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_NTASKS", "1")  # one task is no reason to wait for others
+    assert scheduler() is None
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert scheduler() == "SLURM"
+
+
+def test_a_process_alone_is_first_and_last() -> None:
+    words = Words()
+    assert words.first(lambda: {"a": 1}) == {"a": 1}
+    with pytest.raises(InputError):
+        words.first(lambda: (_ for _ in ()).throw(InputError("x")))
+    tree = {"x": np.arange(6, dtype=np.float16).reshape(3, 2)}
+    assert together(tree) is tree
+    assert from_first(tree) is tree
+    calls: list[int] = []
+    agreed = Agreed(lambda: calls.append(1))
+    for _ in range(20):
+        agreed()
+    assert len(calls) == 2

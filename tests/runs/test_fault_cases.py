@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import HERE, ROOT, configured, files
+from conftest import HERE, ROOT, configured, files, untimed
 
 from jaxad.errors import Stopped
 from jaxad.main import main
@@ -53,7 +53,7 @@ def end_of(workdir: Path) -> dict[str, Any]:
     }
     return {
         "results": {name: value for name, value in results.items() if name not in TIMES},
-        "log": (workdir / "train.jsonl").read_text(),
+        "log": untimed(workdir / "train.jsonl"),
         "arrays": arrays,
         "names": sorted(name for name in files(workdir) if not name.startswith("checkpoints/")),
     }

@@ -175,7 +175,7 @@ def child(devices: int, processes: int, index: int, port: str, *, quick: bool) -
     }
     variables = phase.method.init(jax.random.key(0), zeros)
     state = parallel.replicate(init_state(variables, phase.method.optimizer(1000)))
-    step = programs.cached_step(phase, 1000, groups=1, parallel=parallel)
+    step = programs.cached_step(phase, 1000, groups=1, computing=programs.Computing(parallel))
     key, sent = parallel.replicate(jax.random.key(1)), parallel.shard(batch)
     seconds = []
     for _ in range(5 if quick else 15):

@@ -185,7 +185,12 @@ class Soak:
             before = _shared_memory()
             start = time.monotonic()
             process = self._start(workdir)
-            if not aims or not self._meet(aims[0], workdir, process, start):
+            try:
+                met = bool(aims) and self._meet(aims[0], workdir, process, start)
+            except BaseException:  # the soak is stopped itself
+                process.kill()
+                raise
+            if not met:
                 self._finish(process, workdir)
                 # The machine may have been slower before: moments are drawn within a run.
                 self._seconds = min(self._seconds, time.monotonic() - start)

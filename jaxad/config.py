@@ -112,6 +112,21 @@ KEYS: dict[str, Key] = {
         1, integer(least=1, most=1000), "runs with seeds seed, seed + 1, ...: mean and sd of all"
     ),
     "train.parallel": Key("pmap", choice("pmap", "jit"), "how steps run on several devices"),
+    "train.dtype": Key(
+        "float32",
+        choice("float32", "bfloat16"),
+        "in which networks compute, frozen or trained; weights, optimizer, statistics and losses "
+        "stay float32 (docs/precision.md)",
+    ),
+    "train.accumulate": Key(
+        1,
+        integer(least=1, most=65536),
+        "parts that a step's batch is computed in, one after the other, and gradients averaged: "
+        "for batches that do not fit. BatchNorm then normalises each part by itself, its running "
+        "variance is the mean of the parts' own, and the router's centres move by the mean of what "
+        "each part moves them; all else is as in one part. Batches are rounded up to what "
+        "subclasses, devices and parts share",
+    ),
     "train.feature_cache": Key(
         "auto",
         choice("auto", "device", "host", "off"),
@@ -132,7 +147,20 @@ KEYS: dict[str, Key] = {
         "share of the training images that is not trained on, for the held-out loss",
     ),
     "train.log_every": Key(
-        50, integer(least=1, most=10**9), "steps between two lines of train.jsonl"
+        50,
+        integer(least=1, most=10**9),
+        "steps between two lines of train.jsonl; held-out images are measured as often",
+    ),
+    "train.profile": Key(
+        (),
+        several(integer(least=1, most=10**9), count=2, what="steps"),
+        "first and last step of the first phase to be traced into profile/; () = none",
+    ),
+    "track": Key(
+        "",
+        choice("", "tensorboard", "wandb", "mlflow"),
+        "where lines of train.jsonl go besides; '' = nowhere (tensorboard: into track/, the "
+        "others as their own settings say)",
     ),
     "checkpoint.every_minutes": Key(
         5.0,
@@ -169,7 +197,7 @@ EVALUATION = ("weights", "data", "score", "report", "train.parallel")
 MAY_CHANGE = (
     *("weights", "data.root", "data.workers", "data.prepared", "train.log_every"),
     *("checkpoint.every_minutes", "checkpoint.every_steps", "checkpoint.keep"),
-    *("checkpoint.features", "report.examples"),
+    *("checkpoint.features", "report.examples", "train.profile", "track"),
 )
 """What may change when a stopped run goes on: nothing of it decides what is learnt or measured.
 That folders hold the same data and weights is seen by their fingerprints."""
@@ -227,6 +255,10 @@ def check_config(config: ConfigDict) -> None:
         raise InputError(
             f"train.seed is {train.seed}: with train.replicates={train.replicates} give at most "
             f"{MOST_SEED - train.replicates + 1}"
+        )
+    if train.profile and train.profile[0] > train.profile[1]:
+        raise InputError(
+            f"train.profile is {tuple(train.profile)}: give the first step, then the last one"
         )
 
 
@@ -395,7 +427,7 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         isinstance(values, dict)
         and isinstance(weights, dict)
         and all(isinstance(digest, str) for digest in weights.values())
-        and all(isinstance(value, dict) for name, value in values.items() if name != "weights")
+        and all(isinstance(value, dict) for name, value in values.items() if name not in KEYS)
     ):
         raise InputError(damaged)
     try:

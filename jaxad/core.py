@@ -216,3 +216,6 @@ class Method(NamedTuple):
     fold: Callable[[Variables], Variables] | None = None
     """`fold(variables)`: a form of them that gives equal scores faster, and serves `score` alone
     (BatchNorm folded, linear layers merged). A pure function, for `jit` too."""
+    schedules: Callable[[int], Mapping[str, optax.ScalarOrSchedule]] | None = None
+    """`schedules(steps)`: the learning rates in `optimizer(steps)` by name, numbers or functions of
+    the step. They are logged; None: there is nothing to log."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables, check_images
 from jaxad.ops.chunk import by_image
+from jaxad.ops.precision import rounded
 
 
 class Cost(NamedTuple):
@@ -24,10 +25,6 @@ class Cost(NamedTuple):
     gflop: float | None
     """Floating-point operations to score one image, 1e9; a multiply-add counts as two. None where
     XLA does not count them."""
-
-
-EXACT = {"norm", "router"}
-"""Scopes of parameters that stay float32: normalisation, and the choice of experts."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +48,8 @@ class Detector:
         found: Features = {}
         for role, backbone in self.backbones.items():
             frozen = variables["backbones"][role]
-            maps = by_image(functools.partial(backbone.features, frozen), images)
+            with jax.named_scope(f"backbone/{role}"):
+                maps = by_image(functools.partial(backbone.features, frozen), images)
             found |= {f"{role}/{level}": value for level, value in maps.items()}
         return found
 
@@ -102,13 +100,7 @@ class Detector:
         method = variables["method"]
         if self.method.fold is not None:
             method = self.method.fold(method)
-        folded = {"backbones": variables["backbones"], "method": method}
-
-        def cast(path: Any, leaf: Array) -> Array:
-            names = {getattr(key, "key", None) for key in path}
-            return leaf if names & EXACT or "params" not in names else leaf.astype(dtype)
-
-        return folded if dtype == "float32" else jax.tree_util.tree_map_with_path(cast, folded)
+        return rounded({"backbones": variables["backbones"], "method": method}, dtype)
 
     def loss(
         self, variables: Variables, frozen: Variables, batch: Mapping[str, Array], rng: Array

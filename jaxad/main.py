@@ -1,4 +1,4 @@
-"""The command line: `jaxad train|evaluate|data`. Flags only; the jobs are in their own rooms.
+"""The command line: `jaxad train|evaluate|status|data`. Flags only: the jobs are in other rooms.
 
 Exit code 0 when the job was done, 2 for unusable arguments or input (one line on standard error),
 130 and 143 when SIGINT (Ctrl-C) or SIGTERM has stopped it: all is kept, the same command goes on.
@@ -39,6 +39,14 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     with Stopping() as stopping:
         results = evaluate(args.workdir, rest, check=stopping.check)
     _print_results(results, args.workdir)
+
+
+def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.status import status
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: jaxad status takes a work directory alone")
+    _print(status(args.workdir))
 
 
 def _print_results(results: dict[str, Any], workdir: Path) -> None:
@@ -150,6 +158,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
     evaluate.set_defaults(run=_evaluate)
+
+    status = commands.add_parser(
+        "status",
+        allow_abbrev=False,
+        help="say what a run has done, is doing, and has left",
+        usage="jaxad status DIR",
+        description="Reads the work directory alone, whether its run goes on, has ended or was "
+        "killed.",
+    )
+    status.add_argument("workdir", type=_folder, help="folder of `jaxad train`")
+    status.set_defaults(run=_status)
 
     data = commands.add_parser("data", help="look at a data set").add_subparsers(required=True)
     check = data.add_parser(

@@ -1,7 +1,8 @@
-"""How much of the host's memory can still be had: of the machine, and of its container."""
+"""The host's memory: what can still be had, of machine and container, and what a process took."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 GUESS = 8 << 30
@@ -70,3 +71,23 @@ def _cached(folder: Path) -> int:
         return int(found.split()[1])
     except (OSError, StopIteration, ValueError, IndexError):
         return 0
+
+
+def peak_memory(system: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process has held at most; None where the system does not tell.
+
+    Args:
+        system: The root of the file system, in which Linux tells.
+    """
+    try:
+        lines = (system / "proc/self/status").read_text().splitlines()
+        found = next(line for line in lines if line.startswith("VmHWM:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        pass
+    try:  # a process inherits this from the one that has started it, so it is asked second
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -263,3 +263,11 @@ def free_device_memory() -> int:
     device = jax.local_devices()[0]
     stats = (device.memory_stats() or {}) if device.platform != "cpu" else {}
     return int(stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0))
+
+
+def device_memory_in_use() -> int | None:
+    """Bytes that are in use on all local accelerators; None where there is none that tells."""
+    told = [
+        device.memory_stats() or {} for device in jax.local_devices() if device.platform != "cpu"
+    ]
+    return sum(int(stats.get("bytes_in_use", 0)) for stats in told) if any(told) else None

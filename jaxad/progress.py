@@ -12,7 +12,8 @@ from jaxad.errors import printable
 T = TypeVar("T")
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time as a clock shows it: 1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -52,9 +53,9 @@ class Progress:
         self._shown = now
         elapsed = max(now - self._start, 1e-9)
         rate = (self._done - self._before) / elapsed
-        left = "" if last else f", {_span((self._total - self._done) / rate)} left"
+        left = "" if last else f", {span((self._total - self._done) / rate)} left"
         text = (
-            f"{self._label}: {self._done}/{self._total} {self._unit} in {_span(elapsed)} "
+            f"{self._label}: {self._done}/{self._total} {self._unit} in {span(elapsed)} "
             f"({rate:.1f}/s{left})" + (f"  {note}" if note else "")
         )
         if self._live:

@@ -34,7 +34,9 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return line
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["data"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["status"], ["data"], ["data", "check"]]
+)
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     text = capsys.readouterr().out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.memory import GUESS, free_memory
+from jaxad.memory import GUESS, free_memory, peak_memory
 
 GB = 1 << 30
 
@@ -97,3 +97,16 @@ def test_where_nothing_tells_it_is_a_guess(tmp_path: Path) -> None:
 
 def test_this_machine_has_a_plausible_amount() -> None:
     assert 1 << 26 < free_memory() < 1 << 50
+
+
+def test_the_most_that_this_process_has_held(tmp_path: Path) -> None:
+    write(tmp_path, {"proc/self/status": "VmPeak: 9 kB\nVmHWM:\t   1234 kB\nVmRSS: 5 kB"})
+    assert peak_memory(tmp_path) == 1234 * 1024
+    before = peak_memory()
+    assert before is not None
+    held = bytearray(GB // 4)
+    assert (peak_memory() or 0) >= max(before, len(held))
+    # Where Linux does not tell, the system call does: of the same order.
+    told = peak_memory(tmp_path / "none")
+    assert told is not None
+    assert len(held) < told < 100 * GB

@@ -5,6 +5,7 @@ That training is the same by both is in tests/training/test_same_everywhere.py.
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxad.core import InputError
-from jaxad.parallel import data_parallel, free_device_memory
+from jaxad.parallel import data_parallel, device_memory_in_use, free_device_memory
 
 
 def adding(mean: Any) -> Any:
@@ -90,6 +91,21 @@ def test_a_batch_that_does_not_split_names_the_keys(backend: str) -> None:
 
 def test_a_cpu_has_no_memory_of_its_own() -> None:
     assert free_device_memory() == 0
+    assert device_memory_in_use() is None
+
+
+def test_memory_in_use_is_that_of_all_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def device(stats: Any) -> Any:
+        return types.SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
+
+    for told, want in (
+        ([{"bytes_in_use": 3, "bytes_limit": 9}, {"bytes_in_use": 4}], 7),
+        ([{"bytes_in_use": 3}, None], 3),
+        ([None, None], None),
+    ):
+        devices = [device(stats) for stats in told]
+        monkeypatch.setattr(jax, "local_devices", lambda devices=devices: devices)
+        assert device_memory_in_use() == want
 
 
 def test_pmap_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,3 +77,12 @@ def test_a_terminal_is_not_flooded(clock: list[float]) -> None:
     assert "\n" not in out.getvalue()
     bar.advance()
     assert out.getvalue().endswith("score: 100/100 images in 0:02 (50.5/s)\n")
+
+
+def test_what_was_done_before_is_not_in_the_rate(clock: list[float]) -> None:
+    out = io.StringIO()
+    bar = Progress("train", 100, "steps", every=1, stream=out, done=50)
+    for _ in range(10):
+        clock[0] += 1
+        bar.advance()
+    assert out.getvalue().splitlines()[-1] == "train: 60/100 steps in 0:10 (1.0/s, 0:40 left)"

@@ -20,7 +20,7 @@ import optax
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.methods.routing import Router, embed, route
-from jaxad.methods.simplenet import Expert, margin_loss, merge, two_rates
+from jaxad.methods.simplenet import RATES, Expert, margin_loss, merge, two_rates
 from jaxad.ops.noise import elements, normal_by_element
 from jaxad.ops.normalise import l2_normalise, safe_sqrt
 from jaxad.ops.precision import EXACT
@@ -117,9 +117,11 @@ def experts(
         def one(own: Variables, x: Array, drawn: Array) -> Any:
             return expert.apply(own, x, drawn, mutable=["batch_stats"])
 
-        (true, fake), updates = jax.vmap(one)(of_experts(variables), x, drawn)
+        with jax.named_scope("experts"):
+            (true, fake), updates = jax.vmap(one)(of_experts(variables), x, drawn)
         # Summed over the experts: each has the gradients of a SimpleNet by itself.
-        losses = [count * jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
+        with jax.named_scope("loss"):
+            losses = [count * jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
         one_batch = jnp.ones(())
         metrics = {"loss_true": (losses[0], one_batch), "loss_fake": (losses[1], one_batch)}
         new = {name: {"experts": tree} for name, tree in updates.items()}
@@ -127,9 +129,14 @@ def experts(
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         x = patches(features)
-        each = jax.vmap(lambda own: expert.apply(own, x)[0])(of_experts(variables))
+        with jax.named_scope("experts"):
+            each = jax.vmap(lambda own: expert.apply(own, x)[0])(of_experts(variables))
         each = each.astype(jnp.float32)
         return scores_of(-jnp.mean(each, axis=0), size=size, smoothing=smoothing)
+
+    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
+        del steps  # constant
+        return dict(zip(RATES, learning_rates))
 
     def optimizer(steps: int) -> optax.GradientTransformation:
         del steps
@@ -137,7 +144,7 @@ def experts(
             *learning_rates, adaptor_decay=weight_decays[0], discriminator_decay=weight_decays[1]
         )
 
-    return Method(init, loss, score, optimizer, fold=merge_experts)
+    return Method(init, loss, score, optimizer, fold=merge_experts, schedules=schedules)
 
 
 def of_experts(variables: Variables) -> Variables:
@@ -243,7 +250,8 @@ def adapted_moe(
             centres = variables["routing"]["centres"]
             means = means if centre == "patches" else centres
             embedding, _ = embed(router, variables, x)
-            index, weights = route(embedding, centres, k=k, temperature=temperature)
+            with jax.named_scope("router"):
+                index, weights = route(embedding, centres, k=k, temperature=temperature)
 
         def judge(pair: tuple[Array, Array]) -> Array:
             """What expert j says of image i's patches, `(h, w)`."""
@@ -258,7 +266,8 @@ def adapted_moe(
         # One after the other: up to 1.5 times as fast on a CPU as gathering all their parameters,
         # and n / k times as fast as asking all experts (benchmarks/experts.py).
         image = jnp.broadcast_to(jnp.arange(len(x))[:, None], index.shape)
-        each = jax.lax.map(judge, (image.ravel(), index.ravel()))
+        with jax.named_scope("experts"):
+            each = jax.lax.map(judge, (image.ravel(), index.ravel()))
         each = each.reshape(*index.shape, *each.shape[1:])
         mixed = jnp.einsum("bk,bkhw->bhw", weights, each, precision=EXACT)
         return scores_of(-mixed, size=size, smoothing=smoothing)

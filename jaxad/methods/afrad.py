@@ -161,6 +161,16 @@ def afrad(
         size = positions(S[grid - 1])
         return jnp.concatenate([resize(x, size=size, align_corners=True) for x in S], -1), size
 
+    def rebuilt(
+        variables: Variables, S: Sequence[Array], F_ori: Array, size: tuple[int, int]
+    ) -> Array:
+        """F_rec, computed in the type of the parameters, in that of F_ori."""
+        params = variables["params"]
+        dtype = next(params[name]["kernel"].dtype for name in params if name.startswith("output"))
+        given = [x.astype(dtype) for x in S]
+        F_rec: Array = network(F_ori.shape[-1]).apply(variables, given, size).astype(F_ori.dtype)
+        return F_rec
+
     def init(rng: Array, features: Features) -> Variables:
         S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in chosen(features)]
         module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
@@ -175,10 +185,11 @@ def afrad(
         if jitter:
             element = elements(batch, len(F_ori))
             S = jitter_features(rng, S, element=element, scale=jitter, grid=size)
-        F_rec = network(F_ori.shape[-1]).apply(variables, S, size)
-        error = jnp.mean(jnp.square(F_rec - F_ori), axis=(0, 1, 2))
-        parts = [jnp.mean(x) for x in split_stages(error, S)]
-        value = jnp.sum(jnp.stack(parts)) if sum_of_scales else jnp.mean(error)
+        F_rec = rebuilt(variables, S, F_ori, size)
+        with jax.named_scope("loss"):
+            error = jnp.mean(jnp.square(F_rec - F_ori), axis=(0, 1, 2))
+            parts = [jnp.mean(x) for x in split_stages(error, S)]
+            value = jnp.sum(jnp.stack(parts)) if sum_of_scales else jnp.mean(error)
         one = jnp.ones(())
         names = [stage.feature.rsplit("/", 1)[-1] for stage in stages]
         metrics = {f"loss_{name}": (part, one) for name, part in zip(names, parts)}
@@ -187,10 +198,7 @@ def afrad(
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         S = inputs(features)
         F_ori, grid_size = original(S)
-        params = variables["params"]
-        dtype = next(params[name]["kernel"].dtype for name in params if name.startswith("output"))
-        given = [x.astype(dtype) for x in S]
-        F_rec = network(F_ori.shape[-1]).apply(variables, given, grid_size).astype(F_ori.dtype)
+        F_rec = rebuilt(variables, S, F_ori, grid_size)
         errors = [jnp.sum(x, axis=-1) for x in split_stages(jnp.square(F_rec - F_ori), S)]
 
         def distance(errors: Sequence[Array]) -> Array:  # Eq. 14
@@ -210,16 +218,16 @@ def afrad(
             return Scores(M, jnp.mean(judge, axis=(1, 2)))
         return Scores(M, top_share_mean(average_pool(judge, window=pooling), top_share))
 
-    def optimizer(steps: int) -> optax.GradientTransformation:
-        rate: optax.ScalarOrSchedule
+    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
         if one_cycle:
-            rate = optax.cosine_onecycle_schedule(steps, learning_rate)
-        else:
-            rate = optax.piecewise_constant_schedule(learning_rate, {int(0.8 * steps): 0.1})
-        chain = optax.adamw(rate, weight_decay=weight_decay)
+            return {"all": optax.cosine_onecycle_schedule(steps, learning_rate)}
+        return {"all": optax.piecewise_constant_schedule(learning_rate, {int(0.8 * steps): 0.1})}
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        chain = optax.adamw(schedules(steps)["all"], weight_decay=weight_decay)
         return optax.chain(optax.clip_by_global_norm(clip), chain) if clip else chain
 
-    return Method(init, loss, score, optimizer)
+    return Method(init, loss, score, optimizer, schedules=schedules)
 
 
 def _check(

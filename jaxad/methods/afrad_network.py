@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -159,16 +160,17 @@ class AFRADNetwork(nn.Module):
         tokens: dict[int, Array] = {}
         for i in sorted({*self.local, *self.compensation, *self.adaptive}):
             stage = self.stages[i - 1]
-            H = nn.Conv(
-                stage.width,
-                (stage.kernel, stage.kernel),
-                (stage.stride, stage.stride),
-                padding="SAME",
-                precision=NETWORK,
-                name=f"patch_embedding{i}",
-            )(S[i - 1])  # Eq. 1
-            for n in range(stage.refinements if self.refine else 0):
-                H = MLP(self.ratio, name=f"refine{i}_{n}")(H)  # Eq. 2
+            with jax.named_scope("M-FPN"):
+                H = nn.Conv(
+                    stage.width,
+                    (stage.kernel, stage.kernel),
+                    (stage.stride, stage.stride),
+                    padding="SAME",
+                    precision=NETWORK,
+                    name=f"patch_embedding{i}",
+                )(S[i - 1])  # Eq. 1
+                for n in range(stage.refinements if self.refine else 0):
+                    H = MLP(self.ratio, name=f"refine{i}_{n}")(H)  # Eq. 2
             tokens[i] = H
         if self.hidden:  # one copy a group, in which its own stages can not be seen
             tokens = {
@@ -209,9 +211,10 @@ class AFRADNetwork(nn.Module):
         if not self.ngib_layers:  # Table 5, last row but one: no fusion beyond a sum
             F = sum(outputs[1:], start=outputs[0])
         else:
-            F = jnp.concatenate(outputs, axis=-1)  # Eq. 11
-            for n in range(self.ngib_layers):
-                F = MLP(self.ratio, name=f"ngib{n}")(F)  # Eq. 12
+            with jax.named_scope("NGIB"):
+                F = jnp.concatenate(outputs, axis=-1)  # Eq. 11
+                for n in range(self.ngib_layers):
+                    F = MLP(self.ratio, name=f"ngib{n}")(F)  # Eq. 12
         if not self.hidden:
             return dense(self.channels, "output")(F)  # Eq. 13
         parts: dict[int, Array] = {}

@@ -185,9 +185,10 @@ def pfm(
         """Squared error of each direction, `(..., c_T)` and `(..., c_S)`, and new statistics."""
         F_S, F_T = l2_normalise(source), l2_normalise(target)
         nets = networks(level, {level.source: source, level.target: target})
-        (F_MS, F_MT), updates = nets.apply(
-            of_level(variables, level), F_S, F_T, train=train, mutable=["batch_stats"]
-        )
+        with jax.named_scope(f"mapping_networks/{level.name}"):
+            (F_MS, F_MT), updates = nets.apply(
+                of_level(variables, level), F_S, F_T, train=train, mutable=["batch_stats"]
+            )
         pairs = [(F_MS, F_T)] + ([(F_MT, F_S)] if F_MT is not None else [])
         if normalise_output:
             pairs = [(l2_normalise(mapped.astype(true.dtype)), true) for mapped, true in pairs]
@@ -221,7 +222,8 @@ def pfm(
             _check_pair(level, features)
             maps = features[level.source], features[level.target]
             errors, updates = squared_errors(level, variables, *maps, train=True)
-            losses[level.name] = jnp.sum(jnp.stack([jnp.mean(error) for error in errors]))
+            with jax.named_scope(f"loss/{level.name}"):
+                losses[level.name] = jnp.sum(jnp.stack([jnp.mean(error) for error in errors]))
             statistics[level.name] = updates["batch_stats"]
         one = jnp.ones(())
         metrics = {f"loss_{name}": (value, one) for name, value in losses.items()}
@@ -242,11 +244,14 @@ def pfm(
         final = jnp.mean(jnp.stack(resized), axis=0)  # Eq. 15
         return Scores(final, top_share_mean(final, top_share))
 
+    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
+        peaks = {level.name: level.learning_rate for level in levels}
+        if not one_cycle:
+            return peaks
+        return {name: optax.cosine_onecycle_schedule(steps, peak) for name, peak in peaks.items()}
+
     def optimizer(steps: int) -> optax.GradientTransformation:
-        def chain(level: PairLevel) -> optax.GradientTransformation:
-            rate: optax.ScalarOrSchedule = level.learning_rate
-            if one_cycle:
-                rate = optax.cosine_onecycle_schedule(steps, level.learning_rate)
+        def chain(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
             if decoupled_weight_decay:
                 return optax.adamw(rate, weight_decay=weight_decay)
             # torch's Adam: the decay is part of the gradient that the moments see.
@@ -255,9 +260,10 @@ def pfm(
         def labels(params: Variables) -> dict[str, Variables]:
             return {name: jax.tree.map(lambda _, n=name: n, params[name]) for name in params}
 
-        return optax.multi_transform({level.name: chain(level) for level in levels}, labels)
+        rates = schedules(steps)
+        return optax.multi_transform({name: chain(rate) for name, rate in rates.items()}, labels)
 
     def fold(variables: Variables) -> Variables:
         return fold_batch_norm(variables, BatchNorm.epsilon)
 
-    return Method(init, loss, score, optimizer, fold=fold)
+    return Method(init, loss, score, optimizer, fold=fold, schedules=schedules)

@@ -35,7 +35,8 @@ class Router(nn.Module):
 
 def embed(router: Router, variables: Variables, X: Array) -> tuple[Array, Array]:
     """Embeddings and logits of patch features, by the variables of a whole method."""
-    found: tuple[Array, Array] = router.apply({"params": variables["params"]["router"]}, X)
+    with jax.named_scope("router"):
+        found: tuple[Array, Array] = router.apply({"params": variables["params"]["router"]}, X)
     return found
 
 
@@ -128,7 +129,8 @@ def routing(
         del rng
         y, centres = batch["subclass"], variables["routing"]["centres"]
         x, logits = embed(router, variables, pick(features, [feature])[0])
-        value = routing_loss(x, logits, centres, y, alpha=alpha)
+        with jax.named_scope("loss"):
+            value = routing_loss(x, logits, centres, y, alpha=alpha)
         fixed = jax.lax.stop_gradient(x)
         moved = moved_centres(centres, fixed, y, rate=centre_rate, axis_name=axis_name)
         metrics = {"routed_right": routed_right(fixed, moved, y)}
@@ -140,8 +142,12 @@ def routing(
         distance = 1 - jnp.max(cosines(x, centres), axis=-1)
         return Scores(jnp.broadcast_to(distance[:, None, None], (len(x), *size)), distance)
 
+    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
+        del steps  # constant
+        return {"router": learning_rate}
+
     def optimizer(steps: int) -> optax.GradientTransformation:
         del steps
         return optax.adam(learning_rate)
 
-    return Method(init, loss, score, optimizer)
+    return Method(init, loss, score, optimizer, schedules=schedules)

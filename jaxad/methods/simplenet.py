@@ -24,7 +24,7 @@ from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variabl
 from jaxad.ops.convolve import convolve
 from jaxad.ops.layers import BatchNorm, Linear
 from jaxad.ops.noise import elements, normal_by_element
-from jaxad.ops.precision import EXACT
+from jaxad.ops.precision import EXACT, at_least_float32
 from jaxad.ops.resample import resize, resize_map
 
 
@@ -93,11 +93,12 @@ def patch_features(features: Features, names: Sequence[str], *, width: int) -> A
     maps = pick(features, names)
     _, h, w, _ = maps[0].shape
     parts = []
-    for x in maps:
-        kernel, groups = aggregation_kernel(x.shape[-1], width=width, levels=len(names))
-        y = convolve(x, jnp.asarray(kernel, x.dtype), stride=1, padding="SAME", groups=groups)
-        parts.append(resize(y, size=(h, w)))
-    return jnp.concatenate(parts, axis=-1)
+    with jax.named_scope("patch_features"):
+        for x in maps:
+            kernel, groups = aggregation_kernel(x.shape[-1], width=width, levels=len(names))
+            y = convolve(x, jnp.asarray(kernel, x.dtype), stride=1, padding="SAME", groups=groups)
+            parts.append(resize(y, size=(h, w)))
+        return jnp.concatenate(parts, axis=-1)
 
 
 class Expert(nn.Module):
@@ -117,10 +118,11 @@ class Expert(nn.Module):
         if self.is_initializing() or self.has_variable("params", "adaptor"):  # not merged
             x = Linear(x.shape[-1], xavier=True, name="adaptor")(x)
         if noise is not None:
-            x = jnp.concatenate([x, x + noise])
+            x = jnp.concatenate([x, x + noise.astype(x.dtype)])
         x = Linear(self.hidden, xavier=True, name="enter")(x)
         x = BatchNorm(axis_name=self.axis_name, name="norm")(x, train=train)
         x = Linear(1, xavier=True, use_bias=False, name="leave")(nn.leaky_relu(x, 0.2))[..., 0]
+        x = at_least_float32(x)  # losses and scores are of it
         return x[:count], x[count:] if train else None
 
 
@@ -144,6 +146,10 @@ def merge(variables: Variables) -> Variables:
 def margin_loss(true: Array, fake: Array, *, margin: float) -> tuple[Array, Array]:
     """How far each of true and noised features is short of its side of the margin, `(...)` each."""
     return nn.relu(margin - true), nn.relu(margin + fake)
+
+
+RATES = ("adaptor", "discriminator")
+"""What has a learning rate of its own."""
 
 
 def two_rates(
@@ -208,8 +214,12 @@ def simplenet(
     ) -> tuple[Array, Aux]:
         x = patches(features)  # no labels
         drawn = normal_by_element(rng, elements(batch, len(x)), x.shape[1:], dtype=x.dtype)
-        (true, fake), updates = expert.apply(variables, x, noise * drawn, mutable=["batch_stats"])
-        losses = [jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
+        with jax.named_scope("adaptor_and_discriminator"):
+            (true, fake), updates = expert.apply(
+                variables, x, noise * drawn, mutable=["batch_stats"]
+            )
+        with jax.named_scope("loss"):
+            losses = [jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
         one = jnp.ones(())
         metrics = {"loss_true": (losses[0], one), "loss_fake": (losses[1], one)}
         return losses[0] + losses[1], Aux(dict(updates), metrics)
@@ -218,10 +228,14 @@ def simplenet(
         grid = -expert.apply(variables, patches(features))[0].astype(jnp.float32)
         return Scores(resize_map(grid, size=size, sigma=smoothing), jnp.max(grid, axis=(1, 2)))
 
+    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
+        del steps  # constant
+        return dict(zip(RATES, learning_rates))
+
     def optimizer(steps: int) -> optax.GradientTransformation:
-        del steps  # no schedule
+        del steps
         return two_rates(
             *learning_rates, adaptor_decay=weight_decays[0], discriminator_decay=weight_decays[1]
         )
 
-    return Method(init, loss, score, optimizer, fold=merge)
+    return Method(init, loss, score, optimizer, fold=merge, schedules=schedules)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array
-from jaxad.ops.precision import NETWORK
+from jaxad.ops.precision import NETWORK, at_least_float32
 
 
 class BatchNorm(nn.Module):
@@ -15,7 +15,8 @@ class BatchNorm(nn.Module):
 
     It normalises by the biased variance and, unlike linen's, keeps the unbiased one as running
     statistic. With `axis_name` the statistics span all devices of that mapped axis. Without
-    variables (`jaxad.ops.fold` took them into the layer before) it does nothing.
+    variables (`jaxad.ops.fold` took them into the layer before) it does nothing. Of half precision
+    only what comes in and goes out may be.
     """
 
     momentum: float = 0.1
@@ -29,6 +30,7 @@ class BatchNorm(nn.Module):
         channels = x.shape[-1]
         if not (train or self.is_initializing() or self.has_variable("params", "scale")):
             return x
+        dtype, x = x.dtype, at_least_float32(x)
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
@@ -56,7 +58,7 @@ class BatchNorm(nn.Module):
             centred = x - mean.reshape((1,) * (x.ndim - 1) + (channels,))
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
         shape = (1,) * (x.ndim - 1) + (channels,)
-        return centred * gain.reshape(shape) + bias.reshape(shape)
+        return (centred * gain.reshape(shape) + bias.reshape(shape)).astype(dtype)
 
 
 class Linear(nn.Module):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxad.core import InputError
+from jaxad.errors import InputError
 from jaxad.files import confined, is_temporary, make_folder, read_json, write_json
 
 NAME = "jaxad.json"
@@ -26,9 +26,11 @@ UNFINISHED = ".saving-"
 
 _ENTRY = re.compile(
     r"(config|data|subclasses|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
-    r"|\.prepared/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
+    r"|\.prepared/|profile/|track/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
 )
 """What a run writes; folders end in a slash."""
+_WHOLE = (".prepared/", "profile/", "track/")
+"""Folders that are ours with all that is in them: other libraries write there."""
 _OUTCOME = re.compile(r"[0-9a-f]{16}\.npz")
 
 
@@ -188,7 +190,7 @@ def _foreign(folder: Path, entry: str) -> Iterator[Path]:
     *above, kind = entry.rstrip("/").split("/")
     if above and above[-1] in ("checkpoints", "training", "replicates"):
         kind = above[-1]
-    if not folder.is_dir() or kind in (".prepared", "replicates"):
+    if not folder.is_dir() or kind == "replicates" or f"{kind}/" in _WHOLE:
         return
     if kind == "outcomes":
         for path in folder.iterdir():
@@ -211,7 +213,7 @@ def _clear_folder(top: Path, entry: str) -> None:
     folder = _plain(top, entry)
     if not folder.is_dir():
         return
-    if entry.endswith(".prepared/"):
+    if entry in _WHOLE:
         shutil.rmtree(folder, ignore_errors=True)
         return
     _clear_unfinished(folder)

@@ -36,6 +36,7 @@ class Replicate:
         *,
         categories: Sequence[str],
         place: str,
+        also: Callable[[dict[str, Any]], None] = lambda line: None,
     ) -> None:
         """Write the configuration and what is known of the data; open the log.
 
@@ -46,9 +47,11 @@ class Replicate:
             data: What it is trained on.
             categories: All that are to be measured.
             place: Where features are kept.
+            also: Is given every line of the log, too.
         """
         self.config, self.backbones, self.seed = config, backbones, config.train.seed
         self.results: dict[str, Any] = {}
+        self._also = also
         self._claimed, self._data, self._categories = claimed, data, categories
         self._outcomes: list[Outcome] = []
         self._subclasses = subclasses_of(claimed.folder)
@@ -79,6 +82,7 @@ class Replicate:
                 line = line[os.write(self._log, line) :]
         except OSError as error:
             raise refusal("write", self._path, error) from error
+        self._also(values)
 
     def begin(self, cost: dict[str, Any]) -> None:
         """Write the log's first line, or pass it over where it is there."""

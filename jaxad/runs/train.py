@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from jaxad.detector import Cost
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
-from jaxad.runs import lock, record, resume
+from jaxad.runs import lock, record, resume, track
 from jaxad.runs.dataset import (
     DATA,
     TrainedOn,
@@ -42,7 +43,11 @@ from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES
 from jaxad.training import sampling
 from jaxad.training.course import Budget
 from jaxad.training.fit import Fit, Trainer
+from jaxad.training.profiling import Profile
 from jaxad.training.subclasses import labelled
+
+PROFILE = "profile"
+"""In a work directory: what `train.profile` traced."""
 
 
 def train(
@@ -60,8 +65,9 @@ def train(
     Args:
         config: See docs/configuration.md.
         workdir: Made if needed; gets `config.json`, `train.jsonl`, `checkpoints/`, `results.json`
-            and `report/index.html`; further `train.replicates` are work directories below
-            `replicates/`, and `results.json` has mean and standard deviation of all.
+            and `report/index.html`, and where asked for `profile/` and `track/`; further
+            `train.replicates` are work directories below `replicates/`, and `results.json` has mean
+            and standard deviation of all.
         overwrite: Replace an earlier run in `workdir` instead of going on with it.
         check: Called between steps and batches; may raise `errors.Stopped`, which comes through
             once all is kept.
@@ -83,6 +89,7 @@ def _train(
     config: Any, workdir: Path, *, overwrite: bool, check: Callable[[], None]
 ) -> dict[str, Any]:
     check_config(config)
+    track.check(config.track)
     parallel = data_parallel(config.train.parallel)
     manifest = read_dataset(config)
     backbones = build_backbones(config)
@@ -129,15 +136,21 @@ def _train(
                 print(f"{workdir} holds this run: going on with it", file=sys.stderr)
             place = None if found[0] is None else resume.place_of(workdir)
             folders = [to for to, *_ in runs]
-            records.extend(_claim(folders, found, todo, overwrite=overwrite))
+            asked = ((PROFILE, config.train.profile), (track.FOLDER, config.track))
+            more = [name for name, wish in asked if wish]
+            records.extend(_claim(folders, found, todo, more, overwrite=overwrite))
             return {"place": place}
 
         opened = words.first(open_)
         if "results" in opened:
             return dict(opened["results"])
+        profile, send = None, track.nowhere
         if writes:
             say_left_out(manifest, config.data.layout)
             print(describe(cost, config, names), file=sys.stderr)
+            send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
+            if config.train.profile:
+                profile = Profile(lambda: records[0].tree(PROFILE), *config.train.profile)
         capacity = max(len(job.train) for job in todo)
 
         def make_trainer(n: int, place: str | None) -> Trainer:
@@ -153,13 +166,19 @@ def _train(
         if place != trainers[0].place:
             trainers = [make_trainer(0, place)]
         replicates: list[Replicate | TogetherReplicate] = []
-        for n, (_, own, networks) in enumerate(runs):
+        for n, (to, own, networks) in enumerate(runs):
             if n:
                 trainers.append(trainers[0] if networks is backbones else make_trainer(n, place))
             alone = None
             if writes:
                 alone = Replicate(
-                    own, records[n], networks, data, categories=categories, place=place
+                    own,
+                    records[n],
+                    networks,
+                    data,
+                    categories=categories,
+                    place=place,
+                    also=functools.partial(send, prefix=to.relative_to(workdir).as_posix()),
                 )
                 stack.callback(alone.close)
                 alone.begin(cost._asdict())
@@ -192,7 +211,8 @@ def _train(
             cache: Any = None
             for n, (trainer, replicate) in enumerate(zip(trainers, replicates)):
                 alike = n + 1 < len(trainers) and trainers[n + 1] is trainer
-                fit = _trained(job, manifest.root, trainer, replicate, cache)
+                fit = _trained(job, manifest.root, trainer, replicate, cache, profile)
+                profile = None  # of the first detector alone
                 # For the next replicate; after the last one scoring may have its memory.
                 cache = fit.cache if alike else None
                 fit = fit._replace(cache=None)
@@ -222,6 +242,7 @@ def _trained(
     trainer: Trainer,
     replicate: Replicate | TogetherReplicate,
     cache: Any,
+    profile: Profile | None,
 ) -> Fit:
     """A detector, from before or trained now and kept."""
     there = replicate.trained(job.name, trainer.model)
@@ -234,7 +255,9 @@ def _trained(
 
     keeper = replicate.keeper(job.name)
     try:
-        fit = trainer.fit(job, root, log, seed=replicate.seed, cache=cache, keeper=keeper)
+        fit = trainer.fit(
+            job, root, log, seed=replicate.seed, cache=cache, keeper=keeper, profile=profile
+        )
     finally:
         keeper.close()
     replicate.save(job.name, fit)
@@ -246,6 +269,7 @@ def _claim(
     folders: Sequence[Path],
     found: Sequence[record.Record | None],
     todo: Sequence[Job],
+    more: Sequence[str],
     *,
     overwrite: bool,
 ) -> list[record.Record]:
@@ -255,6 +279,7 @@ def _claim(
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
     inner = [to.relative_to(workdir) for to in folders[1:]]
     wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
+    wanted += more
     claimed = [found[0] or record.claim(workdir, wanted, overwrite=overwrite)]
     claimed[0].sweep()
     for to, there in zip(inner, found[1:]):
@@ -317,6 +342,8 @@ def budget_of(config: Any, parallel: DataParallel) -> Budget:
         feature_cache=t.feature_cache,
         cache_dtype=t.cache_dtype,
         log_every=t.log_every,
+        parts=t.accumulate,
+        dtype=t.dtype,
         score_batch=sampling.batch_elements(config.score.batch_size, 1, parallel.device_count),
         clusters=config.method.get("clusters", 0) if learns_subclasses(config) else None,
     )

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Variables
-from jaxad.parallel import DataParallel
 from jaxad.recipes.recipe import Model, Phase
 from jaxad.training import phases
 from jaxad.training.state import TrainState, init_state
@@ -20,15 +19,17 @@ from jaxad.training.state import TrainState, init_state
 class Programs:
     """By what a program depends on: another detector of the same shapes asks for the same."""
 
-    def __init__(self, model: Callable[[int], Model], shapes: Any, parallel: DataParallel) -> None:
+    def __init__(
+        self, model: Callable[[int], Model], shapes: Any, computing: phases.Computing
+    ) -> None:
         """Set up; nothing is compiled.
 
         Args:
             model: Builds the detector for a number of subclasses; the same object for the same.
             shapes: Of one image's features.
-            parallel: Over which devices.
+            computing: How steps are computed.
         """
-        self._model, self._shapes, self._parallel = model, shapes, parallel
+        self._model, self._shapes, self._computing = model, shapes, computing
         self.init = functools.cache(self._make_init)
         """`init(count)(rng)`: the method's variables for a number of subclasses."""
         self.holdout = functools.cache(
@@ -36,7 +37,7 @@ class Programs:
         )
         """`holdout(count, n)`: what measures held-out images after phase n."""
         self.optimizer = functools.cache(self._describe_optimizer)
-        """`optimizer(count, n, steps)`: all that it computes, as text."""
+        """`optimizer(count, n, steps)`: all that it computes, and its schedules, as text."""
         self._steps: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 
     def part(self, phase: Phase, variables: Variables) -> Variables:
@@ -86,16 +87,22 @@ class Programs:
     def _describe_optimizer(self, count: int, n: int, steps: int) -> str:
         method = self._model(count).phases[n].method
         optimizer = method.optimizer(steps)
+        rates = {} if method.schedules is None else method.schedules(steps)
         params = _shapes_of(method, self._shapes)["params"]
+
+        def all_of(params: Any, step: Any) -> Any:
+            told = {name: rate(step) if callable(rate) else rate for name, rate in rates.items()}
+            return optimizer.update(params, optimizer.init(params), params), told
+
         with jax.numpy_dtype_promotion("standard"):
-            traced = jax.make_jaxpr(lambda p: optimizer.update(p, optimizer.init(p), p))(params)
+            traced = jax.make_jaxpr(all_of)(params, jnp.zeros((), jnp.int32))
         return f"{traced.jaxpr} {[np.asarray(value).tolist() for value in traced.consts]}"
 
     def _make_step(
         self, count: int, n: int, steps: int, turns: int, batch: int, place: str
     ) -> tuple[Callable[..., Any], Callable[..., Any]]:
         detector, every = self._model(count)
-        phase, parallel = every[n], self._parallel
+        phase, computing = every[n], self._computing
 
         @jax.jit
         def start_phase(part: Variables) -> Any:
@@ -103,11 +110,11 @@ class Programs:
 
         if place == "off":
             step = phases.image_step(
-                phase, steps, detector, groups=turns, batch=batch, parallel=parallel
+                phase, steps, detector, groups=turns, batch=batch, computing=computing
             )
         else:
             make = phases.device_step if place == "device" else phases.cached_step
-            step = make(phase, steps, groups=turns, parallel=parallel)
+            step = make(phase, steps, groups=turns, computing=computing)
         return start_phase, step
 
 

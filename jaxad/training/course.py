@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class Budget:
     """Images a program call in passes without gradient."""
     clusters: int | None
     """Subclasses to find, 0 for those that are labelled; None: the method learns none."""
+    parts: int = 1
+    """Of a step's batch, computed one after the other."""
+    dtype: str = "float32"
+    """In which networks compute, frozen or trained."""
 
 
 @dataclasses.dataclass
@@ -65,34 +69,49 @@ class Course:
         self.keeper.keep(Standing(n, step, steps, batch, seconds), on_host(tree))
 
 
+def seen(phase: Phase, batch: int, *, turns: int, shares: int, place: str) -> dict[str, int]:
+    """How many "images" and "positions" a step reads, rounded up to what shares them.
+
+    Images that were kept as features are not read again for the positions that are drawn of all.
+
+    Args:
+        phase: What is trained.
+        batch: Images of a step.
+        turns: Subclasses.
+        shares: Devices times parts of a batch.
+        place: Where features are: "device", "host" or "off".
+    """
+    if not phase.positions:
+        return {"images": batch}
+    if place == "off":  # as many of each image
+        return {"positions": phases.positions_each(phase, batch) * batch, "images": batch}
+    return {"positions": sampling.batch_elements(phase.positions, turns, shares)}
+
+
 def say(
     phase: Phase,
     steps: int,
-    batch: int,
+    each: Mapping[str, int],
     *,
-    asked: int,
+    budget: Budget,
     groups: list[sampling.Group],
     devices: int,
-    place: str,
     log: Log,
 ) -> None:
-    """Say what a step sees: where subclasses and devices share it, more than was asked for."""
-    turns = len(groups)
-    if phase.positions and place == "off":  # as many of each image
-        seen = phases.positions_each(phase, batch) * batch
-        log(phase=phase.name, steps=steps, positions_per_step=seen, images_per_step=batch)
+    """Say what a step sees, which is `each`."""
+    told = {f"{what}_per_step": count for what, count in each.items()}
+    if "positions" in each:
+        log(phase=phase.name, steps=steps, **told)
         return
-    if phase.positions:
-        seen = sampling.batch_elements(phase.positions, turns, devices)
-        log(phase=phase.name, steps=steps, positions_per_step=seen)
-        return
+    batch = each["images"]
     epochs = steps * batch / sampling.epoch_images(groups)
-    log(phase=phase.name, steps=steps, images_per_step=batch, epochs=round(epochs, 3))
-    if batch != asked:
+    log(phase=phase.name, steps=steps, **told, epochs=round(epochs, 3))
+    if batch != budget.batch_size:
         print(
             f"{phase.name}: {steps} steps of {batch} images, {epochs:.4g} epochs: "
-            f"train.batch_size={asked} does not go round {turns} "
-            f"subclasses on {devices} devices",
+            f"train.batch_size={budget.batch_size} does not go round {len(groups)} "
+            f"subclasses on {devices} devices"
+            + (f" in {budget.parts} parts" if budget.parts > 1 else ""),
             file=sys.stderr,
         )
 

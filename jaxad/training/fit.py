@@ -6,6 +6,7 @@ serves all others: frozen networks, initialisation, steps.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +22,17 @@ from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
 from jaxad.errors import Stopped
 from jaxad.memory import free_memory
+from jaxad.ops.precision import rounded
 from jaxad.parallel import DataParallel, free_device_memory
 from jaxad.recipes.recipe import Backbones, Model, Phase, named_key
 from jaxad.training import feature_cache, phases, sampling, subclasses
 from jaxad.training.compiled import Programs
-from jaxad.training.course import Budget, Course, Log, say, with_trained
+from jaxad.training.course import Budget, Course, Log, say, seen, with_trained
 from jaxad.training.extract import Extractor, pooled
 from jaxad.training.keeping import Keeper, Standing
+from jaxad.training.profiling import Profile, profiled
 from jaxad.training.state import TrainState
+from jaxad.training.telemetry import reporter
 
 
 class Fit(NamedTuple):
@@ -72,7 +76,7 @@ class Trainer:
         self.budget, self.reading, self.parallel = budget, reading, parallel
         self.model, self._check = model, check
         self._extractor = Extractor(
-            backbones,
+            backbones._replace(variables=rounded(backbones.variables, budget.dtype)),
             model(0).detector,
             reading,
             parallel,
@@ -93,7 +97,10 @@ class Trainer:
         # Several processes keep all features on every host, and send their rows of a step.
         self.place = "host" if place == "device" and parallel.processes > 1 else place
         """Where features are kept: "device", "host" or "off"."""
-        self.programs = Programs(model, self.shapes, parallel)
+        computing = phases.Computing(parallel, budget.parts, budget.dtype)
+        self.programs = Programs(model, self.shapes, computing)
+        self._shares = parallel.device_count * budget.parts
+        """What shares a batch, at one time or one after the other."""
 
     def fit(
         self,
@@ -104,6 +111,7 @@ class Trainer:
         seed: int,
         cache: Any = None,
         keeper: Keeper | None = None,
+        profile: Profile | None = None,
     ) -> Fit:
         """Train one detector, phase after phase, on the job's normal images.
 
@@ -114,6 +122,7 @@ class Trainer:
             seed: Of all that is drawn.
             cache: The features of the training images, if they are there already.
             keeper: Keeps the training between its steps, and says where it goes on.
+            profile: Steps of the first phase to be traced.
 
         Raises:
             InputError: Training diverges, or what was kept is of other devices.
@@ -142,11 +151,19 @@ class Trainer:
             seed=seed,
         )
 
-        def labelled_images(index: sampling.Index) -> Iterator[Any]:
+        def labelled_images(
+            index: sampling.Index, check: Callable[[], None] = self._check
+        ) -> Iterator[Any]:
             """The same in pairs with what is known of the image."""
             for number, features in zip(index, normal_images(index)):
-                self._check()
+                check()
                 yield features, {"subclass": found.of[[number]]}
+
+        def held_out(n: int, trained: Variables) -> dict[str, float]:
+            """What is measured while phase n goes on, which is not stopped for it."""
+            whole = with_trained(course.variables, self.parallel.local(trained))
+            stream = labelled_images(held, lambda: None)
+            return phases.holdout(self.programs.holdout(course.count, n), whole, stream)
 
         course.began = time.monotonic()
         standing, opt_state = self._begin(course, model)
@@ -156,11 +173,15 @@ class Trainer:
             if n > standing.phase:
                 standing, opt_state = Standing(n, 0, 0, 0, {}), None
                 course.keep(n, 0, 0, 0, None)
-            self._run(n, phase, course, standing, opt_state)
-            if len(held):
-                measure = self.programs.holdout(course.count, n)
-                measured = phases.holdout(measure, course.variables, labelled_images(held))
-                log(phase=phase.name, **measured)
+            self._run(
+                n,
+                phase,
+                course,
+                standing,
+                opt_state,
+                held_out=functools.partial(held_out, n) if len(held) else None,
+                profile=profile if n == 0 else None,
+            )
         variables, method = course.variables, model.detector.method
         if method.finalize is not None:
             trained = np.unique(np.concatenate([part for group in course.groups for part in group]))
@@ -204,12 +225,20 @@ class Trainer:
         return standing, tree.get("opt_state")
 
     def _run(
-        self, n: int, phase: Phase, course: Course, standing: Standing, opt_state: Any
+        self,
+        n: int,
+        phase: Phase,
+        course: Course,
+        standing: Standing,
+        opt_state: Any,
+        *,
+        held_out: Callable[[Variables], dict[str, float]] | None,
+        profile: Profile | None,
     ) -> None:
         """Take the steps of phase `n` that are left; what it trains is replaced in `variables`."""
         budget, parallel, keeper = self.budget, self.parallel, course.keeper
         groups, cache, turns, done = course.groups, course.cache, len(course.groups), standing.step
-        batch = sampling.batch_elements(budget.batch_size, turns, parallel.device_count)
+        batch = sampling.batch_elements(budget.batch_size, turns, self._shares)
         steps = sampling.steps_of(phase.steps, groups, epochs=budget.epochs, batch=batch)
         if done and (steps, batch) != (standing.steps, standing.batch):
             raise InputError(
@@ -220,30 +249,26 @@ class Trainer:
         place = (
             "off" if cache is None else "device" if _on_device(cache, phase.features) else "host"
         )
+        each = seen(phase, batch, turns=turns, shares=self._shares, place=place)
         if not done:
-            say(
-                phase,
-                steps,
-                batch,
-                asked=budget.batch_size,
-                groups=groups,
-                devices=parallel.device_count,
-                place=place,
-                log=course.log,
-            )
+            devices = parallel.device_count
+            say(phase, steps, each, budget=budget, groups=groups, devices=devices, log=course.log)
         start, step = self.programs.step(course.count, n, steps, turns, batch, place)
         part = self.programs.part(phase, course.variables)
         state = TrainState(np.int32(done), part, opt_state) if done else start(part)  # type: ignore[arg-type]
         state = parallel.replicate(state)
         rng = parallel.replicate(training_key(course.seed, phase.name))
-        report = phases.reporter(
+        report = reporter(
             phase.name,
             steps,
             title=f"train {course.job.name} {phase.name}",
             log_every=budget.log_every,
             log=course.log,
+            seen=each,
             done=done,
         )
+        every = budget.log_every
+        measure = held_out and phases.now_and_then(held_out, steps, every=every, done=done)
 
         stop: list[Stopped] = []
 
@@ -263,7 +288,18 @@ class Trainer:
 
         frozen, batches = self._batches(phase, course, place, batch, steps, done)
         sharded = map(parallel.shard, batches)
-        state = phases.run(step, state, frozen, sharded, rng, report, pause=pause, due=due)
+        with profiled(step, profile, done=done) as traced:
+            state = phases.run(
+                traced,
+                state,
+                frozen,
+                sharded,
+                rng,
+                report,
+                measure=measure,
+                pause=pause,
+                due=due,
+            )
         course.variables = with_trained(course.variables, parallel.local(state.variables))
 
     def _batches(
@@ -273,7 +309,7 @@ class Trainer:
 
         What steps that were taken before have drawn is drawn again, and left out.
         """
-        cache, devices = course.cache, self.parallel.device_count
+        cache, shares = course.cache, self._shares
         draw = sampling.draws(course.seed, phase.name)
         if cache is not None and phase.positions:
             _, height, width, _ = self.shapes[phase.features[0]].shape
@@ -281,12 +317,12 @@ class Trainer:
                 course.groups,
                 size=phase.positions,
                 per_image=height * width,
-                devices=devices,
+                devices=shares,
                 draw=draw,
             )
         else:
             stream = sampling.image_stream(
-                course.groups, size=self.budget.batch_size, devices=devices, draw=draw
+                course.groups, size=self.budget.batch_size, devices=shares, draw=draw
             )
         left = itertools.islice(stream, done, steps)
         own = self.parallel.own

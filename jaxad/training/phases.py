@@ -3,51 +3,65 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxad.core import Array, Aux, InputError, Variables
+from jaxad.core import Array, Aux, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
-from jaxad.progress import Progress
 from jaxad.recipes.recipe import Phase
 from jaxad.training import feature_cache
 from jaxad.training.state import TrainState
-from jaxad.training.steps import make_steps, make_train_step
+from jaxad.training.steps import Step, make_steps, make_train_step
+from jaxad.training.telemetry import Report, steps_in
 
 BLOCK = 50
 """Steps in one program, where devices hold the features."""
-Report = Callable[[Any], None]
 
 
-def cached_step(phase: Phase, steps: int, *, groups: int, parallel: DataParallel) -> Any:
+class Computing(NamedTuple):
+    """How steps are computed, whatever they learn."""
+
+    parallel: DataParallel
+    """Over which devices."""
+    parts: int = 1
+    """Of a batch, one after the other."""
+    dtype: str = "float32"
+    """Of networks."""
+
+
+def cached_step(phase: Phase, steps: int, *, groups: int, computing: Computing) -> Any:
     """Compile a step on features that the host sends: `step(state, {}, batch, rng)`.
 
     Args:
         phase: What is trained.
         steps: Of the whole phase, for its schedule.
         groups: Subclasses that a batch goes through in turn.
-        parallel: Over which devices.
+        computing: On what, and how.
     """
-    return parallel.train_step(_step(phase, steps, groups, parallel))
+
+    def take(frozen: Any, batch: Any) -> Any:
+        del frozen  # features are at hand
+        return {name: batch[name] for name in phase.features}
+
+    return computing.parallel.train_step(_step(phase, steps, groups, computing, take))
 
 
-def device_step(phase: Phase, steps: int, *, groups: int, parallel: DataParallel) -> Any:
+def device_step(phase: Phase, steps: int, *, groups: int, computing: Computing) -> Any:
     """Compile `steps(state, cache, index, rng)`: the same steps on features that devices hold.
 
     The host says which ones, no more.
     """
-    pick = parallel.held.pick(viewer(phase))
+    pick = computing.parallel.held.pick(viewer(phase))
 
-    def of_step(cache: Any, index: Any) -> Any:
-        return {**pick(cache, index["at"]), "element": index["element"]}
+    def take(cache: Any, index: Any) -> Any:
+        return pick(cache, index["at"])
 
-    one = _step(phase, steps, groups, parallel)
-    return parallel.train_step(make_steps(one, of_step), held=True)
+    steps_of = make_steps(_step(phase, steps, groups, computing, take))
+    return computing.parallel.train_step(steps_of, held=True)
 
 
 def image_step(
@@ -57,7 +71,7 @@ def image_step(
     *,
     groups: int,
     batch: int,
-    parallel: DataParallel,
+    computing: Computing,
 ) -> Any:
     """Compile a step on photos: `step(state, backbones, batch, rng)`.
 
@@ -76,9 +90,7 @@ def image_step(
             )
         return _loss(phase, variables, found, element, noise, groups=groups)
 
-    return parallel.train_step(
-        make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
-    )
+    return computing.parallel.train_step(_train_step(loss, phase, steps, groups, computing))
 
 
 def positions_each(phase: Phase, batch: int) -> int:
@@ -86,14 +98,34 @@ def positions_each(phase: Phase, batch: int) -> int:
     return -(-phase.positions // batch)
 
 
-def _step(phase: Phase, steps: int, groups: int, parallel: DataParallel) -> Any:
+def _step(
+    phase: Phase,
+    steps: int,
+    groups: int,
+    computing: Computing,
+    take: Callable[[Any, Any], Any],
+) -> Step:
+    """A step on the features that `take(frozen, batch)` gives, of one part of a batch at a time."""
+
     def loss(variables: Variables, frozen: Any, batch: Any, rng: Array) -> tuple[Array, Aux]:
-        del frozen  # features are at hand
-        found = {name: batch[name] for name in phase.features}
+        found = take(frozen, batch)
         _, noise = jax.random.split(rng)  # as with photos
         return _loss(phase, variables, found, batch["element"], noise, groups=groups)
 
-    return make_train_step(loss, phase.method.optimizer(steps), mean=parallel.mean)
+    return _train_step(loss, phase, steps, groups, computing)
+
+
+def _train_step(loss: Any, phase: Phase, steps: int, groups: int, computing: Computing) -> Step:
+    method = phase.method
+    return make_train_step(
+        loss,
+        method.optimizer(steps),
+        mean=computing.parallel.mean,
+        schedules=None if method.schedules is None else method.schedules(steps),
+        parts=computing.parts,
+        turn=groups,
+        dtype=computing.dtype,
+    )
 
 
 def _loss(
@@ -145,71 +177,64 @@ def run(
     rng: Array,
     report: Report,
     *,
+    measure: Measure | None = None,
     pause: Callable[[TrainState], None] = lambda state: None,
     due: Callable[[int], bool] = lambda steps: False,
 ) -> TrainState:
     """Call `step` with batch after batch, at most two in flight; report every step's metrics.
 
-    Before each one, `due` is asked with the number of steps since the last pause; it may raise, to
-    end the work. Where it says yes, they are reported and `pause(state)` is called.
+    What `measure` finds of the variables after a call is reported with the metrics of its steps.
+    Before each call, `due` is asked with the number of steps since the last pause; it may raise, to
+    end the work. Where it says yes, all are reported and `pause(state)` is called.
     """
     previous: Any = None
     since = 0
     for batch in batches:
         if due(since):
             if previous is not None:
-                report(previous)
+                report(*previous)
             pause(state)
             previous, since = None, 0
         state, metrics = step(state, frozen, batch, rng)
-        since += np.size(metrics["loss"][0])
+        count = steps_in(metrics)
+        since += count
+        more = measure(state.variables, count) if measure else {}
         # Reading the one before last: the device never waits, nor piles up.
-        previous, metrics = metrics, previous
-        if metrics is not None:
-            report(metrics)
+        previous, ready = (metrics, more), previous
+        if ready is not None:
+            report(*ready)
     if previous is not None:
-        report(previous)
+        report(*previous)
     return state
 
 
-def reporter(
-    phase: str,
-    steps: int,
-    *,
-    title: str,
-    log_every: int,
-    log: Callable[..., None],
-    done: int = 0,
-) -> Report:
-    """Make `report(metrics)`, which checks, logs and shows those of the next finished steps.
+Measure = Callable[[Variables, int], Mapping[str, float]]
+"""`measure(variables, count)` after `count` more steps: what there is to say of held-out images."""
 
-    Metrics are (sum, count) pairs of one step, or of several, `(K,)` each. `done` steps were taken
-    before.
 
-    Raises:
-        InputError: The loss is not finite (when called).
+def now_and_then(
+    measure: Callable[[Variables], Mapping[str, float]], steps: int, *, every: int, done: int = 0
+) -> Measure:
+    """Make a `Measure` that measures every so many steps, and after the last one.
+
+    Several steps in one program are measured at the end of it, where such a step was among them.
+    It waits for these steps, and changes nothing.
+
+    Args:
+        measure: What is measured of a phase's variables.
+        steps: Of the phase.
+        every: Steps between two.
+        done: Steps that were taken before.
     """
-    progress = Progress(title, steps, "steps", done=done)
-    numbers = itertools.count(done + 1)
+    number = done
 
-    def report(metrics: Any) -> None:
-        found = jax.device_get(metrics)
-        for i in range(np.size(found["loss"][0])):
-            number = next(numbers)
-            values = {
-                key: float(np.ravel(total)[i]) / float(np.ravel(count)[i])
-                for key, (total, count) in found.items()
-            }
-            if not math.isfinite(values["loss"]):
-                raise InputError(
-                    f"training diverged: the loss of phase {phase!r} is {values['loss']} at step "
-                    f"{number}; lower method.learning_rate, or check the images and weights"
-                )
-            if number % log_every == 0 or number in (1, steps):
-                log(phase=phase, step=number, **values)
-            progress.advance(note=f"loss {values['loss']:.3g}")
+    def when(variables: Variables, count: int) -> Mapping[str, float]:
+        nonlocal number
+        before, number = number, number + count
+        due = before // every < number // every or number >= steps
+        return measure(variables) if due else {}
 
-    return report
+    return when
 
 
 def holdout_program(phase: Phase) -> Callable[..., Any]:

@@ -51,3 +51,20 @@ def test_linear_starts_within_torchs_bound() -> None:
 def test_l2_normalise_is_torchs() -> None:
     x = jnp.array([[3.0, 4.0], [0.0, 0.0], [3e-13, 4e-13]])
     np.testing.assert_allclose(l2_normalise(x), [[0.6, 0.8], [0, 0], [0.3, 0.4]], rtol=1e-6)
+
+
+def test_batch_norm_of_half_precision_takes_its_statistics_in_float32() -> None:
+    x = (jax.random.normal(jax.random.key(0), (400, 4)) + 30).astype(jnp.bfloat16)
+    module = BatchNorm()
+    variables = module.init(jax.random.key(1), x, train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+    y, half = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    wide = x.astype(jnp.float32)
+    want, full = module.apply(variables, wide, train=True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, want.astype(jnp.bfloat16))
+    jax.tree.map(np.testing.assert_array_equal, half, full)
+    still = module.apply({**variables, **half}, x, train=False)
+    np.testing.assert_array_equal(
+        still, module.apply({**variables, **full}, wide, train=False).astype(jnp.bfloat16)
+    )

@@ -10,7 +10,7 @@ from jaxad.methods.simplenet import Expert, merge
 from jaxad.ops.convolve import convolve
 from jaxad.ops.layers import Linear
 from jaxad.ops.pool import average_pool
-from jaxad.ops.precision import EXACT, NETWORK
+from jaxad.ops.precision import EXACT, NETWORK, at_least_float32, rounded
 from jaxad.ops.resample import resize, resize_map
 
 X = jnp.ones((2, 4, 4, 3))
@@ -79,3 +79,27 @@ def test_a_mixture_is_exact_beside_the_experts_layers():
     variables["params"] = {**STACKED["params"], **made["params"]}
     found = products(lambda v, x: WHOLE.score(v, {"x": x}, size=(4, 4)), variables, X)
     assert found == {EXACT, NETWORK}
+
+
+def test_parameters_are_rounded_and_what_decides_is_not():
+    one = jnp.ones(2)
+    names = ("layer", "norm", "bn", "router")
+    tree = {"params": {name: {"kernel": one} for name in names}, "batch_stats": {"layer": one}}
+    found = rounded(tree, "bfloat16")
+    half = {name: found["params"][name]["kernel"].dtype == jnp.bfloat16 for name in names}
+    assert half == {"layer": True, "norm": False, "bn": False, "router": False}
+    assert found["batch_stats"]["layer"].dtype == jnp.float32
+    assert rounded(tree, "float32") is tree
+    within = rounded({"method": tree}, "bfloat16")["method"]["params"]["layer"]["kernel"]
+    assert within.dtype == jnp.bfloat16
+    gradient = jax.grad(
+        lambda tree: rounded(tree, "bfloat16")["params"]["layer"]["kernel"].sum().astype("float32")
+    )(tree)
+    assert gradient["params"]["layer"]["kernel"].dtype == jnp.float32
+
+
+def test_statistics_are_of_float32_at_least():
+    for given, want in (("bfloat16", "float32"), ("float16", "float32"), ("float32", "float32")):
+        assert at_least_float32(jnp.ones(2, given)).dtype == want
+    with jax.enable_x64(True):
+        assert at_least_float32(jnp.ones(2, "float64")).dtype == "float64"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -92,3 +93,10 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def untimed(log: Path) -> list[dict[str, Any]]:
+    """The lines of a train.jsonl without what differs from one run to the next."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ends = ("_per_second", "_bytes")
+    return [{k: v for k, v in line.items() if not k.endswith(ends)} for line in lines]

@@ -92,7 +92,7 @@ def test_two_processes_train_and_measure_what_one_does(name: str, found: Path) -
             assert two_s["loss"] == pytest.approx(one_s["loss"], rel=1e-3)
     for detector in sorted(p.name for p in (found / "1" / name / "checkpoints").iterdir()):
         ends = [load(found / n / name, detector)[1]["method"] for n in "12"]
-        # In float32, where Adam divides gradients by their own size: rounding of the smallest counts.
+        # In float32, where Adam divides gradients by their own size: rounding counts.
         near = {"mb_pfm": 5e-5, "afrad": 1e-6}.get(name, 2e-3)
         jax.tree.map(lambda a, b, n=near: np.testing.assert_allclose(a, b, 0, n), *ends)
 

@@ -154,7 +154,12 @@ def test_held_out_images_are_neither_trained_on_nor_in_the_last_pass() -> None:
     finalized: list[Any] = []
     photos, log = Photos(), Log()
     made = trainer(
-        toy(finalized=finalized), feature_cache="off", holdout=0.25, epochs=3, photos=photos
+        toy(finalized=finalized),
+        feature_cache="off",
+        holdout=0.25,
+        epochs=3,
+        photos=photos,
+        log_every=10**6,  # measured at the end alone
     )
     fit(made, job(8), log=log)
     steps = log[0]["steps"] * log[0]["images_per_step"]
@@ -299,3 +304,26 @@ def test_a_cache_may_take_the_memory_of_all_devices(
     parallel = data_parallel("pmap", devices=jax.local_devices()[:devices])
     made = trainer(toy(), parallel=parallel, capacity=16, feature_cache="auto")
     assert made.place == place
+
+
+def test_networks_of_a_run_compute_in_half_precision() -> None:
+    seen = set()
+    plain = toy()
+
+    def loss(variables: Any, features: Any, batch: Any, rng: Any) -> Any:
+        seen.add((variables["params"]["all"].dtype.name, features["net/a"].dtype.name))
+        full = {"params": {"all": variables["params"]["all"].astype(np.float32)}}
+        return plain.loss(full, features, batch, rng)
+
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        made = trainer(plain._replace(loss=loss), dtype=dtype)
+        found[dtype] = fit(made, job(5))
+    assert seen == {("float32", "float32"), ("bfloat16", "float32")}
+    half, full = (found[name] for name in ("bfloat16", "float32"))
+    # Features are those of networks in half precision, kept in float32.
+    assert half.cache["net/a"].dtype == np.float32
+    difference = np.abs(half.cache["net/a"][:5] - full.cache["net/a"][:5])
+    assert 0 < difference.max() < 0.05 * np.abs(full.cache["net/a"][:5]).max()
+    assert numbers(half)["all"].dtype == np.float32
+    np.testing.assert_allclose(numbers(half)["all"], numbers(full)["all"], atol=0.02)

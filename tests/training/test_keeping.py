@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny import Log, Photos, job, toy, trainer
+from tiny import Log, Photos, job, toy, trainer, untimed
 
 from jaxad.core import InputError
 from jaxad.errors import Stopped
@@ -90,8 +90,8 @@ def test_it_goes_on_from_every_step_to_the_same_end(
         fresh = made(place, photos=photos)
         got = fresh.fit(job(7), ROOT, again, seed=3, keeper=Memory(begin=begin))
         jax.tree.map(np.testing.assert_array_equal, numbers(got), want)
-        left = [line for line in log if _comes_after(line, begin[0])]
-        assert [line for line in again if "step" in line] == left
+        left = [untimed(line) for line in log if _comes_after(line, begin[0])]
+        assert [untimed(line) for line in again if "step" in line] == left
 
 
 def _comes_after(line: Any, standing: Standing) -> bool:
@@ -101,7 +101,7 @@ def _comes_after(line: Any, standing: Standing) -> bool:
     return (phase, line["step"]) > (standing.phase, standing.step)
 
 
-@pytest.mark.parametrize("calls", [1, 3, 6, 9, 12])
+@pytest.mark.parametrize("calls", [1, 3, 6, 9, 10])
 def test_stopped_between_steps_it_is_kept_where_it_stands(calls: int) -> None:
     build = made("host")
     want = numbers(build.fit(job(7), ROOT, Log(), seed=3))

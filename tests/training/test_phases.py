@@ -8,11 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Log, toy
+from tiny import toy
 
-from jaxad.core import InputError
 from jaxad.recipes.recipe import Phase
 from jaxad.training import phases
+from jaxad.training.state import TrainState
 
 PHASE = Phase("all", toy(), 0, 0, ("net/a",))
 
@@ -53,23 +53,19 @@ def test_of_held_out_images_the_map_and_the_phase_s_check_are_measured() -> None
     assert float(found["holdout_twos"]) == 0.5
 
 
-def test_every_step_is_reported_and_some_are_logged() -> None:
-    log = Log()
-    report = phases.reporter("all", 7, title="t", log_every=3, log=log)
-    report({"loss": (np.arange(5.0), 2 * np.ones(5)), "other": (np.ones(5), np.ones(5))})
-    report({"loss": (np.float32(10), np.float32(2)), "other": (1.0, 1.0)})
-    report({"loss": (12.0, 2.0), "other": (1.0, 1.0)})
-    assert [line["step"] for line in log] == [1, 3, 6, 7]
-    assert [line["loss"] for line in log] == [0.0, 1.0, 5.0, 6.0]
-    assert log[0] == {"phase": "all", "step": 1, "loss": 0.0, "other": 1.0}
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_training_that_diverges_is_named(value: float) -> None:
-    report = phases.reporter("router", 7, title="t", log_every=3, log=Log())
-    report({"loss": (1.0, 1.0)})
-    with pytest.raises(InputError, match=r"the loss of phase 'router' is (nan|inf) at step 3"):
-        report({"loss": (np.asarray([1.0, value]), np.ones(2))})
+@pytest.mark.parametrize("done", [0, 6])
+def test_held_out_images_are_measured_now_and_then_and_at_the_end(done: int) -> None:
+    measure = phases.now_and_then(lambda variables: {"holdout": variables}, 11, every=3, done=done)  # type: ignore[dict-item, return-value]
+    found = {}
+    for number in range(done + 1, 12):
+        if more := measure(number, 1):  # type: ignore[arg-type]
+            found[number] = more["holdout"]
+    assert found == {n: n for n in (3, 6, 9, 11) if n > done}
+    # Several steps in one program: at its end, if such a step was among them.
+    measure = phases.now_and_then(lambda variables: {"holdout": variables}, 11, every=4)  # type: ignore[dict-item, return-value]
+    assert [bool(measure({}, count)) for count in (3, 3, 1, 1, 2, 1)] == [
+        *(False, True, False, True, False, True)
+    ]
 
 
 def test_two_steps_are_in_flight_and_all_are_reported() -> None:
@@ -80,7 +76,8 @@ def test_two_steps_are_in_flight_and_all_are_reported() -> None:
         started.append(batch)
         return state + batch, {"loss": (np.full(2, batch), np.ones(2))}
 
-    def report(metrics: Any) -> None:
+    def report(metrics: Any, more: Any) -> None:
+        assert more == {}
         told.append((metrics["loss"][0][0], len(started)))
 
     assert phases.run(step, 0, "frozen", [1, 2, 3], "key", report) == 6  # type: ignore[arg-type]
@@ -107,3 +104,23 @@ def test_two_steps_are_in_flight_and_all_are_reported() -> None:
     assert asked == [0, 2, 4, 2, 4]
     assert paused == [(3, 2), (10, 4)]  # all steps before it are reported
     assert [told[n][0] for n in range(5)] == [1, 2, 3, 4, 5]
+
+
+def test_what_is_measured_after_a_call_is_reported_with_its_steps() -> None:
+    told = []
+
+    def step(state: Any, frozen: Any, batch: int, rng: Any) -> tuple[Any, Any]:
+        new = state._replace(variables={"x": state.variables["x"] + batch})
+        return new, {"loss": (np.full(2, batch), np.ones(2))}
+
+    def measure(variables: Any, count: int) -> Any:
+        assert count == 2
+        return {"holdout": variables["x"]} if variables["x"] == 3 else {}
+
+    def report(metrics: Any, more: Any) -> None:
+        told.append((int(metrics["loss"][0][0]), dict(more)))
+
+    state = TrainState(np.int32(0), {"x": 0}, None)  # type: ignore[arg-type]
+    end = phases.run(step, state, {}, [1, 2, 3], "key", report, measure=measure)  # type: ignore[arg-type]
+    assert end.variables == {"x": 6}
+    assert told == [(1, {}), (2, {"holdout": 3}), (3, {})]

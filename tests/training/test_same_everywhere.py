@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,8 @@ from jaxad.training.fit import training_key
 from jaxad.training.state import init_state
 
 VARIANTS = [("jit", 1), ("jit", 4), ("pmap", 1), ("pmap", 4)]
+IN_PARTS = [("jit", 1), ("jit", 2), ("pmap", 2)]
+"""Devices that can share a batch of 8 in two parts of two subclasses."""
 BATCH = 8
 
 
@@ -70,19 +72,20 @@ def features(step: int, positions: int) -> dict[str, np.ndarray]:
     return {name: np.abs(draw.normal(size=(*shape, c))) for name, c in (("net/a", 4), ("net/b", 6))}
 
 
-def three_steps(name: str, backend: str, devices: int) -> Any:
+def three_steps(name: str, parts: int, backend: str, devices: int) -> Any:
     parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
     make, groups, positions = METHODS[name]
     method = make(parallel.axis_name)
     like = {key: jnp.asarray(x[:1]) for key, x in features(0, 0).items()}
     state = init_state(jax.jit(method.init)(jax.random.key(1), like), method.optimizer(3))
     phase = Phase("all", method, 3, positions, ("net/a", "net/b"))
-    step = phases.cached_step(phase, 3, groups=groups, parallel=parallel)
+    computing = phases.Computing(parallel, parts)
+    step = phases.cached_step(phase, 3, groups=groups, computing=computing)
     batches = ({**x, "element": place(x)} for x in (features(n, positions) for n in range(3)))
     return run(parallel, step, state, {}, batches)
 
 
-def three_held_steps(name: str, backend: str, devices: int) -> Any:
+def three_held_steps(name: str, parts: int, backend: str, devices: int) -> Any:
     """The same on features that the devices hold together, some images more than batches have."""
     parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
     make, groups, positions = METHODS[name]
@@ -95,7 +98,8 @@ def three_held_steps(name: str, backend: str, devices: int) -> Any:
     like = {key: jnp.asarray(x[:1]) for key, x in features(0, 0).items()}
     state = init_state(jax.jit(method.init)(jax.random.key(1), like), method.optimizer(3))
     phase = Phase("all", method, 3, positions, ("net/a", "net/b"))
-    steps = phases.device_step(phase, 3, groups=groups, parallel=parallel)
+    computing = phases.Computing(parallel, parts)
+    steps = phases.device_step(phase, 3, groups=groups, computing=computing)
     size = positions or BATCH
     stream = (np.arange(size, dtype=np.int32) + size * n for n in range(3))
     blocks = phases.blocks(stream, 3)
@@ -114,43 +118,48 @@ def run(
     frozen = parallel.held.put(frozen) if hold else parallel.replicate(frozen)
     batches = map(parallel.shard, batches)
     state = phases.run(
-        step, state, frozen, batches, rng, lambda found: losses.append(found["loss"])
+        step, state, frozen, batches, rng, lambda found, more: losses.append(found["loss"])
     )
     return jax.device_get((state, losses))
 
 
-def same(of: Callable[[str, int], Any]) -> None:
-    expected = of(*VARIANTS[0])
+def same(of: Callable[[str, int], Any], variants: Sequence[tuple[str, int]]) -> None:
+    expected = of(*variants[0])
     assert int(expected[0].step) == 3
-    for variant in VARIANTS[1:]:
-        compare(of(*variant), expected, variant)
+    for variant in variants[1:]:
+        equal(of(*variant), expected, str(variant))
 
 
-def compare(found: Any, expected: Any, variant: Any) -> None:
+def equal(found: Any, expected: Any, what: str) -> None:
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
     ):
-        told = f"{variant} {jax.tree_util.keystr(path)}"
+        told = f"{what} {jax.tree_util.keystr(path)}"
         assert a.dtype == b.dtype, told
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=told)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("name", METHODS)
-def test_three_steps_are_the_same_on_any_devices(name: str) -> None:
+def test_three_steps_are_the_same_on_any_devices(name: str, parts: int) -> None:
     # In float64: in float32 a bias before BatchNorm, which has no gradient but rounding noise, is
     # moved by Adam as far as any other weight, and no two orders of summation agree on it.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        same(functools.partial(three_steps, name))
+        same(functools.partial(three_steps, name, parts), VARIANTS if parts == 1 else IN_PARTS)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_features_that_devices_hold_together_train_the_same(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parts", "devices"), [*((name, 1, 4) for name in METHODS), ("router", 2, 2)]
+)
+def test_features_that_devices_hold_together_train_the_same(
+    name: str, parts: int, devices: int
+) -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        expected, losses = three_steps(name, "pmap", 1)
-        for variant in (("pmap", 4), ("jit", 4)):
-            found, held = three_held_steps(name, *variant)
-            compare(found, expected, variant)
-            compare(flat(held), flat(losses), variant)
+        expected, losses = three_steps(name, parts, "pmap", 1)
+        for backend in ("pmap", "jit"):
+            found, held = three_held_steps(name, parts, backend, devices)
+            equal(found, expected, backend)
+            equal(flat(held), flat(losses), f"losses of {backend}")
 
 
 def flat(metrics: Any) -> Any:
@@ -158,22 +167,32 @@ def flat(metrics: Any) -> Any:
     return [(np.ravel(total), np.ravel(count)) for total, count in metrics]
 
 
-def uncached(backend: str, devices: int) -> Any:
+def uncached(parts: int, backend: str, devices: int) -> Any:
     parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
     networks, method = backbones("net"), toy(noise=1.0)
     detector = Detector(networks.networks, method)
     phase = Phase("all", method, 3, 20, ("net/a",))
-    step = phases.image_step(phase, 3, detector, groups=2, batch=BATCH, parallel=parallel)
+    computing = phases.Computing(parallel, parts)
+    step = phases.image_step(phase, 3, detector, groups=2, batch=BATCH, computing=computing)
     state = init_state({"params": {"all": jnp.zeros(3)}}, method.optimizer(3))
     images = (np.stack([photo(BATCH * n + i) for i in range(BATCH)]) for n in range(3))
     batches = ({"image": x, "element": np.arange(BATCH, dtype=np.int32)} for x in images)
     return run(parallel, step, state, networks.variables, batches)
 
 
-def test_positions_of_photos_are_the_same_on_any_devices() -> None:
-    same(uncached)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_positions_of_photos_are_the_same_on_any_devices(parts: int) -> None:
+    same(functools.partial(uncached, parts), VARIANTS if parts == 1 else IN_PARTS)
+
+
+def test_a_batch_in_parts_is_the_whole_batch_where_nothing_goes_over_it() -> None:
+    """A loss that is a mean, with noise: on photos too, where positions are drawn."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        for name, parts in (("afrad", 4), ("afrad", 8)):
+            equal(three_steps(name, parts, "jit", 1), three_steps(name, 1, "jit", 1), name)
+    equal(uncached(4, "jit", 1), uncached(1, "jit", 1), "toy")
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    one, two = uncached("pmap", 4), uncached("pmap", 4)
+    one, two = uncached(1, "pmap", 4), uncached(1, "pmap", 4)
     jax.tree.map(np.testing.assert_array_equal, one, two)

@@ -73,22 +73,62 @@ def test_params_move_by_gradient_and_the_rest_by_rules_of_its_own() -> None:
 def test_steps_in_one_program_are_steps_one_by_one() -> None:
     data = {"x": jnp.asarray([1.0, 10.0, 100.0])}
 
-    def pick(data: Any, index: Any) -> Any:
-        return {"x": data["x"][index["at"]].sum()}
-
     def loss(variables: Any, frozen: Any, batch: Any, rng: Any) -> Any:
-        return counting(variables, {"x": jnp.float32(3)}, batch, rng)
+        picked = {"x": frozen["x"][batch["at"]].sum()}
+        return counting(variables, {"x": jnp.float32(3)}, picked, rng)
 
     step = make_train_step(loss, optax.sgd(0.5))
     index = np.asarray([[0, 1], [2, 2], [1, 0]])  # (steps, elements)
-    together, metrics = make_steps(step, pick)(
+    together, metrics = make_steps(step)(
         start(), data, {"at": jnp.asarray(index.T)}, jax.random.key(0)
     )
     state, drawn = start(), []
     for at in index:
-        state, one = step(state, {}, {"x": data["x"][at].sum()}, jax.random.key(0))
+        state, one = step(state, data, {"at": jnp.asarray(at)}, jax.random.key(0))
         drawn.append(float(one["drawn"][0]))
     jax.tree.map(np.testing.assert_array_equal, together, state)
     np.testing.assert_array_equal(metrics["drawn"][0], drawn)
     # Another key in every step, though it is given the same.
     assert len(set(drawn)) == 3
+
+
+def test_gradient_norm_and_learning_rates_are_metrics() -> None:
+    def loss(variables: Any, frozen: Any, batch: Any, rng: Any) -> Any:
+        p = variables["params"]
+        return 3 * p["w"] + 4 * jnp.sum(p["v"]), Aux({}, {})
+
+    def metrics_of(schedules: Any, steps: int = 1) -> Any:
+        state = init_state({"params": {"w": jnp.ones(()), "v": jnp.ones(9)}}, optax.sgd(1.0))
+        step = make_train_step(loss, optax.sgd(1.0), schedules=schedules)
+        for _ in range(steps):
+            state, metrics = step(state, {}, {}, jax.random.key(0))
+        return {name: float(total) / float(count) for name, (total, count) in metrics.items()}
+
+    found = metrics_of(None)
+    assert set(found) == {"loss", "gradient_norm"}
+    assert found["gradient_norm"] == pytest.approx((9 + 9 * 16) ** 0.5)
+    assert metrics_of({"all": 0.25})["learning_rate"] == 0.25
+    falling = optax.linear_schedule(1.0, 0.0, 4)
+    found = metrics_of({"a": falling, "b": 0.5}, steps=2)
+    assert (found["learning_rate_a"], found["learning_rate_b"]) == (0.75, 0.5)  # of step 1, from 0
+
+
+def test_networks_compute_in_half_precision_and_all_else_in_float32() -> None:
+    seen: list[Any] = []
+
+    def loss(variables: Any, frozen: Any, batch: Any, rng: Any) -> Any:
+        p = variables["params"]
+        seen.append({name: tree["w"].dtype for name, tree in p.items()})
+        value = sum(jnp.mean(tree["w"].astype(jnp.float32) ** 2) for tree in p.values())
+        return value, Aux({"batch_stats": {"x": variables["batch_stats"]["x"] + 1}}, {})
+
+    names = ("layer", "norm", "bn", "router")
+    params = {name: {"w": jnp.full((3,), 1.001)} for name in names}
+    optimizer = optax.adam(1e-3)
+    state = init_state({"params": params, "batch_stats": {"x": jnp.zeros(())}}, optimizer)
+    after, _ = make_train_step(loss, optimizer, dtype="bfloat16")(state, {}, {}, jax.random.key(0))
+    half = {name: jnp.bfloat16 if name == "layer" else jnp.float32 for name in names}
+    assert seen == [half]
+    assert {x.dtype for x in jax.tree.leaves(after)} == {jnp.dtype("float32"), jnp.dtype("int32")}
+    # A step smaller than bfloat16 can tell is taken, and remembered.
+    assert 0 < 1.001 - float(after.variables["params"]["layer"]["w"][0]) < 2e-3

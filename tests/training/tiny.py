@@ -80,15 +80,9 @@ class Photos:
         self.read: list[int] = []
 
     def batches(
-        self,
-        data: Any,
-        batch_size: int,
-        *,
-        with_masks: bool = False,
-        share: tuple[int, int] = (0, 1),
+        self, data: Any, batch_size: int, *, with_masks: bool = False, share: Any = (0, 1)
     ) -> Iterator[Any]:
-        every = [int(Path(record.path).stem) for record in data.records]
-        numbers = every[share[0] :: share[1]]
+        numbers = [int(Path(record.path).stem) for record in data.records]
         self.read += numbers
         for start in range(0, len(numbers), batch_size):
             some = numbers[start : start + batch_size]
@@ -161,3 +155,8 @@ class Log(list[dict[str, Any]]):
 
     def __call__(self, **values: Any) -> None:
         self.append(values)
+
+
+def untimed(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without what differs from one run to the next."""
+    return {k: v for k, v in line.items() if not k.endswith(("_per_second", "_bytes"))}

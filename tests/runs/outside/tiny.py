@@ -39,7 +39,7 @@ class Mean(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        mean = self.param("mean", nn.initializers.normal(), (1, self.channels))
+        mean = self.param("mean", nn.initializers.normal(), (1, self.channels)).astype(x.dtype)
         return jnp.sum((x - mean.reshape((1,) * (x.ndim - 1) + (-1,))) ** 2, axis=-1)
 
 

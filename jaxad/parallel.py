@@ -12,6 +12,7 @@ share on its own devices (`here`), and `together` brings the rows to all.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.core import InputError
+from jaxad.held import Held, held_by_one, held_by_several
 
 AXIS = "batch"
 
@@ -34,9 +36,9 @@ class DataParallel(NamedTuple):
     mean: Callable[[Any], Any]
     """Average over devices, to be injected into `steps.make_train_step`. Integers and booleans are
     kept: they have to be the same on all devices."""
-    train_step: Callable[[Callable[..., Any]], Callable[..., Any]]
+    train_step: Callable[..., Callable[..., Any]]
     """Compile `step(state, frozen, batch, rng) -> (state, metrics)`; only the state's buffers are
-    donated."""
+    donated. With `held=True` what is frozen is what `held.put` has given."""
     map: Callable[[Callable[..., Any]], Callable[..., Any]]
     """Compile `f(variables, batch) -> outputs` (leading axis = batch) for sharded batches.
 
@@ -47,6 +49,8 @@ class DataParallel(NamedTuple):
     replicate: Callable[[Any], Any]
     shard: Callable[[Any], Any]
     """Takes this process's `own` rows of a batch."""
+    held: Held
+    """What devices hold together: each row is on one of them alone."""
     device_count: int
     """Of all processes."""
     process: int = 0
@@ -92,6 +96,9 @@ def data_parallel(
     n = len(devices)
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (AXIS,)))
+    in_shares = (
+        held_by_one(everywhere) if n == 1 else held_by_several(mesh, in_pmap=backend == "pmap")
+    )
 
     def replicate(tree: Any) -> Any:
         return jax.device_put(tree, everywhere)
@@ -109,14 +116,23 @@ def data_parallel(
             check(tree)
             return jax.device_put(tree, split)
 
-        def train_step(step: Callable[..., Any]) -> Callable[..., Any]:
+        def train_step(step: Callable[..., Any], *, held: bool = False) -> Callable[..., Any]:
+            del held  # the compiler sees where it is
             return jax.jit(step, donate_argnums=0, out_shardings=everywhere)
 
         def map_(function: Callable[..., Any]) -> Callable[..., Any]:
             return jax.jit(function, out_shardings=split)
 
         return DataParallel(
-            None, lambda tree: tree, train_step, map_, jax.device_get, replicate, shard, n
+            None,
+            lambda tree: tree,
+            train_step,
+            map_,
+            jax.device_get,
+            replicate,
+            shard,
+            in_shares,
+            n,
         )
 
     def shard_leading(tree: Any) -> Any:
@@ -136,11 +152,11 @@ def data_parallel(
     def named(body: Callable[..., Any]) -> Callable[..., Any]:
         return jax.named_scope(body.__name__)(body)
 
-    def pmap_train_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    def pmap_train_step(step: Callable[..., Any], *, held: bool = False) -> Callable[..., Any]:
         return jax.pmap(
             named(step),
             axis_name=AXIS,
-            in_axes=(None, None, 0, None),
+            in_axes=(None, 0 if held and n > 1 else None, 0, None),
             out_axes=None,
             donate_argnums=0,
             devices=devices,
@@ -152,7 +168,9 @@ def data_parallel(
     def gather(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
-    return DataParallel(AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, n)
+    return DataParallel(
+        AXIS, mean, pmap_train_step, pmap_map, gather, replicate, shard_leading, in_shares, n
+    )
 
 
 def _over_processes() -> DataParallel:
@@ -161,6 +179,11 @@ def _over_processes() -> DataParallel:
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     everywhere, split = (NamedSharding(mesh, PartitionSpec(*p)) for p in ((), (AXIS,)))
     index, count = jax.process_index(), jax.process_count()
+    each = Counter(device.process_index for device in devices)
+    if len({*each.values()}) > 1:
+        raise InputError(
+            f"processes have other numbers of devices ({dict(each)}): give each as many"
+        )
 
     def replicate(tree: Any) -> Any:
         def of(leaf: Any) -> Any:
@@ -186,11 +209,12 @@ def _over_processes() -> DataParallel:
     return DataParallel(
         None,
         lambda tree: tree,
-        lambda step: jax.jit(step, donate_argnums=0, out_shardings=everywhere),
+        lambda step, **held: jax.jit(step, donate_argnums=0, out_shardings=everywhere),
         lambda function: jax.jit(function, out_shardings=split),
         lambda tree: multihost_utils.process_allgather(tree, tiled=True),
         replicate,
         shard,
+        held_by_several(mesh, in_pmap=False),
         len(devices),
         index,
         count,

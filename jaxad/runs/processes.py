@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster  # no public name, either
 from jax.experimental import multihost_utils
 
 from jaxad.errors import InputError, Stopped
@@ -39,11 +41,13 @@ ASKED = 8
 GONE = 3
 """Exit code where another process is gone."""
 SCHEDULERS = {
-    "SLURM": ("SLURM_JOB_ID", "SLURM_NTASKS"),
-    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
-    "GKE": ("TPU_WORKER_HOSTNAMES", ""),
+    "SLURM": ("SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_STEP_TASKS_PER_NODE"),
+    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
 }
-"""Variables by which jax knows a scheduler, and what says how many processes there are."""
+"""Variables by which jax knows a scheduler (SLURM's is there under `srun` only), what says how many
+processes there are, and how many on a host."""
+HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+"""Variables of GKE that list the hosts of a TPU slice."""
 
 
 def join(
@@ -95,6 +99,7 @@ def join(
             count,
             index,
             initialization_timeout=seconds + 600,
+            local_device_ids=_devices(),
             heartbeat_timeout_seconds=int(4 * SILENT),
             shutdown_timeout_seconds=60,
         )
@@ -107,12 +112,28 @@ def join(
 
 def scheduler() -> str | None:
     """The scheduler that has started several processes; None if none has."""
-    for name, (there, count) in SCHEDULERS.items():
-        if there in os.environ:
-            many = int(os.environ.get(count, "1")) if count else 2
-            if many > 1:
-                return name
+    for name, (there, count, _) in SCHEDULERS.items():
+        if there in os.environ and int(os.environ.get(count, "1")) > 1:
+            return name
+    for hosts in HOSTS:
+        if "," in os.environ.get(hosts, ""):
+            return "GKE"
+    if GceTpuCluster.is_env_present() and GceTpuCluster.get_process_count() > 1:
+        return "TPU"
+    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "jax does not find the other processes of this Open MPI (5 or later): give each one "
+            "--coordinator, --num-processes and --process-id (OMPI_COMM_WORLD_RANK)"
+        )
     return None
+
+
+def _devices() -> list[int] | None:
+    """None: as jax has it, one for each process of a host; empty: all that the process sees."""
+    if os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    on_host = [os.environ.get(name, "1") for _, _, name in SCHEDULERS.values()]
+    return [] if all(re.fullmatch(r"1(\(x\d+\))?", count) for count in on_host) else None
 
 
 def is_first() -> bool:
@@ -170,6 +191,24 @@ class Words:
             raise Stopped(told["error"]["stopped"])
         raise InputError(told["error"])
 
+    def alike(self, facts: Mapping[str, Mapping[str, str]]) -> None:
+        """See that all processes have what the first one has: else they would wait in vain.
+
+        Args:
+            facts: Kind -> name -> text.
+
+        Raises:
+            InputError: In those that have something else, which is named.
+        """
+        first = self.first(lambda: facts)
+        for kind, own in facts.items():
+            other = [n for n in sorted({*own, *first[kind]}) if own.get(n) != first[kind].get(n)]
+            if other:
+                raise InputError(
+                    f"process {jax.process_index()} has another {kind} than the first one "
+                    f"({', '.join(other[:4])}): start all with the same"
+                )
+
 
 class Agreed:
     """A `check` for several processes: a signal to one stops all, at the same place.
@@ -198,6 +237,13 @@ class Agreed:
         signal = int(np.max(multihost_utils.process_allgather(np.int32(signal))))
         if signal:
             raise Stopped(signal)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Watch over the other processes, if there are any."""
+    with Watch() if jax.process_count() > 1 else nullcontext():
+        yield
 
 
 class Watch:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxad.config import MAY_CHANGE, flat, load_config
 from jaxad.core import InputError
 from jaxad.data.fingerprint import changes
-from jaxad.data.manifest import some
+from jaxad.data.manifest import Record, some
 from jaxad.files import confined, read_json
 from jaxad.runs import record
 from jaxad.runs.dataset import TrainedOn, read_trained_on
@@ -57,6 +58,25 @@ def standing(
             f"{folder} holds a run of other data ({'; '.join(told[:3])}): bring that back, {_MEND}"
         )
     return found
+
+
+def decides(
+    config: Any, weights: Mapping[str, str], photos: Sequence[Record]
+) -> dict[str, dict[str, str]]:
+    """All that decides what a run learns, as text by name: processes of one run have the same.
+
+    Args:
+        config: Of the run.
+        weights: SHA-256 of its frozen networks' files, by role.
+        photos: That it is trained on, whose content is not read.
+    """
+    keys = flat(config.to_dict())
+    listed = hashlib.sha256(repr([*photos]).encode(errors="surrogateescape")).hexdigest()
+    return {
+        "configuration": {n: repr(value) for n, value in keys.items() if n not in MAY_CHANGE},
+        "weights": dict(weights),
+        "photos": {"to train on": listed},
+    }
 
 
 def place_of(folder: Path) -> str | None:

@@ -34,7 +34,7 @@ from jaxad.runs.dataset import (
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
 from jaxad.runs.evaluate import Evaluator
-from jaxad.runs.processes import Agreed, Watch, Words
+from jaxad.runs.processes import Agreed, Words, watched
 from jaxad.runs.programs import counted_programs
 from jaxad.runs.replicate import Replicate
 from jaxad.runs.replicates import add_summary, each_replicate
@@ -78,7 +78,8 @@ def train(
     Raises:
         InputError: Whatever a user can mend, found before anything is written where possible.
     """
-    with counted_programs() as programs:
+    # From the start: what one process does alone, such as reading all photos, may take minutes.
+    with counted_programs() as programs, watched():
         results = _train(config, workdir, overwrite=overwrite, check=check)
     print(programs, file=sys.stderr)
     return results
@@ -109,14 +110,15 @@ def _train(
         drawn = to != workdir and config.method.get("random_weights", False)
         runs.append((to, own, build_backbones(own) if drawn else backbones))
     with ExitStack() as stack:
-        if several:
-            stack.enter_context(Watch())
-            check = Agreed(check)
         words, records = Words(), list[record.Record]()
+        photos = [photo for job in todo for photo in job.train]
+        words.alike(resume.decides(config, backbones.sha256, photos))
+        # The first process looks at the folder while the others wait: it can not ask them then.
+        own_check, check = check, Agreed(check) if several else check
 
         def open_() -> dict[str, Any]:
             """Make the work directory this run's; say what is there of it."""
-            stack.enter_context(lock.locked(record.usable(workdir), check=check))
+            stack.enter_context(lock.locked(record.usable(workdir), check=own_check))
             found = [
                 None if overwrite else resume.standing(to, own, networks.sha256, data)
                 for to, own, networks in runs

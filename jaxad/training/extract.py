@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxad.core import Variables
@@ -127,8 +128,12 @@ class Extractor:
             index: Which of them, in this order.
         """
         if cache is not None:
+            held = isinstance(next(iter(cache.values())), jax.Array)
             for number in index:
-                one = feature_cache.take_images(cache, np.asarray([number]))
+                if held:
+                    one = self._everywhere.held.row(cache, int(number))
+                else:
+                    one = feature_cache.take_images(cache, np.asarray([number]))
                 yield feature_cache.as_float32(one)
             return
         chosen = Manifest(root, tuple(records[i] for i in index))

@@ -87,8 +87,17 @@ def take_positions(cache: Any, index: Any) -> Any:
     Raises:
         InputError: The levels have other grids: an index would name other places in each.
     """
+    return take_images(as_positions(cache), index)
+
+
+def as_positions(cache: Any) -> Any:
+    """Images `(n, h, w, C)` of every level as rows of positions, `(n * h * w, C)`.
+
+    Raises:
+        InputError: The levels have other grids.
+    """
     _one_grid(cache)
-    return {name: values.reshape(-1, values.shape[-1])[index] for name, values in cache.items()}
+    return {name: values.reshape(-1, values.shape[-1]) for name, values in cache.items()}
 
 
 def draw_positions(

@@ -90,7 +90,8 @@ class Trainer:
         place = feature_cache.cache_place(
             budget.feature_cache,
             feature_cache.nbytes(self.shapes, capacity, dtype=budget.cache_dtype),
-            device=free_device_memory(),
+            # A cache is shared by the devices.
+            device=free_device_memory() * (parallel.device_count // parallel.processes),
             host=free_memory(),
         )
         # Several processes keep all features on every host, and send their rows of a step.
@@ -198,7 +199,7 @@ class Trainer:
             cache = self.extract(Manifest(course.root, job.train), job.name, into=cache)
             if place and keeper:
                 keeper.keep_features()
-        return self.parallel.replicate(cache) if self.place == "device" else cache
+        return self.parallel.held.put(cache) if self.place == "device" else cache
 
     def _begin(self, course: Course, model: Model) -> tuple[Standing, Any]:
         """Where the training begins, or goes on: its variables, and the optimizer's state."""
@@ -311,7 +312,7 @@ class Trainer:
         cache, shares = course.cache, self._shares
         draw = sampling.draws(course.seed, phase.name)
         if cache is not None and phase.positions:
-            _, height, width, _ = cache[phase.features[0]].shape
+            _, height, width, _ = self.shapes[phase.features[0]].shape
             stream = sampling.position_stream(
                 course.groups,
                 size=phase.positions,

@@ -55,12 +55,13 @@ def device_step(phase: Phase, steps: int, *, groups: int, computing: Computing) 
 
     The host says which ones, no more.
     """
-    pick = taker(phase)
+    pick = computing.parallel.held.pick(viewer(phase))
 
     def take(cache: Any, index: Any) -> Any:
         return pick(cache, index["at"])
 
-    return computing.parallel.train_step(make_steps(_step(phase, steps, groups, computing, take)))
+    one = _step(phase, steps, groups, computing, take)
+    return computing.parallel.train_step(make_steps(one), held=True)
 
 
 def image_step(
@@ -137,8 +138,18 @@ def _loss(
 
 def taker(phase: Phase) -> Callable[[Any, Any], Any]:
     """What makes a phase's features of a cache and an index: `f(cache, index)`."""
-    take = feature_cache.take_positions if phase.positions else feature_cache.take_images
-    return lambda cache, index: take({name: cache[name] for name in phase.features}, index)
+    view = viewer(phase)
+    return lambda cache, index: feature_cache.take_images(view(cache), index)
+
+
+def viewer(phase: Phase) -> Callable[[Any], Any]:
+    """What shows a cache as the rows that a phase takes of it: images, or positions."""
+
+    def view(cache: Any) -> Any:
+        chosen = {name: cache[name] for name in phase.features}
+        return feature_cache.as_positions(chosen) if phase.positions else chosen
+
+    return view
 
 
 def blocks(stream: Iterator[Any], steps: int, *, done: int = 0) -> Iterator[Any]:

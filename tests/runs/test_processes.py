@@ -22,6 +22,7 @@ from benchmarks.soak_runs import SUBJECTS, write_data
 from jaxad.core import InputError
 from jaxad.main import main
 from jaxad.parallel import from_first, together
+from jaxad.runs import processes
 from jaxad.runs.processes import GONE, Agreed, Words, join, scheduler
 from jaxad.runs.workdir import load
 
@@ -192,16 +193,83 @@ def test_others_that_never_come_are_named(tmp_path: Path) -> None:
         assert f"jaxad: process {index} of 2 met not all others at 127.0.0.1" in said
 
 
-def test_a_scheduler_is_known_by_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No scheduler has started this."""
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_", "TPU_", "JAX_LOCAL_DEVICE_IDS")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_scheduler_is_known_by_its_variables(nowhere: pytest.MonkeyPatch) -> None:
     assert scheduler() is None
     assert not join()
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_NTASKS", "1")  # one task is no reason to wait for others
+    nowhere.setenv("SLURM_NTASKS", "4")  # in a batch script, outside of srun
     assert scheduler() is None
-    monkeypatch.setenv("SLURM_NTASKS", "4")
+    nowhere.setenv("SLURM_STEP_NODELIST", "n[1-2]")
     assert scheduler() == "SLURM"
+    nowhere.setenv("SLURM_NTASKS", "1")  # one task is no reason to wait for others
+    assert scheduler() is None
+    nowhere.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    assert scheduler() is None
+    nowhere.setenv("TPU_WORKER_HOSTNAMES", "a,b")
+    assert scheduler() == "GKE"
+
+
+def test_open_mpi_that_jax_does_not_know_is_said(nowhere: pytest.MonkeyPatch) -> None:
+    nowhere.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="each one --coordinator, --num-processes"):
+        scheduler()
+    nowhere.setenv("OMPI_MCA_orte_hnp_uri", "4096.0;tcp://127.0.0.1:1")
+    assert scheduler() == "Open MPI"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "devices"),
+    [
+        ("SLURM_STEP_TASKS_PER_NODE", "1(x2)", []),
+        ("SLURM_STEP_TASKS_PER_NODE", "8(x2)", None),
+        ("SLURM_STEP_TASKS_PER_NODE", "1,2", None),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE", "2", None),
+        ("JAX_LOCAL_DEVICE_IDS", "1", None),
+        ("SOME", "thing", []),
+    ],
+)
+def test_a_process_that_has_its_host_alone_has_all_its_devices(
+    name: str, value: str, devices: Any, nowhere: pytest.MonkeyPatch
+) -> None:
+    nowhere.setenv(name, value)
+    assert processes._devices() == devices
+
+
+def test_what_differs_from_the_first_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = Words()
+    first = {"configuration": {"a": "1", "b": "2"}, "weights": {}}
+    words.alike(first)
+    monkeypatch.setattr(words, "first", lambda make: first)
+    with pytest.raises(InputError, match=r"another configuration than the first one \(b, c\)"):
+        words.alike({**first, "configuration": {"a": "1", "c": "3"}})
+
+
+def test_other_configurations_end_all(parts: Path, tmp_path: Path) -> None:
+    port, both = free_port(), []
+    for index in range(2):
+        text = CONFIG.format(root=str(parts)).replace("200000", str(2 + index))
+        (tmp_path / f"c{index}.py").write_text(text)
+        both.append(
+            start(
+                *("-m", "jaxad", "train", f"--config={tmp_path / f'c{index}.py'}"),
+                *(f"--workdir={tmp_path / 'w'}", f"--coordinator=127.0.0.1:{port}"),
+                *("--num-processes=2", f"--process-id={index}"),
+                cache=tmp_path / "compiled",
+            )
+        )
+    said = [ran.communicate(timeout=200)[1] for ran in both]
+    assert [ran.returncode for ran in both] == [GONE, 2], said
+    assert "process 1 has another configuration than the first one (train.epochs)" in said[1]
+    assert "process 1" in said[0]
+    assert "is gone" in said[0]
 
 
 def test_a_process_alone_is_first_and_last() -> None:

@@ -20,6 +20,7 @@ from jaxad.methods.simplenet import Expert
 from jaxad.parallel import data_parallel
 from jaxad.recipes.recipe import Phase, named_key
 from jaxad.runs.programs import counted_programs
+from jaxad.training import feature_cache
 from jaxad.training.fit import training_key
 
 ROOT = Path("photos")
@@ -314,3 +315,15 @@ def test_networks_of_a_run_compute_in_half_precision() -> None:
     assert 0 < difference.max() < 0.05 * np.abs(full.cache["net/a"][:5]).max()
     assert numbers(half)["all"].dtype == np.float32
     np.testing.assert_allclose(numbers(half)["all"], numbers(full)["all"], atol=0.02)
+
+
+@pytest.mark.parametrize(("devices", "place"), [(1, "host"), (2, "device")])
+def test_a_cache_may_take_the_memory_of_all_devices(
+    devices: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_of_cache = 16 * 4 * 6 * (3 + 2)  # photos, bytes of a number, positions, channels
+    each = int(bytes_of_cache / feature_cache.SHARE * 0.6)
+    monkeypatch.setattr("jaxad.training.fit.free_device_memory", lambda: each)
+    parallel = data_parallel("pmap", devices=jax.local_devices()[:devices])
+    made = trainer(toy(), parallel=parallel, capacity=16, feature_cache="auto")
+    assert made.place == place

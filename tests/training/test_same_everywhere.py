@@ -85,13 +85,37 @@ def three_steps(name: str, parts: int, backend: str, devices: int) -> Any:
     return run(parallel, step, state, {}, batches)
 
 
+def three_held_steps(name: str, backend: str, devices: int) -> Any:
+    """The same on features that the devices hold together, some images more than batches have."""
+    parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
+    make, groups, positions = METHODS[name]
+    method = make(parallel.axis_name)
+    every = [features(n, positions) for n in range(3)]
+    cache = {key: np.concatenate([x[key] for x in every]) for key in every[0]}
+    if positions:  # as images of 2 x 2
+        cache = {key: x.reshape(-1, 2, 2, x.shape[-1]) for key, x in cache.items()}
+    cache = {key: np.concatenate([x, x[:2]]) for key, x in cache.items()}
+    like = {key: jnp.asarray(x[:1]) for key, x in features(0, 0).items()}
+    state = init_state(jax.jit(method.init)(jax.random.key(1), like), method.optimizer(3))
+    phase = Phase("all", method, 3, positions, ("net/a", "net/b"))
+    computing = phases.Computing(parallel)
+    steps = phases.device_step(phase, 3, groups=groups, computing=computing)
+    size = positions or BATCH
+    stream = (np.arange(size, dtype=np.int32) + size * n for n in range(3))
+    blocks = phases.blocks(stream, 3)
+    return run(parallel, steps, state, cache, blocks, hold=True)
+
+
 def place(batch: Any) -> np.ndarray:
     return np.arange(len(next(iter(batch.values()))), dtype=np.int32)
 
 
-def run(parallel: DataParallel, step: Any, state: Any, frozen: Any, batches: Any) -> Any:
+def run(
+    parallel: DataParallel, step: Any, state: Any, frozen: Any, batches: Any, *, hold: bool = False
+) -> Any:
     losses: list[Any] = []
-    state, frozen, rng = map(parallel.replicate, (state, frozen, training_key(888, "all")))
+    state, rng = map(parallel.replicate, (state, training_key(888, "all")))
+    frozen = parallel.held.put(frozen) if hold else parallel.replicate(frozen)
     batches = map(parallel.shard, batches)
     state = phases.run(
         step, state, frozen, batches, rng, lambda found, more: losses.append(found["loss"])
@@ -122,6 +146,21 @@ def test_three_steps_are_the_same_on_any_devices(name: str, parts: int) -> None:
     # moved by Adam as far as any other weight, and no two orders of summation agree on it.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         same(functools.partial(three_steps, name, parts), VARIANTS if parts == 1 else IN_PARTS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_features_that_devices_hold_together_train_the_same(name: str) -> None:
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        expected, losses = three_steps(name, 1, "pmap", 1)
+        for variant in (("pmap", 4), ("jit", 4)):
+            found, held = three_held_steps(name, *variant)
+            equal(found, expected, str(variant))
+            equal(flat(held), flat(losses), str(variant))
+
+
+def flat(metrics: Any) -> Any:
+    """Of steps, whether one or several came from a program."""
+    return [(np.ravel(total), np.ravel(count)) for total, count in metrics]
 
 
 def uncached(parts: int, backend: str, devices: int) -> Any:

@@ -80,9 +80,15 @@ class Photos:
         self.read: list[int] = []
 
     def batches(
-        self, data: Any, batch_size: int, *, with_masks: bool = False, share: Any = (0, 1)
+        self,
+        data: Any,
+        batch_size: int,
+        *,
+        with_masks: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[Any]:
-        numbers = [int(Path(record.path).stem) for record in data.records]
+        every = [int(Path(record.path).stem) for record in data.records]
+        numbers = every[share[0] :: share[1]]
         self.read += numbers
         for start in range(0, len(numbers), batch_size):
             some = numbers[start : start + batch_size]

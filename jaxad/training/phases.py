@@ -60,13 +60,8 @@ def device_step(phase: Phase, steps: int, *, groups: int, computing: Computing) 
     def take(cache: Any, index: Any) -> Any:
         return pick(cache, index["at"])
 
-<<<<<<< HEAD
-    steps_of = make_steps(_step(phase, steps, groups, computing, take))
-    return computing.parallel.train_step(steps_of, held=True)
-=======
     one = _step(phase, steps, groups, computing, take)
     return computing.parallel.train_step(make_steps(one), held=True)
->>>>>>> main
 
 
 def image_step(

@@ -294,21 +294,6 @@ def test_the_place_of_features_is_chosen_once_for_all_detectors() -> None:
     assert trainer(toy(), feature_cache="auto", capacity=10**12).place == "off"
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(("devices", "place"), [(1, "host"), (2, "device")])
-def test_a_cache_may_take_the_memory_of_all_devices(
-    devices: int, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bytes_of_cache = 16 * 4 * 6 * (3 + 2)  # photos, bytes of a number, positions, channels
-    each = int(bytes_of_cache / feature_cache.SHARE * 0.6)
-    monkeypatch.setattr("jaxad.training.fit.free_device_memory", lambda: each)
-    parallel = data_parallel("pmap", devices=jax.local_devices()[:devices])
-    made = trainer(toy(), parallel=parallel, capacity=16, feature_cache="auto")
-    assert made.place == place
-
-
-=======
->>>>>>> main
 def test_networks_of_a_run_compute_in_half_precision() -> None:
     seen = set()
     plain = toy()
@@ -330,8 +315,6 @@ def test_networks_of_a_run_compute_in_half_precision() -> None:
     assert 0 < difference.max() < 0.05 * np.abs(full.cache["net/a"][:5]).max()
     assert numbers(half)["all"].dtype == np.float32
     np.testing.assert_allclose(numbers(half)["all"], numbers(full)["all"], atol=0.02)
-<<<<<<< HEAD
-=======
 
 
 @pytest.mark.parametrize(("devices", "place"), [(1, "host"), (2, "device")])
@@ -344,4 +327,3 @@ def test_a_cache_may_take_the_memory_of_all_devices(
     parallel = data_parallel("pmap", devices=jax.local_devices()[:devices])
     made = trainer(toy(), parallel=parallel, capacity=16, feature_cache="auto")
     assert made.place == place
->>>>>>> main

@@ -98,11 +98,7 @@ def three_held_steps(name: str, parts: int, backend: str, devices: int) -> Any:
     like = {key: jnp.asarray(x[:1]) for key, x in features(0, 0).items()}
     state = init_state(jax.jit(method.init)(jax.random.key(1), like), method.optimizer(3))
     phase = Phase("all", method, 3, positions, ("net/a", "net/b"))
-<<<<<<< HEAD
     computing = phases.Computing(parallel, parts)
-=======
-    computing = phases.Computing(parallel)
->>>>>>> main
     steps = phases.device_step(phase, 3, groups=groups, computing=computing)
     size = positions or BATCH
     stream = (np.arange(size, dtype=np.int32) + size * n for n in range(3))
@@ -152,7 +148,6 @@ def test_three_steps_are_the_same_on_any_devices(name: str, parts: int) -> None:
         same(functools.partial(three_steps, name, parts), VARIANTS if parts == 1 else IN_PARTS)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("name", "parts", "devices"), [*((name, 1, 4) for name in METHODS), ("router", 2, 2)]
 )
@@ -165,16 +160,6 @@ def test_features_that_devices_hold_together_train_the_same(
             found, held = three_held_steps(name, parts, backend, devices)
             equal(found, expected, backend)
             equal(flat(held), flat(losses), f"losses of {backend}")
-=======
-@pytest.mark.parametrize("name", METHODS)
-def test_features_that_devices_hold_together_train_the_same(name: str) -> None:
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        expected, losses = three_steps(name, 1, "pmap", 1)
-        for variant in (("pmap", 4), ("jit", 4)):
-            found, held = three_held_steps(name, *variant)
-            equal(found, expected, str(variant))
-            equal(flat(held), flat(losses), str(variant))
->>>>>>> main
 
 
 def flat(metrics: Any) -> Any:

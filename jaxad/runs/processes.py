@@ -34,8 +34,6 @@ BEAT = 2.0
 """Seconds between two signs of life."""
 SILENT = 30.0
 """Seconds without one after which a process counts as gone."""
-SAVED = 3600
-"""Seconds that the others wait at the end for the first one, which may still save."""
 ENDED, FAILED = "ended", "failed"
 """Last words."""
 GRACE = 5.0
@@ -105,7 +103,7 @@ def join(
             initialization_timeout=seconds + 600,
             local_device_ids=_devices(),
             heartbeat_timeout_seconds=int(4 * SILENT),
-            shutdown_timeout_seconds=SAVED,
+            shutdown_timeout_seconds=60,
         )
     except Exception as error:
         raise InputError(f"{told} ({_line(error)})") from error
@@ -263,6 +261,8 @@ class Watch:
         self._index, self._count = jax.process_index(), jax.process_count()
 
     def __enter__(self) -> Watch:
+        run = _client().key_value_increment(f"jaxad/watches/{self._index}", 1)
+        self._left = f"jaxad/left/{run}"
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -273,12 +273,15 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # All stop together; the first one may have to save for long.
         if error is not None and not isinstance(error, Stopped | KeyboardInterrupt):
             self._last_word = FAILED
             # At exit JAX would wait for the others, which leave without a word to it.
             code = 2 if isinstance(error, InputError | OSError) else 1
             atexit.register(self._leave_alone, code)
+        elif self._index:  # the first one may have to save for long, longer than JAX waits
+            _client().blocking_key_value_get(self._left, 10**9)
+        if not self._index:
+            _client().key_value_set(self._left, self._last_word)
         self._over.set()
         self._thread.join()
 

@@ -7,6 +7,7 @@ tells the others.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -32,6 +34,8 @@ BEAT = 2.0
 """Seconds between two signs of life."""
 SILENT = 30.0
 """Seconds without one after which a process counts as gone."""
+SAVED = 3600
+"""Seconds that the others wait at the end for the first one, which may still save."""
 ENDED, FAILED = "ended", "failed"
 """Last words."""
 GRACE = 5.0
@@ -101,7 +105,7 @@ def join(
             initialization_timeout=seconds + 600,
             local_device_ids=_devices(),
             heartbeat_timeout_seconds=int(4 * SILENT),
-            shutdown_timeout_seconds=60,
+            shutdown_timeout_seconds=SAVED,
         )
     except Exception as error:
         raise InputError(f"{told} ({_line(error)})") from error
@@ -263,11 +267,25 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # All stop together; the first one may have to save for long.
+        if error is not None and not isinstance(error, Stopped | KeyboardInterrupt):
             self._last_word = FAILED
+            # At exit JAX would wait for the others, which leave without a word to it.
+            code = 2 if isinstance(error, InputError | OSError) else 1
+            atexit.register(self._leave_alone, code)
         self._over.set()
         self._thread.join()
+
+    def _leave_alone(self, code: int) -> None:
+        if not self._index:  # the last words of all are kept here
+            time.sleep(GRACE + 3 * BEAT)
+        self._leave(code)
 
     def _watch(self) -> None:
         client, beats = _client(), 0

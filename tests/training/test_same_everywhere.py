@@ -85,7 +85,7 @@ def three_steps(name: str, parts: int, backend: str, devices: int) -> Any:
     return run(parallel, step, state, {}, batches)
 
 
-def three_held_steps(name: str, backend: str, devices: int) -> Any:
+def three_held_steps(name: str, parts: int, backend: str, devices: int) -> Any:
     """The same on features that the devices hold together, some images more than batches have."""
     parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
     make, groups, positions = METHODS[name]
@@ -98,7 +98,7 @@ def three_held_steps(name: str, backend: str, devices: int) -> Any:
     like = {key: jnp.asarray(x[:1]) for key, x in features(0, 0).items()}
     state = init_state(jax.jit(method.init)(jax.random.key(1), like), method.optimizer(3))
     phase = Phase("all", method, 3, positions, ("net/a", "net/b"))
-    computing = phases.Computing(parallel)
+    computing = phases.Computing(parallel, parts)
     steps = phases.device_step(phase, 3, groups=groups, computing=computing)
     size = positions or BATCH
     stream = (np.arange(size, dtype=np.int32) + size * n for n in range(3))
@@ -148,14 +148,18 @@ def test_three_steps_are_the_same_on_any_devices(name: str, parts: int) -> None:
         same(functools.partial(three_steps, name, parts), VARIANTS if parts == 1 else IN_PARTS)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_features_that_devices_hold_together_train_the_same(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parts", "devices"), [*((name, 1, 4) for name in METHODS), ("router", 2, 2)]
+)
+def test_features_that_devices_hold_together_train_the_same(
+    name: str, parts: int, devices: int
+) -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        expected, losses = three_steps(name, 1, "pmap", 1)
-        for variant in (("pmap", 4), ("jit", 4)):
-            found, held = three_held_steps(name, *variant)
-            equal(found, expected, str(variant))
-            equal(flat(held), flat(losses), str(variant))
+        expected, losses = three_steps(name, parts, "pmap", 1)
+        for backend in ("pmap", "jit"):
+            found, held = three_held_steps(name, parts, backend, devices)
+            equal(found, expected, backend)
+            equal(flat(held), flat(losses), f"losses of {backend}")
 
 
 def flat(metrics: Any) -> Any:

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import json
 import os
-import socket
+import platform
 import stat
 import sys
 import threading
@@ -50,11 +50,11 @@ def locked(
     file, carried = _open(path)
     try:
         before = _content(file)
-        if before and not (carried and before.get("host") == socket.gethostname()):
+        if before and not (carried and before.get("host") == platform.node()):
             _see_that_it_is_dead(path, file, before, watch, check)
         elif before:
             print(f"{folder}: process {before.get('pid')} ended without a word", file=sys.stderr)
-        about = {"pid": os.getpid(), "host": socket.gethostname(), "started": int(time.time())}
+        about = {"pid": os.getpid(), "host": platform.node(), "started": int(time.time())}
         try:
             os.ftruncate(file, 0)
             os.pwrite(file, (json.dumps(about) + "\n").encode(), 0)
@@ -84,7 +84,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         about = _content(file)
-        if about is None or about.get("host") != socket.gethostname():
+        if about is None or about.get("host") != platform.node():
             return about
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

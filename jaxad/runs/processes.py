@@ -10,8 +10,8 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import platform
 import re
-import socket
 import sys
 import threading
 import time
@@ -298,7 +298,7 @@ class Watch:
             try:
                 word = self._last_word if ends else str(beats)
                 own = f"jaxad/alive/{self._index}"
-                about = f"{word} {socket.gethostname()}"
+                about = f"{word} {platform.node()}"
                 client.key_value_set(own, about, allow_overwrite=True)
                 every = dict(client.key_value_dir_get("jaxad/alive"))
             except Exception as error:  # the service's own: it lives in the first process

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configuring import configured
 
-from jaxad.config import default_config
 from jaxad.data.synthetic import write_dataset
 from jaxad.runs.train import train
 
@@ -29,22 +29,6 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root, categories=("a", "b"), n_train=5, n_test_good=2, n_test_bad=3, size=(32, 32)
     )
     return root
-
-
-def configured(root: Path, **changes: Any) -> Any:
-    """The tiny recipe on a data set; `a__b=v` changes a key."""
-    config = default_config("outside.tiny")
-    config.data.root, config.data.image_size = str(root), (24, 32)
-    config.data.prepared = "off"
-    config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
-    config.report.examples = 1
-    for name, value in changes.items():
-        *sections, leaf = name.split("__")
-        place = config
-        for section in sections:
-            place = place[section]
-        place[leaf] = value
-    return config
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import configured as tiny
+from configuring import configured as tiny
 
 from jaxad.core import InputError
 from jaxad.data import prepared

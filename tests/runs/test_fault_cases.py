@@ -20,7 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import HERE, ROOT, configured, files, untimed
+from configuring import configured
+from conftest import HERE, ROOT, files, untimed
 
 from jaxad.errors import Stopped
 from jaxad.main import main
@@ -37,7 +38,7 @@ def config_file(root: Path, folder: Path, **changes: Any) -> Path:
     path = folder / "c.py"
     values = {**CHANGES, **changes}
     path.write_text(
-        "from conftest import configured\n"
+        "from configuring import configured\n"
         "def get_config():\n"
         f"    return configured({str(root)!r}, **{values!r})\n"
     )

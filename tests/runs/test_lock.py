@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import platform
 import subprocess
 import sys
 import threading
@@ -20,7 +20,7 @@ OTHER = {"pid": 7, "host": "elsewhere", "started": 1}
 
 
 def test_a_second_one_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
-    here = f"process {os.getpid()} on {socket.gethostname()} works in {tmp_path}: wait"
+    here = f"process {os.getpid()} on {platform.node()} works in {tmp_path}: wait"
     with locked(tmp_path):
         found = holder(tmp_path)
         assert found is not None

@@ -110,7 +110,7 @@ def near(path: Any, one: Any, two: Any) -> None:
 
 
 CONFIG = """
-from conftest import configured
+from configuring import configured
 def get_config():
     return configured({root!r}, train__epochs=200000, train__parallel="jit", train__log_every=1)
 """

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import configured, files
+from configuring import configured
+from conftest import files
 
 from jaxad.core import InputError
 from jaxad.runs import record

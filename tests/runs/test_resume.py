@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import HERE, ROOT, configured, files, untimed
+from configuring import configured
+from conftest import HERE, ROOT, files, untimed
 
 from jaxad.core import InputError
 from jaxad.errors import Stopped
@@ -213,7 +214,7 @@ def test_a_damaged_save_is_named_and_the_one_before_is_used(
     what: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "w"
-    config = interrupted(parts, workdir, calls=9)
+    config = interrupted(parts, workdir, calls=7)
     train(run_of(parts, train__replicates=1), tmp_path / "whole")
     last = newest(workdir / "training" / "a")
     (before,) = [path for path in last.parent.iterdir() if path != last]
@@ -244,7 +245,7 @@ def test_a_damaged_save_is_named_and_the_one_before_is_used(
 
 def test_where_no_save_is_whole_the_detector_begins_anew(parts: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "w"
-    config = interrupted(parts, workdir, calls=9)
+    config = interrupted(parts, workdir, calls=7)
     for folder in (workdir / "training" / "a").iterdir():
         (folder / "about.json").write_text("[]")
     train(config, workdir)
@@ -272,7 +273,7 @@ def test_only_so_many_saves_are_kept(parts: Path, tmp_path: Path) -> None:
         config = run_of(parts, train__replicates=1, train__epochs=9, checkpoint__every_steps=1)
         config.checkpoint.keep = keep
         with pytest.raises(Stopped):
-            train(config, tmp_path / str(keep), check=stopping_after(20))
+            train(config, tmp_path / str(keep), check=stopping_after(15))
         assert len(list((tmp_path / str(keep) / "training" / "a").iterdir())) == keep
 
 
@@ -367,7 +368,7 @@ def process(root: Path, workdir: Path, **env: str) -> subprocess.Popen[str]:
     """`jaxad train` with many steps, by its own."""
     config = workdir.parent / "c.py"
     config.write_text(
-        "from conftest import configured\n"
+        "from configuring import configured\n"
         "def get_config():\n"
         f"    return configured({str(root)!r}, train__epochs=20000, train__log_every=1)\n"
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, configured, files
+from configuring import configured
+from conftest import ROOT, files
 
 from jaxad.core import InputError
 from jaxad.main import main

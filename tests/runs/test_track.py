@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import configured
+from configuring import configured
 
 from jaxad.core import InputError
 from jaxad.runs import track

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import Jaxad, configured, files, untimed
+from configuring import configured
+from conftest import Jaxad, files, untimed
 from PIL import Image
 
 from jaxad.core import InputError
@@ -33,7 +34,8 @@ def test_two_categories_compile_no_more_than_one(parts: Path, tmp_path: Path, ja
     """In processes of their own, that have compiled nothing before."""
     config = tmp_path / "c.py"
     config.write_text(
-        f"from conftest import configured\ndef get_config():\n    return configured({str(parts)!r})"
+        "from configuring import configured\n"
+        f"def get_config():\n    return configured({str(parts)!r})"
     )
     counts = []
     for names in ("a", "a,b"):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import configured
+from configuring import configured
 
 from jaxad.config import load_config
 from jaxad.data.synthetic import write_dataset

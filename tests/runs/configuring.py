@@ -1,0 +1,24 @@
+"""Configurations of the tiny recipe, for tests and for the files that they write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jaxad.config import default_config
+
+
+def configured(root: Path, **changes: Any) -> Any:
+    """The tiny recipe on a data set; `a__b=v` changes a key."""
+    config = default_config("outside.tiny")
+    config.data.root, config.data.image_size = str(root), (24, 32)
+    config.data.prepared = "off"
+    config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
+    config.report.examples = 1
+    for name, value in changes.items():
+        *sections, leaf = name.split("__")
+        place = config
+        for section in sections:
+            place = place[section]
+        place[leaf] = value
+    return config

@@ -83,6 +83,7 @@ def test_a_run_that_was_killed(killed: Path) -> None:
         (killed / "training" / "b" / name).mkdir(parents=True)
     assert "ago); goes on after step 250 of phase 1" in status(killed)
     (killed / "checkpoints" / ".saving-0" / "new").mkdir(parents=True)  # killed in a save
+    (killed / "checkpoints" / "b").mkdir()  # without its list: not written to the end
     assert "  left: b" in status(killed).splitlines()
 
 

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.measure import machine, markdown
 from jaxad.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,7 +146,7 @@ def child(devices: int, processes: int, index: int, port: str, *, quick: bool) -
         f"{os.environ.get('XLA_FLAGS', '')} "
         f"--xla_force_host_platform_device_count={devices // processes}"
     )
-    from jaxad.runs.processes import join
+    from jaxad.runs.joining import join
 
     if processes > 1:
         join(f"127.0.0.1:{port}", processes, index)
@@ -246,13 +247,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "of_one_device": round(alone * devices / step, 2),
                 }
             )
-    print("| " + " | ".join(rows[0]) + " |")
-    print("| " + " | ".join("---" for _ in rows[0]) + " |")
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    print(markdown(list(rows[0]), [list(row.values()) for row in rows]))
     if args.json:
-        from benchmarks.measure import machine
-
         write_json(args.json, {"benchmark": "scaling", "machine": machine(), "rows": rows})
 
 

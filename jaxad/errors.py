@@ -11,6 +11,12 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
+def first_line(error: Exception, most: int | None = None) -> str:
+    """What an error of another library says, in a line of at most so many characters."""
+    text = str(error).strip()
+    return text.splitlines()[0][:most] if text else type(error).__name__
+
+
 class InputError(ValueError):
     """Input that a user can mend: one line that names the thing and the mend.
 

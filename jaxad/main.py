@@ -20,7 +20,8 @@ from jaxad.errors import InputError, Stopped
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
-    from jaxad.runs.processes import is_first, join, only_the_first_speaks
+    from jaxad.runs.joining import join
+    from jaxad.runs.processes import is_first, only_the_first_speaks
     from jaxad.runs.stopping import Stopping
     from jaxad.runs.train import train
 

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxad.core import InputError, Variables
+from jaxad.errors import first_line
 from jaxad.files import make_folder, read_json, write_json
 from jaxad.runs import record
 
@@ -171,17 +172,9 @@ def about(path: Path) -> dict[str, Any]:
     return found
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the folder is a checkpoint that was written to its end."""
-    return not path.name.startswith(record.UNFINISHED) and (path / SUMS).is_file()
-
-
 def _line(error: Exception) -> str:
-    text = str(error).strip()
     full = os.strerror(errno.ENOSPC)  # orbax says so at the end of a long line
-    if full in text:
-        return full
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    return full if full in str(error) else first_line(error, 200)
 
 
 def _arrays(tree: Any) -> dict[str, list[Any]]:

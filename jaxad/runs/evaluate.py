@@ -326,7 +326,8 @@ def _evaluate(
 ) -> list[dict[str, Any]]:
     """Evaluate one replicate's detectors: its results, none without a detector."""
     there = trained(workdir)
-    jobs = [_of_training(job, n_train) for job in source.jobs if job.name in there]
+    every = [_of_training(job, n_train) for job in source.jobs]
+    jobs = [job for job in every if job.name in there]
     _say_what_is_missing(there, source.jobs, n_train)
     if not jobs:
         return []
@@ -358,12 +359,7 @@ def _evaluate(
     )
     measured = {name for outcome in outcomes for name in outcome.metrics}
     whole = set(before["categories"]) <= measured if before else not narrowed
-    wanted = [
-        name
-        for job in source.jobs
-        for name, records in _of_training(job, n_train).test.items()
-        if records
-    ]
+    wanted = [name for job in every for name, records in job.test.items() if records]
     results = write_results(
         outcomes,
         config,

@@ -9,7 +9,6 @@ where `checkpoint.features` wants them kept.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import time
@@ -28,7 +27,6 @@ from jaxad.training.keeping import Standing, standing_of
 
 TRAINING = "training"
 FEATURES = "features"
-_NAME = re.compile(r"(\d{1,9})-(\d{1,12})")
 
 
 class When(NamedTuple):
@@ -120,7 +118,7 @@ class TrainingKeeper:
 
     def _features(self, shapes: Any) -> tuple[HostFeatures, bool]:
         whole, about = self._folder() / FEATURES, _shapes(shapes)
-        if checkpoint.is_whole(whole):
+        if record.is_whole(whole):
             try:
                 checkpoint.check_files(whole)
                 if checkpoint.about(whole) == about:
@@ -177,8 +175,8 @@ class TrainingKeeper:
         folder = confined(self._claimed.folder, TRAINING, self._name)
         if not folder.is_dir():
             return []
-        found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-        whole = [path for path in found if checkpoint.is_whole(path) and not path.is_symlink()]
+        found = [path for path in folder.iterdir() if record.SAVE.fullmatch(path.name)]
+        whole = [path for path in found if record.is_whole(path) and not path.is_symlink()]
         return sorted(whole, key=lambda path: tuple(map(int, path.name.split("-"))))
 
     def _write(self, path: Path, tree: Any, about: dict[str, Any]) -> None:

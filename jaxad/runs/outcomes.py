@@ -21,7 +21,7 @@ import numpy as np
 
 import jaxad
 from jaxad.config import MAY_CHANGE, flat
-from jaxad.errors import InputError
+from jaxad.errors import InputError, first_line
 from jaxad.files import confined, read_json, write_bytes
 from jaxad.report.view import CategoryView, Example
 from jaxad.runs import checkpoint, record
@@ -108,8 +108,10 @@ class Outcomes:
             return self._read(path, name)
         # Whatever numpy, zipfile or json make of a damaged file.
         except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            print(f"{path} can not be used ({reason}): {name} is scored again", file=sys.stderr)
+            print(
+                f"{path} can not be used ({first_line(error)}): {name} is scored again",
+                file=sys.stderr,
+            )
             return None
 
     def _read(self, path: Path, name: str) -> Scored | None:

@@ -29,6 +29,8 @@ _ENTRY = re.compile(
     r"|\.prepared/|profile/|track/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
 )
 """What a run writes; folders end in a slash."""
+SAVE = re.compile(r"(\d{1,9})-(\d{1,12})")
+"""Name of a training's checkpoint: number of the phase and of its step."""
 _WHOLE = (".prepared/", "profile/", "track/")
 """Folders that are ours with all that is in them: other libraries write there."""
 _OUTCOME = re.compile(r"[0-9a-f]{16}\.npz")
@@ -155,6 +157,11 @@ class Record:
             _clear_unfinished(path.parent)
             _drop_empty(self.folder, path)
         self._entries = {}
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the folder is a checkpoint that was written to its end: its list comes last."""
+    return not checkpoint.name.startswith(UNFINISHED) and (checkpoint / NAME).is_file()
 
 
 def checkpoint_files(folder: Path) -> set[str]:

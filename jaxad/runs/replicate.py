@@ -100,7 +100,7 @@ class Replicate:
             InputError: It is damaged.
         """
         path = self._claimed.folder / CHECKPOINTS / name
-        if not checkpoint.is_whole(path):
+        if not record.is_whole(path):
             return None
         built, variables = restore(self._claimed.folder, name, self.config, self.backbones, model)
         about = checkpoint.about(path)

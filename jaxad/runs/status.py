@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +20,12 @@ from jaxad.errors import InputError, printable
 from jaxad.files import confined, read_json
 from jaxad.progress import span
 from jaxad.runs.lock import holder
-from jaxad.runs.record import NAME, UNFINISHED
+from jaxad.runs.record import SAVE, is_whole
 
 TAIL = 1 << 18
 """Bytes at the end of train.jsonl that are looked at."""
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 """Those that are told of a detector."""
-_KEPT = re.compile(r"(\d{1,9})-(\d{1,12})")
-"""Of a training that goes on: number of the phase and of its step."""
 
 
 class Replicate(NamedTuple):
@@ -158,11 +155,7 @@ def _trained(workdir: Path, place: tuple[str, ...]) -> set[str]:
         folder = confined(workdir, *place, "checkpoints")
         if not folder.is_dir():
             return set()
-        return {
-            path.name
-            for path in folder.iterdir()
-            if not path.name.startswith(UNFINISHED) and (path / NAME).is_file()
-        }
+        return {path.name for path in folder.iterdir() if is_whole(path)}
     except (OSError, InputError):
         return set()
 
@@ -202,7 +195,7 @@ def _kept(workdir: Path, replicate: Replicate) -> str:
     try:
         place = replicate.name.split("/") if replicate.name else []
         folder = confined(workdir, *place, "training", replicate.left[0])
-        found = [_KEPT.fullmatch(path.name) for path in folder.iterdir()]
+        found = [SAVE.fullmatch(path.name) for path in folder.iterdir()]
     except (OSError, InputError):
         return ""
     steps = [(int(match[1]), int(match[2])) for match in found if match]

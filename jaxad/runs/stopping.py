@@ -8,7 +8,6 @@ take minutes to compile.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -73,9 +72,7 @@ class Stopping:
             if number not in SIGNALS:
                 continue
             if self.signal is not None:
-                for child in multiprocessing.active_children():
-                    child.kill()
-                self._leave(128 + number)
+                self._leave(128 + number)  # decoding processes end with their sockets
                 continue
             name = signal.Signals(number).name
             told = f"\njaxad: {name}: saving, then leaving; once more to leave at once\n"

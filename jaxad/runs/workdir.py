@@ -14,7 +14,7 @@ from jaxad.detector import Detector
 from jaxad.files import confined, read_json, write_json
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model
-from jaxad.runs import checkpoint
+from jaxad.runs import checkpoint, record
 
 SUBCLASSES = "subclasses.json"
 """For methods that learn subclasses: detector -> their names, in order."""
@@ -64,7 +64,7 @@ def trained(workdir: Path) -> list[str]:
     folder = confined(workdir, CHECKPOINTS)
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if checkpoint.is_whole(path))
+    return sorted(path.name for path in folder.iterdir() if record.is_whole(path))
 
 
 def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:

@@ -17,7 +17,8 @@ def main(data: Path, out: Path, count: int, index: int, port: str) -> None:
     os.environ["XLA_FLAGS"] = (
         f"--xla_force_host_platform_device_count={4 // count} --xla_backend_optimization_level=0"
     )
-    from jaxad.runs.processes import join, only_the_first_speaks
+    from jaxad.runs.joining import join
+    from jaxad.runs.processes import only_the_first_speaks
 
     if count > 1:
         assert join(f"127.0.0.1:{port}", count, index)

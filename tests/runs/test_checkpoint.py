@@ -190,6 +190,6 @@ def test_a_killed_save_leaves_nothing_that_is_taken_for_a_checkpoint(
     left = list((tmp_path / "checkpoints").iterdir())
     assert left
     assert all(path.name.startswith(".") for path in left)
-    assert not any(checkpoint.is_whole(path) for path in left)
+    assert not any(record.is_whole(path) for path in left)
     record.claim(tmp_path, ["checkpoints/a"], overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == ["jaxad.json"]

@@ -23,8 +23,9 @@ from benchmarks.soak_runs import SUBJECTS, write_data
 from jaxad.core import InputError
 from jaxad.main import main
 from jaxad.parallel import from_first, together
-from jaxad.runs import processes
-from jaxad.runs.processes import GONE, Agreed, Words, join, scheduler
+from jaxad.runs import joining
+from jaxad.runs.joining import join, scheduler
+from jaxad.runs.processes import GONE, Agreed, Words
 from jaxad.runs.workdir import load
 
 
@@ -195,7 +196,7 @@ def test_incomplete_flags_are_one_line(
 
 def test_others_that_never_come_are_named(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom jaxad.runs.processes import join\n"
+        "import sys\nfrom jaxad.runs.joining import join\n"
         f"join('127.0.0.1:{free_port()}', 2, int(sys.argv[1]), seconds=3)\n"
     )
     for index in "01":
@@ -252,7 +253,7 @@ def test_a_process_that_has_its_host_alone_has_all_its_devices(
     name: str, value: str, devices: Any, nowhere: pytest.MonkeyPatch
 ) -> None:
     nowhere.setenv(name, value)
-    assert processes._devices() == devices
+    assert joining._devices() == devices
 
 
 def test_what_differs_from_the_first_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

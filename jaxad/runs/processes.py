@@ -175,6 +175,9 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            # Another's death may reach a collective before its silence tells: that names it.
+            self._thread.join(SILENT + 3 * BEAT)
         if error is not None and not isinstance(error, Stopped | KeyboardInterrupt):
             self._last_word = FAILED
             # At exit JAX would wait for the others, which leave without a word to it.

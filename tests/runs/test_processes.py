@@ -23,9 +23,9 @@ from benchmarks.soak_runs import SUBJECTS, write_data
 from jaxad.core import InputError
 from jaxad.main import main
 from jaxad.parallel import from_first, together
-from jaxad.runs import joining
+from jaxad.runs import joining, processes
 from jaxad.runs.joining import join, scheduler
-from jaxad.runs.processes import GONE, Agreed, Words
+from jaxad.runs.processes import GONE, Agreed, Watch, Words
 from jaxad.runs.workdir import load
 
 
@@ -173,6 +173,38 @@ def test_one_that_is_told_to_stop_stops_all_and_all_go_on(pair: Any, tmp_path: P
             assert both[other].returncode in (GONE, -signal.SIGABRT), line
             assert "jaxad: process 0" in line or "the leader" in line
         both = pair() if victim else both
+
+
+class Service:
+    """Stands for JAX's coordination service."""
+
+    def __init__(self, **there: str) -> None:
+        self.kept = dict(there)
+
+    def key_value_increment(self, key: str, by: int) -> int:
+        return by
+
+    def key_value_set(self, key: str, value: str, *, allow_overwrite: bool = False) -> None:
+        self.kept[key] = value
+
+    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
+        return list(self.kept.items())
+
+
+def test_what_breaks_where_another_dies_names_that_one(
+    monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    service = Service(**{"jaxad/alive/1": "7 there"})
+    monkeypatch.setattr(processes, "_client", lambda: service)
+    monkeypatch.setattr(processes, "SILENT", 0.5)
+    monkeypatch.setattr(processes, "BEAT", 0.05)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    left: list[int] = []
+    monkeypatch.setattr(processes.atexit, "register", lambda *call: None)
+    with pytest.raises(jax.errors.JaxRuntimeError), Watch(left.append):
+        raise jax.errors.JaxRuntimeError("Gloo AllGather failed: Connection reset by peer")
+    assert left == [GONE]
+    assert "process 1 on there is gone (silent for" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,235 @@
+"""Thresholds with a promised false-alarm rate, from photos of normal parts alone.
+
+Split conformal prediction: n normal photos that training never saw are scored; if the next normal
+photo comes from where they came from (the n + 1 scores are exchangeable), its score is above the
+k-th smallest of theirs with probability at most 1 - k / (n + 1), whatever the detector and the
+distribution (Vovk, Gammerman and Shafer, 2005; Angelopoulos and Bates, 2023, Theorem 1). That is a
+promise on average over calibration sets. With a `confidence`, the rate of the threshold at hand is
+promised: its share of good photos passed is Beta(k, n + 1 - k) distributed (Vovk, 2012; ties only
+make it larger), so k is chosen by that.
+
+Nothing here knows defects, and no promise is made about them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from jaxad.errors import InputError
+
+_ROUNDING = 1e-9
+"""What products of decimal rates are off by, before they are rounded up."""
+
+
+def rank(count: int, false_alarm: float, *, confidence: float | None = None) -> int:
+    """Which of `count` calibration scores, from the smallest, 1, is the threshold.
+
+    Args:
+        count: n.
+        false_alarm: α, in (0, 1): P(a normal photo scores above the threshold) is at most this.
+        confidence: 1 - δ, in (0, 1): the promise holds for so large a share of all calibration
+            sets; None: on average over them.
+
+    Returns:
+        ⌈(n + 1)(1 - α)⌉; with a confidence the least k with P(Beta(k, n + 1 - k) < 1 - α) ≤ δ.
+
+    Raises:
+        InputError: A rate is not in (0, 1); n is too few for it.
+    """
+    needed = photos_needed(false_alarm, confidence=confidence)
+    if count < needed:
+        with_confidence = "" if confidence is None else f" with confidence {confidence:g}"
+        # With a confidence, too, the least rate is what the largest score gives.
+        least = (
+            1 / (count + 1) if confidence is None else 1 - (1 - confidence) ** (1 / (count or 1))
+        )
+        mend = f", or {math.ceil(least * 1000) / 1000:g} as the rate" if count else ""
+        raise InputError(
+            f"{count} calibration photos are too few for a false-alarm rate of {false_alarm:g}"
+            f"{with_confidence}: take {needed} or more{mend}"
+        )
+    if confidence is None:
+        return math.ceil((count + 1) * (1 - false_alarm) - _ROUNDING)
+    k = np.arange(1, count + 1)
+    misses = special.betainc(k, count + 1 - k, 1 - false_alarm)
+    return 1 + int(np.argmax(misses <= 1 - confidence + _ROUNDING))
+
+
+def photos_needed(false_alarm: float, *, confidence: float | None = None) -> int:
+    """The least number of calibration photos for a false-alarm rate; see `rank`.
+
+    Raises:
+        InputError: A rate is not in (0, 1).
+    """
+    for name, value in (("false-alarm rate", false_alarm), ("confidence", confidence)):
+        if value is not None and not 0 < value < 1:
+            raise InputError(f"the {name} is {value:g}: it must lie between 0 and 1, like 0.05")
+    if confidence is None:
+        return math.ceil(1 / false_alarm - _ROUNDING) - 1 or 1
+    return math.ceil(math.log(1 - confidence) / math.log1p(-false_alarm) - _ROUNDING)
+
+
+def threshold(scores: np.ndarray, false_alarm: float, *, confidence: float | None = None) -> float:
+    """The score above which a photo is called anomalous; see `rank`.
+
+    Args:
+        scores: `(n,)`, of normal photos that training has not seen.
+        false_alarm: α.
+        confidence: 1 - δ.
+
+    Raises:
+        InputError: See `rank`.
+    """
+    k = rank(len(scores), false_alarm, confidence=confidence)
+    return float(np.partition(scores, k - 1)[k - 1])
+
+
+def p_values(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """How usual scores are: P(p ≤ u) ≤ u for a normal photo, for every u.
+
+    Args:
+        calibration: `(n,)`, of normal photos.
+        scores: `(m,)`.
+
+    Returns:
+        `(m,)` float64, (1 + the number of calibration scores ≥ s) / (n + 1).
+    """
+    below = np.searchsorted(np.sort(calibration), scores, side="left")
+    return (1.0 + len(calibration) - below) / (len(calibration) + 1)
+
+
+class Normal(NamedTuple):
+    """What a detector gave normal photos of one category that training has not seen."""
+
+    scores: np.ndarray
+    """`(n,)` float32, image scores."""
+    peaks: np.ndarray
+    """`(n,)` float32, the largest value of each map."""
+    subclasses: tuple[str, ...]
+    """Of each photo; "" where unknown."""
+
+    def of(self, subclass: str) -> Normal:
+        """Those of one subclass."""
+        own = [i for i, name in enumerate(self.subclasses) if name == subclass]
+        return Normal(self.scores[own], self.peaks[own], (subclass,) * len(own))
+
+
+class Limits(NamedTuple):
+    """Where the line is drawn for one photo."""
+
+    score: float
+    """A photo whose score is above is called anomalous."""
+    pixel: float
+    """Pixels above are called anomalous; a normal photo has any with probability ≤ α."""
+    normal: tuple[Normal, ...]
+    """What p-values are taken against, the largest of all."""
+
+    def p_values(self, scores: np.ndarray) -> np.ndarray:
+        """P-values `(m,)` of image scores `(m,)`; see `p_values`."""
+        return np.max([p_values(own.scores, scores) for own in self.normal], axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What decides for one detector."""
+
+    categories: Mapping[str, Normal]
+    false_alarm: float
+    """α; see `rank`."""
+    confidence: float | None = None
+    """1 - δ; see `rank`."""
+
+    def limits(self, category: str | None = None, subclass: str | None = None) -> Limits:
+        """The limits for photos of a category, and within it of a subclass.
+
+        Where no category is named and there are several, the most cautious: the promise then holds
+        for each of them.
+
+        Raises:
+            InputError: No such category or subclass; too few photos for the rate.
+        """
+        if category is not None and category not in self.categories:
+            raise InputError(
+                f"nothing is calibrated for {category!r}, but for {_listed(self.categories)}: name "
+                "one of them, or run jaxad calibrate"
+            )
+        chosen = dict(self._chosen(category, subclass))
+        if not chosen:
+            raise InputError(
+                f"no calibration photo is of subclass {subclass!r}: run jaxad calibrate with some"
+            )
+        for name, own in chosen.items():
+            try:
+                rank(len(own.scores), self.false_alarm, confidence=self.confidence)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+        score, pixel = (
+            max(
+                threshold(getattr(own, what), self.false_alarm, confidence=self.confidence)
+                for own in chosen.values()
+            )
+            for what in ("scores", "peaks")
+        )
+        return Limits(score, pixel, tuple(chosen.values()))
+
+    def _chosen(self, category: str | None, subclass: str | None) -> Iterator[tuple[str, Normal]]:
+        for name, normal in self.categories.items():
+            if category in (None, name):
+                if subclass is None:
+                    yield name, normal
+                elif subclass in normal.subclasses:
+                    yield f"{name}, {subclass}", normal.of(subclass)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain dicts and lists; every float32 comes back as it was."""
+        return {
+            "false_alarm": self.false_alarm,
+            "confidence": self.confidence,
+            "categories": {
+                name: {
+                    "scores": own.scores.tolist(),
+                    "peaks": own.peaks.tolist(),
+                    "subclasses": list(own.subclasses),
+                }
+                for name, own in self.categories.items()
+            },
+        }
+
+
+def from_json(found: Any) -> Calibration:
+    """Read what `Calibration.to_json` gave, which may be a stranger's.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        rates = [found["false_alarm"], found["confidence"]]
+        photos_needed(rates[0], confidence=rates[1])
+        categories = {str(name): _normal(own) for name, own in found["categories"].items()}
+        if not categories:
+            raise ValueError
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise InputError("the calibration is damaged: run jaxad calibrate again") from None
+    return Calibration(categories, *rates)
+
+
+def _normal(found: Any) -> Normal:
+    scores, peaks = (np.asarray(found[key], np.float64) for key in ("scores", "peaks"))
+    subclasses = tuple(found["subclasses"])
+    alike = scores.shape == peaks.shape == (len(subclasses),)
+    names = all(isinstance(name, str) for name in subclasses)
+    largest = np.finfo(np.float32).max
+    if not alike or not names or not (np.abs([scores, peaks]) <= largest).all():
+        raise ValueError
+    return Normal(scores.astype(np.float32), peaks.astype(np.float32), subclasses)
+
+
+def _listed(names: Mapping[str, Any], limit: int = 5) -> str:
+    first = list(names)[:limit]
+    return ", ".join(map(repr, first)) + (", ..." if len(names) > limit else "")

@@ -1,0 +1,173 @@
+"""Thresholds keep what they promise, whatever the scores."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from jaxad.calibration import (
+    Calibration,
+    Normal,
+    from_json,
+    p_values,
+    photos_needed,
+    rank,
+    threshold,
+)
+from jaxad.errors import InputError
+
+RATES = st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "expected"),
+    [(19, 0.05, 19), (20, 0.05, 20), (39, 0.05, 38), (99, 0.01, 99), (100, 0.1, 91), (9, 0.1, 9)],
+)
+def test_the_threshold_is_the_conformal_one(count: int, rate: float, expected: int) -> None:
+    assert rank(count, rate) == expected
+    scores = np.random.default_rng(0).permutation(count).astype(np.float32)
+    assert threshold(scores, rate) == expected - 1
+
+
+@given(RATES, st.sampled_from([None, 0.5, 0.9, 0.99]), st.integers(0, 400))
+def test_the_rank_is_the_least_that_keeps_the_promise(
+    rate: float, confidence: float | None, more: int
+) -> None:
+    count = photos_needed(rate, confidence=confidence) + more
+    k = rank(count, rate, confidence=confidence)
+    assert 1 <= k <= count
+
+    def kept(k: int) -> bool:
+        if confidence is None:
+            return 1 - k / (count + 1) <= rate + 1e-12
+        # P(share passed ≥ 1 - α): the k-th smallest of n uniform numbers is above 1 - α.
+        return stats.binom.cdf(k - 1, count, 1 - rate) >= confidence - 1e-9
+
+    assert kept(k)
+    assert k == 1 or not kept(k - 1)
+
+
+@given(RATES, st.sampled_from([None, 0.5, 0.9, 0.99]))
+def test_one_photo_fewer_than_needed_is_refused_with_the_mend(
+    rate: float, confidence: float | None
+) -> None:
+    needed = photos_needed(rate, confidence=confidence)
+    if needed > 1:
+        with pytest.raises(InputError, match=f"take {needed} or more, or") as refused:
+            rank(needed - 1, rate, confidence=confidence)
+        told = float(str(refused.value).rsplit("or ", 1)[1].split()[0])
+        assert rank(needed - 1, told, confidence=confidence) < needed
+
+
+def test_a_threshold_raises_the_promised_share_of_false_alarms() -> None:
+    rng = np.random.default_rng(1)
+    rates = []
+    for _ in range(4000):
+        scores = rng.gamma(2.0, size=60)
+        rates.append(np.mean(rng.gamma(2.0, size=50) > threshold(scores, 0.1)))
+    # ⌈61 · .9⌉ = 55: 6 / 61 of normal photos are above, on average.
+    assert np.mean(rates) == pytest.approx(6 / 61, abs=4 * np.std(rates) / math.sqrt(len(rates)))
+
+
+def test_with_confidence_few_calibration_sets_fail() -> None:
+    rng = np.random.default_rng(2)
+    limits = np.array([threshold(rng.random(90), 0.1, confidence=0.9) for _ in range(4000)])
+    failed = np.mean(limits < 0.9)
+    assert 0.02 < failed <= 0.1 + 3 * math.sqrt(0.1 * 0.9 / 4000)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=50), st.integers(0, 20))
+def test_p_values_count_what_is_as_high(calibration: list[int], score: int) -> None:
+    found = p_values(np.array(calibration, np.float32), np.array([score], np.float32))
+    assert found == (1 + sum(c >= score for c in calibration)) / (1 + len(calibration))
+
+
+@given(st.lists(st.integers(0, 9), min_size=20, max_size=60), RATES)
+def test_threshold_and_p_value_agree(scores: list[int], rate: float) -> None:
+    normal = np.array(scores, np.float32)
+    if photos_needed(rate) <= len(scores):
+        alarms = np.arange(12, dtype=np.float32) > threshold(normal, rate)
+        np.testing.assert_array_equal(alarms, p_values(normal, np.arange(12)) <= rate + 1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5.0, math.nan])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(InputError, match="must lie between 0 and 1"):
+        rank(100, rate)
+    with pytest.raises(InputError, match="must lie between 0 and 1"):
+        rank(100, 0.1, confidence=rate)
+
+
+def normal(n: int, offset: float = 0.0, subclasses: tuple[str, ...] = ()) -> Normal:
+    scores = np.arange(n, dtype=np.float32) / 3 + np.float32(offset)
+    return Normal(scores, scores + 1, subclasses or ("",) * n)
+
+
+def test_limits_are_of_the_category_or_the_most_cautious() -> None:
+    both = Calibration({"a": normal(20), "b": normal(30, 5)}, 0.05)
+    a, b = both.limits("a"), both.limits("b")
+    assert (a.score, a.pixel) == (np.float32(19 / 3), np.float32(19 / 3) + 1)
+    assert b.score > a.score
+    either = both.limits()
+    assert (either.score, either.pixel) == (b.score, b.pixel)
+    some = np.array([0.0, 6.0, 20.0])
+    np.testing.assert_array_equal(
+        either.p_values(some), np.maximum(a.p_values(some), b.p_values(some))
+    )
+
+
+def test_limits_are_of_the_subclass_that_is_named() -> None:
+    kinds = ("x", "y") * 20
+    both = Calibration({"a": normal(40, 0, kinds)}, 0.05)
+    own = both.limits("a", "x").normal[0]
+    assert set(own.subclasses) == {"x"}
+    np.testing.assert_array_equal(own.scores, normal(40).scores[::2])
+    assert both.limits("a", "x").score == own.scores.max()
+    for wrong in (("c", None), ("a", "z")):
+        with pytest.raises(InputError, match="run jaxad calibrate"):
+            both.limits(*wrong)
+
+
+def test_too_few_photos_name_their_category() -> None:
+    with pytest.raises(InputError, match=r"^b: 9 calibration photos are too few .* take 19"):
+        Calibration({"a": normal(20), "b": normal(9)}, 0.05).limits()
+
+
+def test_a_calibration_comes_back_from_json() -> None:
+    before = Calibration({"a": normal(7, 0.1, ("x",) * 7)}, 0.2, 0.7)
+    after = from_json(json.loads(json.dumps(before.to_json())))
+    assert (after.false_alarm, after.confidence) == (0.2, 0.7)
+    for one, two in zip(before.categories["a"][:2], after.categories["a"][:2]):
+        np.testing.assert_array_equal(one, two)
+        assert two.dtype == np.float32
+    assert after.categories["a"].subclasses == ("x",) * 7
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"false_alarm": 2},
+        {"false_alarm": "0.1"},
+        {"confidence": 0},
+        {"categories": {}},
+        {"categories": {"a": {"scores": [1.0], "peaks": [], "subclasses": [""]}}},
+        {"categories": {"a": {"scores": [math.nan], "peaks": [1.0], "subclasses": [""]}}},
+        {"categories": {"a": {"scores": ["x"], "peaks": [1.0], "subclasses": [""]}}},
+        {"categories": {"a": {"scores": [1.0], "peaks": [1.0], "subclasses": [1]}}},
+        {"categories": {"a": {"scores": [1e300], "peaks": [1.0], "subclasses": [""]}}},
+        {"categories": {"a": {"scores": [[1.0]], "peaks": [[1.0]], "subclasses": [""]}}},
+        {"categories": 3},
+    ],
+)
+def test_a_damaged_calibration_is_refused(damage: dict[str, object]) -> None:
+    sound = Calibration({"a": normal(3)}, 0.5).to_json()
+    with pytest.raises(InputError, match="the calibration is damaged"):
+        from_json({**sound, **damage})
+    with pytest.raises(InputError, match="the calibration is damaged"):
+        from_json(3)

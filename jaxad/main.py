@@ -1,4 +1,4 @@
-"""The command line: `jaxad train|evaluate|status|data`. Flags only: the jobs are in other rooms.
+"""The command line `jaxad`. Flags only: the jobs are in other rooms.
 
 Exit code 0 when the job was done, 2 for unusable arguments or input (one line on standard error),
 130 and 143 when SIGINT (Ctrl-C) or SIGTERM has stopped it: all is kept, the same command goes on.
@@ -40,6 +40,26 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     with Stopping() as stopping:
         results = evaluate(args.workdir, rest, check=stopping.check)
     _print_results(results, args.workdir)
+
+
+def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.calibrate import calibrate, lines
+    from jaxad.runs.stopping import Stopping
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: see jaxad calibrate --help")
+    with Stopping() as stopping:
+        found = calibrate(
+            args.workdir,
+            args.photos,
+            false_alarm=args.false_alarm,
+            confidence=args.confidence,
+            category=args.category,
+            subclass=args.subclass,
+            add=args.add,
+            check=stopping.check,
+        )
+    _print("\n".join(lines(found)))
 
 
 def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -159,6 +179,26 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
     evaluate.set_defaults(run=_evaluate)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        allow_abbrev=False,
+        help="draw the line between normal and anomalous by photos of normal parts",
+        usage="jaxad calibrate --workdir DIR [PHOTOS] [--false-alarm RATE] [--confidence SHARE] "
+        "[--category NAME] [--subclass NAME] [--add]",
+        description="PHOTOS is a folder of normal ones that training has not seen; without it the "
+        "scores that are kept serve for another rate. docs/calibration.md says what is promised.",
+    )
+    calibrate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
+    calibrate.add_argument("photos", type=_folder, nargs="?", help="folder of normal photos")
+    calibrate.add_argument("--false-alarm", type=float, help="of normal photos, 0 to 1; as before")
+    calibrate.add_argument(
+        "--confidence", type=float, help="that the rate holds for this calibration; 0: on average"
+    )
+    calibrate.add_argument("--category", help="of PHOTOS, where there are several")
+    calibrate.add_argument("--subclass", default="", help="of PHOTOS, where parts come in kinds")
+    calibrate.add_argument("--add", action="store_true", help="to the scores that are kept")
+    calibrate.set_defaults(run=_calibrate)
 
     status = commands.add_parser(
         "status",

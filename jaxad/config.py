@@ -185,6 +185,16 @@ KEYS: dict[str, Key] = {
     "score.batch_size": Key(
         8, integer(least=1, most=65536), "images a program call, over all devices"
     ),
+    "calibrate.false_alarm": Key(
+        0.05,
+        number(above=0.0, below=1.0),
+        "largest share of normal photos that may be called anomalous; jaxad calibrate changes it",
+    ),
+    "calibrate.confidence": Key(
+        0.0,
+        number(least=0.0, below=1.0),
+        "share of calibration sets for which that holds; 0 = on average over them",
+    ),
     "report.examples": Key(
         6, integer(least=0, most=100), "photos a category of each kind: found, missed, false alarms"
     ),
@@ -198,6 +208,7 @@ MAY_CHANGE = (
     *("weights", "data.root", "data.workers", "data.prepared", "train.log_every"),
     *("checkpoint.every_minutes", "checkpoint.every_steps", "checkpoint.keep"),
     *("checkpoint.features", "report.examples", "train.profile", "track"),
+    *("calibrate.false_alarm", "calibrate.confidence"),
 )
 """What may change when a stopped run goes on: nothing of it decides what is learnt or measured.
 That folders hold the same data and weights is seen by their fingerprints."""

@@ -71,9 +71,7 @@ class _Counts(NamedTuple):
     sum_p: float
 
     def __add__(self, other: _Counts) -> _Counts:  # type: ignore[override]
-        return _Counts(
-            self.below + other.below, self.upto + other.upto, self.sum_p + other.sum_p
-        )
+        return _Counts(self.below + other.below, self.upto + other.upto, self.sum_p + other.sum_p)
 
 
 class Drift:

@@ -1,4 +1,4 @@
-"""The command line: `jaxad train|evaluate|predict|status|data`. Flags only: jobs are in other rooms.
+"""The command line `jaxad`. Flags only: the jobs are in other rooms.
 
 Exit code 0 when the job was done, 1 where `predict --fail-on-anomaly` has met one, 2 for unusable
 arguments or input (one line on standard error), 130 and 143 when SIGINT (Ctrl-C) or SIGTERM has
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jaxad.errors import InputError, Stopped
 
@@ -43,6 +43,26 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     _print_results(results, args.workdir)
 
 
+def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.calibrate import calibrate, lines
+    from jaxad.runs.stopping import Stopping
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: see jaxad calibrate --help")
+    with Stopping() as stopping:
+        found = calibrate(
+            args.workdir,
+            args.photos,
+            false_alarm=args.false_alarm,
+            confidence=args.confidence,
+            category=args.category,
+            subclass=args.subclass,
+            add=args.add,
+            check=stopping.check,
+        )
+    _print("\n".join(lines(found)))
+
+
 def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.runs.status import status
 
@@ -66,12 +86,14 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
             workdir=args.workdir,
             model=args.model,
             category=args.category,
+            subclass=args.subclass,
             false_alarm=args.false_alarm,
             # What waits alone is scored at once, not in a batch that is padded.
             batch_size=1 if args.watch and args.batch_size is None else args.batch_size,
         )
         if args.watch:
-            _watch(args, judge, stopping.check)
+            _watch(args, judge, stopping.check)  # until stopped
+            return 0
         from jaxad.runs.drawings import Drawing
         from jaxad.runs.predict import Limit, predict
 
@@ -88,7 +110,7 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
     return int(args.fail_on_anomaly and summary["anomalous"] > 0)
 
 
-def _watch(args: argparse.Namespace, judge: Any, check: Callable[[], None]) -> NoReturn:
+def _watch(args: argparse.Namespace, judge: Any, check: Callable[[], None]) -> None:
     import json
     import signal
 
@@ -244,6 +266,7 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--model", type=_folder, help="file of `jaxad export`, instead")
     predict.add_argument("--out", type=_folder, help="folder of the results")
     predict.add_argument("--category", help="of the photos; needed where there are several")
+    predict.add_argument("--subclass", help="of the photos, where limits go by it")
     predict.add_argument("--maps", action="store_true", help="write score maps (npz, float32)")
     predict.add_argument("--overlays", action="store_true", help="write heatmaps over the photos")
     predict.add_argument("--masks", action="store_true", help="write what is anomalous as PNG")
@@ -259,6 +282,26 @@ def make_parser() -> argparse.ArgumentParser:
         "--poll", action="store_true", help="look at --watch every second (network disks)"
     )
     predict.set_defaults(run=_predict)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        allow_abbrev=False,
+        help="draw the line between normal and anomalous by photos of normal parts",
+        usage="jaxad calibrate --workdir DIR [PHOTOS] [--false-alarm RATE] [--confidence SHARE] "
+        "[--category NAME] [--subclass NAME] [--add]",
+        description="PHOTOS is a folder of normal ones that training has not seen; without it the "
+        "scores that are kept serve for another rate. docs/calibration.md says what is promised.",
+    )
+    calibrate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
+    calibrate.add_argument("photos", type=_folder, nargs="?", help="folder of normal photos")
+    calibrate.add_argument("--false-alarm", type=float, help="of normal photos, 0 to 1; as before")
+    calibrate.add_argument(
+        "--confidence", type=float, help="that the rate holds for this calibration; 0: on average"
+    )
+    calibrate.add_argument("--category", help="of PHOTOS, where there are several")
+    calibrate.add_argument("--subclass", default="", help="of PHOTOS, where parts come in kinds")
+    calibrate.add_argument("--add", action="store_true", help="to the scores that are kept")
+    calibrate.set_defaults(run=_calibrate)
 
     status = commands.add_parser(
         "status",

@@ -76,6 +76,21 @@ def fingerprint(manifest: Manifest) -> dict[str, Any]:
     return {"version": VERSION, "categories": categories}
 
 
+def photo_digests(data: Mapping[str, Any], *, split: str = "") -> list[tuple[str, str]]:
+    """The paths and digests of photos in a fingerprint; of one split, or of all.
+
+    Raises:
+      InputError: `data` is no fingerprint.
+    """
+    return [
+        (path, entry.split("-")[0])
+        for splits in _categories(data).values()
+        for name, photos in splits.items()
+        if split in ("", name)
+        for path, entry in photos.items()
+    ]
+
+
 def changes(
     before: Mapping[str, Any], now: Mapping[str, Any], *, categories: Sequence[str] = ()
 ) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxad.data.images import SUFFIXES
@@ -13,6 +14,20 @@ def images_in(folder: Path) -> list[Path]:
         return []
     return sorted(
         p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
+
+
+def images_below(folder: Path, *, apart_from: Sequence[Path] = ()) -> list[Path]:
+    """List image files at any depth, sorted, without hidden ones and the folders `apart_from`."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        and not any(p.is_relative_to(other) for other in apart_from)
+        and p.is_file()
     )
 
 

@@ -80,10 +80,10 @@ class Sources:
         for name in self._names:
             if name == STANDARD_INPUT:
                 yield from self._of_list()
-            elif os.path.isdir(name):
+            elif Path(name).is_dir():
                 yield from _some(self._of_folder(name), f"{name} holds no photo ({_KINDS})")
             elif _exists(name):
-                yield Photo(name, os.path.basename(name))
+                yield Photo(name, Path(name).name)
             else:
                 yield from _some(self._of_pattern(name), f"no photo is named like {name}")
 
@@ -94,14 +94,14 @@ class Sources:
 
     def _of_folder(self, folder: str) -> Iterator[Photo]:
         for path in _walk(folder, self._but, [], set()):
-            yield Photo(path, path[len(folder) :].lstrip(os.sep))
+            yield Photo(path, path[len(folder) :].lstrip("/"))
 
     def _of_pattern(self, pattern: str) -> Iterator[Photo]:
-        start = os.sep if pattern.startswith(os.sep) else ""
-        parts = [part for part in pattern.split(os.sep) if part]
+        start = "/" if pattern.startswith("/") else ""
+        parts = [part for part in pattern.split("/") if part]
         # Folders below a `**` are looked into anyway.
         for path in _matching(start, parts, self._but, folders="**" not in parts[:-1]):
-            if os.path.isdir(path):
+            if Path(path).is_dir():
                 yield from (Photo(p.path, p.path) for p in self._of_folder(path))
             else:
                 yield Photo(path, path)
@@ -112,7 +112,7 @@ _KINDS = ", ".join(sorted(SUFFIXES))
 
 def is_photo(name: str) -> bool:
     """Whether a file in a folder is taken for a photo: by its ending, hidden ones are not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not name.startswith(".") and name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def check_regular(path: str) -> None:
@@ -122,7 +122,7 @@ def check_regular(path: str) -> None:
         InputError: It is not, or is not there.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
@@ -134,8 +134,8 @@ def check_regular(path: str) -> None:
 
 def _exists(name: str) -> bool:
     try:
-        return os.path.exists(name)
-    except ValueError:  # a zero byte
+        return Path(name).exists()
+    except (OSError, ValueError):  # a name that no file can have
         return False
 
 
@@ -158,11 +158,11 @@ def _walk(
         raise InputError(f"{folder}: more than {_DEEPEST} folders in each other: name inner ones")
     with ExitStack() as kept:
         names = _sorted_names(folder, kept, folders=False)
-        yield from (os.path.join(folder, name) for name in names)
+        yield from (_joined(folder, name) for name in names)
     with ExitStack() as kept:
         for name in _sorted_names(folder, kept, folders=True, but=but):
-            path = os.path.join(folder, name)
-            if os.path.islink(path):
+            path = _joined(folder, name)
+            if Path(path).is_symlink():
                 target = _identity(path)
                 if target in entered:
                     continue
@@ -185,8 +185,8 @@ def _matching(
     if part == "**" and not rest:
         yield place
     elif not glob.has_magic(part):
-        yield from _matching(os.path.join(start, part), rest, but, folders=folders)
-    elif not os.path.isdir(place):
+        yield from _matching(_joined(start, part), rest, but, folders=folders)
+    elif not Path(place).is_dir():
         return
     elif part == "**":
         if len(Path(start).parts) > _DEEPEST:
@@ -194,8 +194,8 @@ def _matching(
         yield from _matching(start, rest, but, folders=folders)
         with ExitStack() as kept:
             for name in _sorted_names(place, kept, folders=True, but=but):
-                path = os.path.join(start, name)
-                if not os.path.islink(path):  # as a shell does: links could go in a circle
+                path = _joined(start, name)
+                if not Path(path).is_symlink():  # as a shell does: links could go in a circle
                     yield from _matching(path, parts, but, folders=folders)
     else:
         for among_folders in (*(() if rest else (False,)), *((True,) if rest or folders else ())):
@@ -203,7 +203,7 @@ def _matching(
                 for name in _sorted_names(
                     place, kept, folders=among_folders, but=but, pattern=part
                 ):
-                    yield from _matching(os.path.join(start, name), rest, but, folders=folders)
+                    yield from _matching(_joined(start, name), rest, but, folders=folders)
 
 
 def _sorted_names(
@@ -234,7 +234,7 @@ def _sorted_names(
                     # A line each: a name can have a line break, but no slash.
                     names.append(os.fsencode(entry.name).replace(b"\n", b"/") + b"\n")
                 if len(names) == _PART:
-                    parts.append(kept.enter_context(tempfile.TemporaryFile()))
+                    parts.append(kept.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115
                     parts[-1].writelines(sorted(names))
                     parts[-1].seek(0)
                     names = []
@@ -246,6 +246,10 @@ def _sorted_names(
         yield os.fsdecode(line[:-1].replace(b"/", b"\n"))
 
 
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}{name}" if folder.endswith("/") or not folder else f"{folder}/{name}"
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -255,14 +259,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _identity(folder: str) -> tuple[int, int]:
     try:
-        found = os.stat(folder)
+        found = Path(folder).stat()
     except OSError as error:
         raise InputError(f"{folder}: can not be read ({error.strerror})") from error
     return found.st_dev, found.st_ino
 
 
 def _kept(listed: IO[bytes]) -> IO[bytes]:
-    kept = tempfile.TemporaryFile()  # noqa: SIM115: closed with its owner
+    kept = tempfile.TemporaryFile()  # noqa: SIM115
     while block := listed.read(1 << 20):
         kept.write(block)
     return kept

@@ -35,6 +35,9 @@ class Drawing(NamedTuple):
         return tuple(name for name, is_wanted in wanted if is_wanted)
 
 
+NOTHING = Drawing()
+
+
 class Drawings:
     """Draws for one job; threads may share it."""
 
@@ -117,7 +120,7 @@ def name_of(photo: Photo, *, unique: bool) -> str:
         photo: The photo.
         unique: Whether `Photo.below` differs from photo to photo.
     """
-    parts = [part for part in photo.below.split(os.sep) if part not in ("", ".", "..")]
+    parts = [part for part in photo.below.split("/") if part not in ("", ".", "..")]
     safe = [_safe(part) for part in parts]
     name = "/".join(safe)
     if unique and safe == parts:
@@ -129,4 +132,3 @@ def name_of(photo: Photo, *, unique: bool) -> str:
 def _safe(part: str) -> str:
     kept = re.sub(r"[^\w.+=,@()\[\] -]", "_", part)
     return kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore")
-

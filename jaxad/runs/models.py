@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxad.calibration import Calibration, Limits, from_json
 from jaxad.config import flat, load_config
@@ -52,6 +52,7 @@ def open_judge(
     workdir: Path | None = None,
     model: Path | None = None,
     category: str | None = None,
+    subclass: str | None = None,
     false_alarm: float | None = None,
     batch_size: int | None = None,
 ) -> Judge:
@@ -62,6 +63,7 @@ def open_judge(
         model: What `jaxad export` wrote, instead.
         category: Of the photos. Needed where there are several detectors; where one has several
             categories, the most cautious limits count without it.
+        subclass: Of the photos: their limits by calibration photos of this subclass alone.
         false_alarm: Rate that the limits are drawn for; None: the calibration's.
         batch_size: Images a program call; None: the configuration's.
 
@@ -72,24 +74,31 @@ def open_judge(
         raise InputError("name a detector: --workdir DIR, or --model FILE of jaxad export")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}: it must be 1 or more")
+    asked = _Asked(category, subclass, false_alarm)
     if workdir is not None:
-        return _of_workdir(opened(workdir), category, false_alarm, batch_size)
+        return _of_workdir(opened(workdir), asked, batch_size)
     assert model is not None
-    return _of_file(model, category, false_alarm, batch_size)
+    return _of_file(model, asked, batch_size)
 
 
-def _of_workdir(
-    workdir: Path, category: str | None, false_alarm: float | None, batch_size: int | None
-) -> Judge:
+class _Asked(NamedTuple):
+    """Which limits are wanted."""
+
+    category: str | None
+    subclass: str | None
+    false_alarm: float | None
+
+
+def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None) -> Judge:
     config, hashes = load_config(confined(workdir, "config.json"))
     calibrations = read_calibrations(workdir)
-    name = _detector_of(workdir, calibrations, category)
+    name = _detector_of(workdir, calibrations, asked.category)
     if name not in calibrations:
         raise InputError(
             f"{workdir} has no calibration of {name!r}: run jaxad calibrate --workdir {workdir} "
             f"--category {name} DIR, DIR being a folder of normal photos"
         )
-    limits, told, false_alarm = _limits(calibrations[name], category, false_alarm, detector=name)
+    limits, told, false_alarm = _limits(calibrations[name], asked, detector=name)
     backbones = trained_backbones(workdir, config, hashes)
     restored, method = restore(workdir, name, config, backbones, models(config, backbones))
     reading = reading_of(config, backbones)
@@ -144,9 +153,7 @@ def _detector_of(
     return found[0]
 
 
-def _of_file(
-    path: Path, category: str | None, false_alarm: float | None, batch_size: int | None
-) -> Judge:
+def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
     from jaxad.export import load
 
     exported = load(path)
@@ -156,7 +163,7 @@ def _of_file(
             "again"
         )
     calibration = from_json(exported.calibration)
-    limits, told, rate = _limits(calibration, category, false_alarm, detector=exported.detector)
+    limits, told, false_alarm = _limits(calibration, asked, detector=exported.detector)
 
     def compiled(batch_size: int) -> Score:
         return lambda images: Scores(*exported.score(images))
@@ -169,19 +176,18 @@ def _of_file(
         upright=exported.upright,
         batch_size=batch_size or BATCH_SIZE,
         limits=limits,
-        false_alarm=rate,
+        false_alarm=false_alarm,
         compiled=compiled,
     )
 
 
-def _limits(
-    calibration: Calibration, category: str | None, false_alarm: float | None, *, detector: str
-) -> tuple[Limits, str, float]:
+def _limits(calibration: Calibration, asked: _Asked, *, detector: str) -> tuple[Limits, str, float]:
     """The limits, the category that is told, and the rate."""
+    category, subclass, false_alarm = asked
     if false_alarm is not None:
         calibration = dataclasses.replace(calibration, false_alarm=false_alarm)
     if category == detector and category not in calibration.categories:  # one for all, by its name
         category = None
     if category is None and len(calibration.categories) == 1:
         category = next(iter(calibration.categories))
-    return calibration.limits(category), category or "", calibration.false_alarm
+    return calibration.limits(category, subclass), category or "", calibration.false_alarm

@@ -19,7 +19,7 @@ from jaxad.data.sources import Photo, Sources
 from jaxad.drift import Drift
 from jaxad.progress import Progress
 from jaxad.runs import lock, record
-from jaxad.runs.drawings import Drawing, Drawings
+from jaxad.runs.drawings import NOTHING, Drawing, Drawings
 from jaxad.runs.models import Judge
 from jaxad.runs.rows import Decoded, Judged, decode, judged, start
 from jaxad.runs.shards import MANIFEST, TABLES, Row, Shards
@@ -43,13 +43,16 @@ class Limit(NamedTuple):
     """Whether an earlier table goes."""
 
 
+NONE = Limit()
+
+
 def predict(
     names: Sequence[str],
     out: Path,
     judge: Judge,
     *,
-    drawing: Drawing = Drawing(),  # noqa: B008: a tuple
-    limit: Limit = Limit(),  # noqa: B008
+    drawing: Drawing = NOTHING,
+    limit: Limit = NONE,
     listed: IO[bytes] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -89,7 +92,9 @@ def predict(
             summary = {"arguments": list(names), **job.summary()}
             table.finish(summary)
     if summary["errors"] == summary["photos"]:
-        raise InputError(f"none of {summary['photos']} photos could be read: {out / TABLES[0]} says why")
+        raise InputError(
+            f"none of {summary['photos']} photos could be read: {out / TABLES[0]} says why"
+        )
     return summary
 
 
@@ -168,9 +173,7 @@ def _add(digest: Any, photo: Photo) -> None:
 class _Job:
     """What is known while photos are scored: all of it small."""
 
-    def __init__(
-        self, judge: Judge, table: Shards, digest: Any, limit: Limit, total: int
-    ) -> None:
+    def __init__(self, judge: Judge, table: Shards, digest: Any, limit: Limit, total: int) -> None:
         self._judge, self._table, self._digest = judge, table, digest
         self._limit, self._total = limit, total
         self._counts: Counter[str] = Counter()
@@ -180,9 +183,7 @@ class _Job:
         for part in table.columns("decision", "score", "p_value"):
             self._count(part["decision"], part["score"], part["p_value"])
 
-    def run(
-        self, photos: Iterator[Photo], drawings: Drawings, check: Callable[[], None]
-    ) -> None:
+    def run(self, photos: Iterator[Photo], drawings: Drawings, check: Callable[[], None]) -> None:
         """Score photos, shard by shard; what is scored is kept, whatever comes."""
         judge = self._judge
         score = judge.compiled(judge.batch_size)
@@ -248,7 +249,9 @@ class _Job:
         drift = None
         if self._drift is not None:
             both = {"all": self._drift.verdict(), "latest": self._drift.latest()}
-            drift = {k: {**_plain(v), "drifted": v.drifted, "text": v.text()} for k, v in both.items()}
+            drift = {
+                k: {**_plain(v), "drifted": v.drifted, "text": v.text()} for k, v in both.items()
+            }
         return {
             "photos": self._table.rows,
             **{kind: self._counts[name] for kind, name in _KINDS.items()},
@@ -273,9 +276,7 @@ def new_drift(judge: Judge) -> Drift | None:
     return Drift(judge.limits.normal[0].scores, judge.limits.score, float(p_limit))
 
 
-def _decoded(
-    photos: Iterator[Photo], judge: Judge, pool: ThreadPoolExecutor
-) -> Iterator[Decoded]:
+def _decoded(photos: Iterator[Photo], judge: Judge, pool: ThreadPoolExecutor) -> Iterator[Decoded]:
     """Decode in threads, a bounded number ahead; in order."""
     waiting: deque[Future[Decoded]] = deque()
     most = max(2 * judge.batch_size, 32)

@@ -62,7 +62,7 @@ def start(batch: Sequence[Decoded], score: Score) -> Any:
 def judged(batch: Sequence[Decoded], started: Any, judge: Judge) -> Iterator[Judged]:
     """Wait for the scores of a batch, and decide."""
     limits = judge.limits
-    found = iter(())
+    found: Iterator[Any] = iter(())
     if started is not None:
         maps, scores = (np.asarray(x, np.float32) for x in jax.device_get(tuple(started)))
         finite = np.isfinite(scores) & np.isfinite(maps).all(axis=(1, 2))

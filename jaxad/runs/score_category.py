@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,46 @@ class Scored(NamedTuple):
     seconds: float
     steady: tuple[int, float]
     """Images and seconds after the first batch."""
+
+
+def scored_batches(
+    kind: str,
+    records: Sequence[Record],
+    root: Path,
+    score: Callable[[Any], Scores],
+    *,
+    reading: Reading,
+    batch_size: int,
+    with_masks: bool,
+    share: tuple[int, int] = (0, 1),
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[slice, Any, np.ndarray, np.ndarray]]:
+    """Score photos in their order; see `score_category` for the arguments.
+
+    Yields:
+        For every batch: which of the records it holds, what was read, with `_mask` for what of it
+        counts, and of that maps `(n, H, W)` and image scores `(n,)`. Some images may be computed
+        ahead.
+
+    Raises:
+        InputError: A score is not finite.
+    """
+    stream = reading.batches(
+        Manifest(root, tuple(records)), batch_size // share[1], with_masks=with_masks, share=share
+    )
+    scored = ahead(stream, lambda batch: score(batch["image"]))
+    done = 0
+    for own, started in track(scored, kind, len(records), "images", batch_size, check=check):
+        batch, found = together((own, jax.device_get(started)))
+        valid = batch["_mask"]
+        rows = slice(done, done + int(valid.sum()))
+        maps, scores = np.asarray(found.map)[valid], np.asarray(found.image)[valid]
+        finite = np.isfinite(scores) & np.isfinite(maps).all(axis=(1, 2))
+        if not finite.all():
+            bad = records[done + int(np.argmin(finite))].path
+            raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
+        yield rows, batch, maps, scores
+        done = rows.stop
 
 
 def score_category(
@@ -72,29 +112,28 @@ def score_category(
     scores, has_mask = np.empty(count, np.float32), np.zeros(count, bool)
     pixels = PixelStream(count * height * width)
     view = ViewStream([record.path for record in records], labels, n=examples)
-    stream = reading.batches(
-        Manifest(root, tuple(records)), batch_size // share[1], with_masks=True, share=share
-    )
     start = warm = time.monotonic()
     done = first = 0
-    scored = ahead(stream, lambda batch: score(batch["image"]))
-    shown = track(scored, f"{name} score", count, "images", batch_size, check=check)
-    for own, started in shown:
-        batch, found = together((own, jax.device_get(started)))
+    for rows, batch, maps, own in scored_batches(
+        f"{name} score",
+        records,
+        root,
+        score,
+        reading=reading,
+        batch_size=batch_size,
+        with_masks=True,
+        share=share,
+        check=check,
+    ):
+        scores[rows] = own
         valid = batch["_mask"]
-        rows = slice(done, done + int(valid.sum()))
-        maps, scores[rows] = np.asarray(found.map)[valid], found.image[valid]
-        finite = np.isfinite(scores[rows]) & np.isfinite(maps).all(axis=(1, 2))
-        if not finite.all():
-            bad = records[done + int(np.argmin(finite))].path
-            raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
         masks, known = batch["mask"][valid], batch["has_mask"][valid]
         has_mask[rows] = known
         pixels.add(masks[known], maps[known])
         told = known & (masks.any(axis=(1, 2)) | (labels[rows] == 0))
         view.add(
             batch["image"][valid],
-            scores[rows],
+            own,
             maps,
             [mask if tell else None for mask, tell in zip(masks, told)],
         )

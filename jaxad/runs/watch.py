@@ -63,7 +63,7 @@ class Arrivals:
     def tell(self, name: str | bytes, *, complete: bool) -> None:
         """Say that a file is there; `complete`: that nobody writes to it any more."""
         path = os.fsdecode(name)
-        if is_photo(os.path.basename(path)) and not os.path.isdir(path):
+        if is_photo(Path(path).name) and not Path(path).is_dir():
             self._told.put((path, time.monotonic(), complete))
 
     def take(self, most: int) -> list[Arrival]:
@@ -105,7 +105,7 @@ _Stamp = tuple[int, int, int] | None
 
 def _stamp(path: str) -> _Stamp:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
@@ -229,6 +229,7 @@ def _observed(folder: Path, arrivals: Arrivals, *, poll: bool) -> Iterator[None]
 def _is_linked(name: str | bytes) -> bool:
     """Whether a new name is one of a file that was there: nobody writes and closes it then."""
     try:
-        return os.path.islink(name) or os.stat(name).st_nlink > 1
+        path = Path(os.fsdecode(name))
+        return path.is_symlink() or path.stat().st_nlink > 1
     except OSError:
         return False

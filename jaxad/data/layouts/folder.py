@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxad.data.hold_out import held_out_fifth
 from jaxad.data.images import SUFFIXES
-from jaxad.data.listing import images_in
+from jaxad.data.listing import images_below, images_in
 from jaxad.data.manifest import GOOD, Manifest, Record, canonical_label, some
 from jaxad.errors import InputError
 
@@ -51,7 +51,7 @@ def scan(
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{root}: folder {name!r} must be within data.root, relative to it")
     others = [root / name for name in (normal_test, abnormal, masks) if name]
-    good = _images(root / normal, apart_from=others)
+    good = images_below(root / normal, apart_from=others)
     if not good:
         raise InputError(_no_normal(root, normal))
     name = category or root.resolve().name
@@ -62,7 +62,7 @@ def scan(
 
     if normal_test:
         held_out: frozenset[str] = frozenset()
-        good_test = _images(root / normal_test, apart_from=others[1:])
+        good_test = images_below(root / normal_test, apart_from=others[1:])
         if not good_test:
             raise InputError(
                 f"{root / normal_test}: no images: set data.folder.normal_test='' to hold out some"
@@ -76,7 +76,11 @@ def scan(
     ]
     records += [record(p, "test", GOOD) for p in good_test]
 
-    bad = _images(root / abnormal, apart_from=[root / masks] if masks else []) if abnormal else []
+    bad = (
+        images_below(root / abnormal, apart_from=[root / masks] if masks else [])
+        if abnormal
+        else []
+    )
     if abnormal not in ("", _ABNORMAL) and not bad:
         raise InputError(f"{root / abnormal}: no images: set data.folder.abnormal='' to go without")
     if masks not in ("", _MASKS) and not (root / masks).is_dir():
@@ -91,23 +95,9 @@ def scan(
     return Manifest(root, tuple(records))
 
 
-def _images(folder: Path, *, apart_from: list[Path]) -> list[Path]:
-    """List image files at any depth, sorted, without hidden ones and the folders `apart_from`."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-        and not any(p.is_relative_to(other) for other in apart_from)
-        and p.is_file()
-    )
-
-
 def _pair_masks(images: list[Path], abnormal: Path, masks: Path) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
-    for path in _images(masks, apart_from=[]):
+    for path in images_below(masks):
         found.setdefault(path.relative_to(masks).with_suffix(""), path)
     times = Counter(p.stem for p in images)
     here = Counter(p.with_suffix("") for p in images)

@@ -1,0 +1,298 @@
+"""What normal photos score that training has not seen: measured, kept, refitted from new ones.
+
+A work directory keeps it in `calibration.json`: for every detector the scores themselves, so that
+another false-alarm rate needs no photo.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.config import load_config
+from jaxad.core import InputError, Scores
+from jaxad.data.check import require_readable
+from jaxad.data.fingerprint import fingerprint, photo_digests
+from jaxad.data.listing import images_below
+from jaxad.data.manifest import GOOD, Manifest, Record, some
+from jaxad.data.reading import Reading
+from jaxad.files import confined, read_json, write_json
+from jaxad.recipes.build import models
+from jaxad.runs import lock, record
+from jaxad.runs.dataset import read_trained_on, reading_of
+from jaxad.runs.score_category import scored_batches
+from jaxad.runs.workdir import opened, restore, trained, trained_backbones
+from jaxad.scorer import make_scorer
+
+FILE = "calibration.json"
+FORMAT = 1
+
+
+def normal_scores(
+    name: str,
+    records: Sequence[Record],
+    root: Path,
+    score: Callable[[Any], Scores],
+    *,
+    reading: Reading,
+    batch_size: int,
+    share: tuple[int, int] = (0, 1),
+    check: Callable[[], None] = lambda: None,
+) -> Normal:
+    """Score normal photos of one category; see `score_category` for the arguments.
+
+    Raises:
+        InputError: A score is not finite.
+    """
+    scores, peaks = np.empty((2, len(records)), np.float32)
+    for rows, _, maps, own in scored_batches(
+        f"{name} calibrate",
+        records,
+        root,
+        score,
+        reading=reading,
+        batch_size=batch_size,
+        with_masks=False,
+        share=share,
+        check=check,
+    ):
+        scores[rows], peaks[rows] = own, maps.max(axis=(1, 2))
+    return Normal(scores, peaks, tuple(record.subclass for record in records))
+
+
+class Calibrations:
+    """The calibrations of a work directory's detectors, written one by one."""
+
+    def __init__(self, claimed: record.Record, rates: Any) -> None:
+        """Read those that are there; what is damaged is made again.
+
+        Args:
+            claimed: The record of the work directory.
+            rates: The section `calibrate` of a configuration.
+        """
+        self._claimed = claimed
+        self._rates = {
+            "false_alarm": rates.false_alarm,
+            "confidence": rates.confidence or None,
+        }
+        try:
+            self._there = _read(claimed.folder)
+        except InputError:
+            self._there = {}
+
+    def kept(self, detector: str, key: str) -> bool:
+        """Whether a detector is calibrated, by what `key` says (`outcomes.measured_by`)."""
+        return self._there.get(detector, {}).get("measured_by") == key
+
+    def keep(self, detector: str, key: str, categories: Mapping[str, Normal]) -> None:
+        """Keep what a detector's calibration photos scored.
+
+        Raises:
+            InputError: It can not be written.
+        """
+        own = Calibration(categories, **self._rates)
+        self._there[detector] = {"measured_by": key, **own.to_json()}
+        self.write()
+
+    def write(self) -> None:
+        """Write those that there are."""
+        for own in self._there.values():
+            own |= self._rates
+        if self._there:
+            _write(self._claimed, self._there)
+
+
+def read_calibrations(workdir: Path) -> dict[str, Calibration]:
+    """The calibrations of a work directory, by detector.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    if not confined(workdir, FILE).is_file():
+        raise InputError(
+            f"{workdir} has no calibration: run jaxad calibrate --workdir {workdir} DIR, DIR being "
+            "a folder of normal photos that training has not seen"
+        )
+    try:
+        return {name: from_json(own) for name, own in _read(workdir).items()}
+    except InputError as error:
+        raise InputError(f"{confined(workdir, FILE)}: {error}") from None
+
+
+def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Say for every category where the line is drawn, or why it can not be."""
+    found = []
+    for own in calibrations.values():
+        for name, normal in own.categories.items():
+            try:
+                limits = own.limits(name)
+            except InputError as error:
+                found.append(str(error))
+                continue
+            sure = f" (confidence {own.confidence:g})" if own.confidence else " on average"
+            found.append(
+                f"{name}: {len(normal.scores)} normal photos; above {limits.score:.6g} a photo is "
+                f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
+                f"{100 * own.false_alarm:g} % of normal photos{sure}"
+            )
+    return found
+
+
+def _write(claimed: record.Record, detectors: Mapping[str, Any]) -> None:
+    write_json(claimed.file(FILE), {"format": FORMAT, "detectors": detectors})
+
+
+def _read(workdir: Path) -> dict[str, dict[str, Any]]:
+    path = confined(workdir, FILE)
+    found = read_json(path, "the calibration", "run jaxad calibrate again") if path.exists() else {}
+    detectors = found.get("detectors", {}) if isinstance(found, dict) else None
+    if not isinstance(detectors, dict) or not all(isinstance(d, dict) for d in detectors.values()):
+        raise InputError("the calibration is damaged: run jaxad calibrate again")
+    if found and found.get("format") != FORMAT:
+        raise InputError(f"{path} is of another jaxad: run jaxad calibrate again")
+    return detectors
+
+
+def calibrate(
+    workdir: Path,
+    folder: Path | None = None,
+    *,
+    false_alarm: float | None = None,
+    confidence: float | None = None,
+    category: str | None = None,
+    subclass: str = "",
+    add: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Calibration]:
+    """Refit a work directory's calibration: from new photos, or to another rate from the same.
+
+    Args:
+        workdir: What `jaxad train` wrote.
+        folder: Normal photos, at any depth, that training has not seen; None: the scores that are
+            kept.
+        false_alarm: α; None: as before, or as the configuration has it.
+        confidence: 1 - δ; None: as before; 0: on average.
+        category: Of the photos; may be left out where there is one.
+        subclass: Of the photos.
+        add: Whether scores that are kept of this category (and subclass) stay.
+        check: Called before every batch; may raise `errors.Stopped`.
+
+    Returns:
+        All that is calibrated now, by detector.
+
+    Raises:
+        InputError: Whatever a user can mend; nothing is written then.
+    """
+    with lock.locked(opened(workdir), check=check):
+        config, hashes = load_config(confined(workdir, "config.json"))
+        there: dict[str, Calibration] = {}
+        keys: dict[str, str] = {}
+        try:
+            there = read_calibrations(workdir)
+            keys = {name: own.get("measured_by", "") for name, own in _read(workdir).items()}
+        except InputError:
+            if folder is None:  # else new photos replace it
+                raise
+        kept = {name: dict(own.categories) for name, own in there.items()}
+        if folder is not None:
+            detector, category = _detector_of(workdir, config, category)
+            normal = _measured(
+                workdir, folder, config, hashes, detector, category, subclass, check=check
+            )
+            own = kept.setdefault(detector, {})
+            if category in own:
+                stay = [add or name != subclass for name in own[category].subclasses]
+                normal = _joined(own[category], stay, normal)
+            own[category] = normal
+        before = next(iter(there.values()), None) or config.calibrate
+        if false_alarm is None:
+            false_alarm = before.false_alarm
+        if confidence is None:
+            confidence = before.confidence
+        found = {n: Calibration(own, false_alarm, confidence or None) for n, own in kept.items()}
+        for calibration in found.values():
+            for name in calibration.categories:
+                calibration.limits(name)
+        ours = record.read(workdir) or record.Record(workdir)
+        _write(ours, {n: {"measured_by": keys.get(n, ""), **c.to_json()} for n, c in found.items()})
+        return found
+
+
+def _detector_of(workdir: Path, config: Any, category: str | None) -> tuple[str, str]:
+    """The detector of a category, and its name."""
+    categories = sorted(read_trained_on(workdir).n_train)
+    if category is None and len(categories) == 1:
+        category = categories[0]
+    if category not in categories:
+        raise InputError(
+            f"{workdir} was trained on {some(categories, 5)}: name one of them by --category, not "
+            f"{category!r}"
+        )
+    detector = "all" if config.data.one_for_all else category
+    if detector not in trained(workdir):
+        raise InputError(f"{detector!r} is not trained yet: run jaxad train again, it goes on")
+    return detector, category
+
+
+def _measured(
+    workdir: Path,
+    folder: Path,
+    config: Any,
+    hashes: Mapping[str, str],
+    detector: str,
+    category: str,
+    subclass: str,
+    *,
+    check: Callable[[], None],
+) -> Normal:
+    """What one detector gives the photos of a folder."""
+    photos = images_below(folder)
+    if not photos:
+        raise InputError(f"{folder} has no photos: name a folder of normal ones")
+    names = [path.relative_to(folder).as_posix() for path in photos]
+    records = tuple(Record(name, category, subclass, "calibration", GOOD) for name in names)
+    manifest = Manifest(folder, records)
+    require_readable(manifest)
+    own = photo_digests(fingerprint(manifest))
+    learnt = {d for _, d in photo_digests(read_trained_on(workdir).fingerprint, split="train")}
+    seen = [name for name, digest in own if digest in learnt]
+    if seen:
+        raise InputError(
+            f"{len(seen)} of {len(records)} photos in {folder} were trained on ({some(seen)}), so "
+            "that their scores promise nothing: take them out"
+        )
+    twice = len(own) - len({digest for _, digest in own})
+    if twice:
+        print(f"{twice} photos in {folder} are copies of others", file=sys.stderr)
+    backbones = trained_backbones(workdir, config, hashes)
+    model, method = restore(workdir, detector, config, backbones, models(config, backbones))
+    reading, batch_size = reading_of(config, backbones), config.score.batch_size
+    scorer = make_scorer(
+        model.detector,
+        {"backbones": backbones.variables, "method": method},
+        batch_size=batch_size,
+        size=reading.size,
+    )
+    return normal_scores(
+        category,
+        records,
+        folder,
+        scorer.score,
+        reading=reading,
+        batch_size=batch_size,
+        check=check,
+    )
+
+
+def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:
+    keep = np.flatnonzero(stay)
+    return Normal(
+        np.concatenate([before.scores[keep], new.scores]),
+        np.concatenate([before.peaks[keep], new.peaks]),
+        (*(before.subclasses[i] for i in keep), *new.subclasses),
+    )

@@ -1,0 +1,139 @@
+"""Calibrations are measured, kept, refitted; what would break their promise is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import files
+
+import jaxad
+from jaxad.data.images import decode_image
+from jaxad.data.synthetic import write_dataset
+from jaxad.errors import InputError
+from jaxad.main import main
+from jaxad.runs.calibrate import FILE, calibrate, read_calibrations
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Normal photos that training has not seen."""
+    root = tmp_path_factory.mktemp("new")
+    write_dataset(
+        root, categories=("a",), n_train=20, n_test_good=1, n_test_bad=0, size=(32, 32), seed=7
+    )
+    return root / "a" / "train" / "good"
+
+
+def test_new_photos_are_scored_as_the_detector_does(trained: Path, photos: Path) -> None:
+    found = calibrate(trained, photos, category="a")["a"]
+    own = found.categories["a"]
+    detector, variables, config = jaxad.load(trained, "a")
+    names = sorted(photos.iterdir())
+    (backbone,) = detector.backbones.values()
+    resample = config.data.resize or backbone.preprocess.resize
+    images = np.stack([decode_image(p, size=(24, 32), resample=resample) for p in names])
+    scores = detector.score(variables, images)
+    np.testing.assert_allclose(own.scores, scores.image, rtol=1e-5)
+    np.testing.assert_allclose(own.peaks, np.max(scores.map, axis=(1, 2)), rtol=1e-5)
+    assert found.false_alarm == config.calibrate.false_alarm == 0.05
+    limits = read_calibrations(trained)["a"].limits("a")
+    assert (limits.score, limits.pixel) == (own.scores.max(), own.peaks.max())
+
+
+def test_another_rate_needs_no_photo(trained: Path, photos: Path) -> None:
+    first = calibrate(trained, photos, category="a")["a"]
+    second = calibrate(trained, false_alarm=0.2, confidence=0.8)["a"]
+    assert (second.false_alarm, second.confidence) == (0.2, 0.8)
+    assert second.limits("a").score < first.limits("a").score
+    np.testing.assert_array_equal(second.categories["a"].scores, first.categories["a"].scores)
+    third = calibrate(trained, confidence=0.0)["a"]
+    assert (third.false_alarm, third.confidence) == (0.2, None)
+
+
+def test_photos_are_added_or_replace_those_of_their_kind(trained: Path, photos: Path) -> None:
+    def kinds() -> tuple[str, ...]:
+        return read_calibrations(trained)["a"].categories["a"].subclasses
+
+    calibrate(trained, photos, category="a", false_alarm=0.2)
+    calibrate(trained, photos, category="a", subclass="x")
+    assert kinds() == ("",) * 20 + ("x",) * 20
+    calibrate(trained, photos, category="a", subclass="x")
+    assert kinds() == ("",) * 20 + ("x",) * 20
+    calibrate(trained, photos, category="a", add=True)
+    assert kinds() == ("",) * 20 + ("x",) * 20 + ("",) * 20
+
+
+def test_what_breaks_the_promise_is_refused(
+    trained: Path, photos: Path, parts: Path, tmp_path: Path, capsys: Any
+) -> None:
+    calibrate(trained, photos, category="a")
+    before = files(trained)
+    mixed = tmp_path / "mixed"
+    shutil.copytree(photos, mixed)
+    shutil.copy(next((parts / "a" / "train" / "good").iterdir()), mixed / "seen.png")
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(photos.iterdir())[:9]:
+        shutil.copy(path, few)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "no.png").write_bytes(b"no photo")
+    (tmp_path / "empty").mkdir()
+    a: dict[str, Any] = {"category": "a"}
+    for folder, more, message in (
+        (mixed, a, r"1 of 21 photos in .* were trained on \('seen.png'\)"),
+        (few, a, "a: 9 calibration photos are too few .*: take 19 or more, or 0.1 as the rate"),
+        (broken, a, "no.png"),
+        (tmp_path / "empty", a, "has no photos: name a folder of normal ones"),
+        (photos, {}, "was trained on 'a', 'b': name one of them by --category, not None"),
+        (photos, {"category": "c"}, "not 'c'"),
+        (None, {"false_alarm": 0.01}, "20 calibration photos are too few .* take 99"),
+        (None, {"false_alarm": 1.5}, "must lie between 0 and 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            calibrate(trained, folder, **more)
+    assert files(trained) == before
+    shutil.copy(mixed / sorted(photos.iterdir())[0].name, mixed / "copy.png")
+    (mixed / "seen.png").unlink()
+    calibrate(trained, mixed, category="a")
+    assert "1 photos in" in capsys.readouterr().err
+
+
+def test_without_a_calibration_the_command_is_named(trained: Path) -> None:
+    (trained / FILE).unlink(missing_ok=True)
+    with pytest.raises(InputError, match="has no calibration: run jaxad calibrate --workdir"):
+        calibrate(trained)
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"format": 9, "detectors": {}}', '{"format": 1, "detectors": {"a": 3}}']
+)
+def test_a_damaged_calibration_is_refused_and_replaced(
+    damage: str, trained: Path, photos: Path
+) -> None:
+    calibrate(trained, photos, category="a")
+    (trained / FILE).write_text(damage)
+    with pytest.raises(InputError, match="run jaxad calibrate again"):
+        calibrate(trained)
+    calibrate(trained, photos, category="a")
+    assert len(read_calibrations(trained)["a"].categories["a"].scores) == 20
+
+
+def test_the_command_says_where_the_line_is(trained: Path, photos: Path, capsys: Any) -> None:
+    command = ["calibrate", f"--workdir={trained}"]
+    assert main([*command, str(photos), "--category=a", "--false-alarm=0.1"]) == 0
+    out = capsys.readouterr().out
+    limits = read_calibrations(trained)["a"].limits()
+    assert "a: 20 normal photos; above" in out
+    assert f"{limits.score:.6g}" in out
+    assert "at most 10 % of normal photos on average" in out
+    wrote = json.loads((trained / "jaxad.json").read_text())["wrote"]
+    assert FILE in wrote
+    assert main([*command, "--false-alarm=7"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([*command, "--config.a=3"]) == 2

@@ -13,7 +13,7 @@ PACKAGES = ("jaxad", "ports", "benchmarks")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "memory"),
-    ("calibration", "core", "files", "held", "keys", "metrics", "progress"),
+    ("calibration", "core", "drift", "files", "held", "keys", "metrics", "progress"),
     ("data", "ops", "parallel", "report"),
     ("backbones", "methods"),
     ("detector",),

@@ -141,7 +141,7 @@ def measure(
     whole = Job(root, workdir, folder, "whole")
     samples, seconds = whole.run()
     killed = Job(root, workdir, folder, "killed")
-    when = []
+    when: list[dict[str, Any]] = []
     while len(when) < kills:
         before = killed.done()
         share = (photos - before) / (kills - len(when) + 1)

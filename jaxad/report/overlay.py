@@ -11,7 +11,7 @@ from jaxad.report.colour import outline, overlay
 
 _STRIP = 1024 * 1024
 """Pixels that are coloured at a time: colours take 100 bytes each."""
-_QUALITY = 90
+_QUALITY = 90  # and no chroma subsampling: it would smear outlines
 
 
 def map_at(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -46,7 +46,7 @@ def draw_overlay(
         heat = overlay(strip, scores[first:last], colours)
         heat = outline(heat, scores[first:last] > limit)
         drawn[top:end] = heat[top - first : end - first]
-    return _encoded(Image.fromarray(drawn), "JPEG", quality=_QUALITY)
+    return _encoded(Image.fromarray(drawn), "JPEG", quality=_QUALITY, subsampling=0)
 
 
 def draw_mask(scores: np.ndarray, limit: float) -> bytes:

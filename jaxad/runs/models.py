@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxad.calibration import Calibration, Limits, from_json
 from jaxad.config import flat, load_config
 from jaxad.core import InputError, Scores
@@ -166,14 +168,19 @@ def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
     limits, told, false_alarm = _limits(calibration, asked, detector=exported.detector)
 
     def compiled(batch_size: int) -> Score:
-        return lambda images: Scores(*exported.score(images))
+        def score(images: np.ndarray) -> Scores:  # it would compile for every other number
+            count = len(images)
+            filled = np.pad(images, [(0, batch_size - count), (0, 0), (0, 0), (0, 0)])
+            return Scores(*(of[:count] for of in exported.score(filled)))
+
+        return score
 
     return Judge(
         id=exported.id,
         category=told,
         size=exported.size,
         resample=exported.resample,
-        upright=exported.upright,
+        upright=getattr(exported, "upright", True),
         batch_size=batch_size or BATCH_SIZE,
         limits=limits,
         false_alarm=false_alarm,

@@ -130,12 +130,13 @@ def _data_keys(args: argparse.Namespace, rest: Sequence[str]) -> tuple[str, str,
     config = load_file(args.config) if args.config else default_config()
     flags = {"root": args.root, "layout": args.layout}
     changes = [f"--config.data.{key}={value}" for key, value in flags.items() if value is not None]
-    named = apply_changes(config, [*rest, *changes], only=("data",))
+    named = apply_changes(config, [*rest, *changes], only=("data", "data.calibration"))
     check_config(config)
     data = config.data
     options: dict[str, Any] = {
         "categories": name_list(data.categories),
         "options": layout_options(data),
+        "calibration": data.calibration,
     }
     if args.config or "data.image_size" in named:
         options["image_size"] = tuple(data.image_size)

@@ -23,12 +23,13 @@ from jaxad.runs import lock, record, resume, track
 from jaxad.runs.dataset import (
     DATA,
     TrainedOn,
+    count,
     jobs_of,
-    n_train_of,
     prepared_folder,
-    read_dataset,
+    read_photos,
     reading_of,
     say_left_out,
+    say_splits,
     trained_on,
 )
 from jaxad.runs.decode_once import FOLDER as DECODED
@@ -91,7 +92,7 @@ def _train(
     check_config(config)
     track.check(config.track)
     parallel = data_parallel(config.train.parallel)
-    manifest = read_dataset(config)
+    manifest, digests = read_photos(config)
     backbones = build_backbones(config)
     reading = reading_of(config, backbones)
     todo = jobs_of(manifest, config)
@@ -102,7 +103,7 @@ def _train(
     cost = detector.cost(backbones.variables, size=reading.size)
     several, writes = parallel.processes > 1, parallel.process == 0
     # The others compare and write nothing.
-    data = trained_on(manifest) if writes else TrainedOn(n_train_of(manifest), {})
+    data = trained_on(manifest, digests) if writes else TrainedOn(count(manifest, "train"), {}, {})
     categories = [name for job in todo for name, records in job.test.items() if records]
     runs = []
     for to, own in each_replicate(workdir, config):
@@ -147,6 +148,7 @@ def _train(
         profile, send = None, track.nowhere
         if writes:
             say_left_out(manifest, config.data.layout)
+            say_splits(manifest, digests)
             print(describe(cost, config, names), file=sys.stderr)
             send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
             if config.train.profile:
@@ -223,6 +225,7 @@ def _train(
                     fit.model,
                     variables,
                     n_train=data.n_train,
+                    n_calibration=data.n_calibration,
                     outcomes=replicate.outcomes(job.name),
                 )
                 outcome.seconds.update(fit.seconds)
@@ -296,7 +299,7 @@ def _reads(todo: Sequence[Job], trainers: Sequence[Trainer], phases: Sequence[Ph
     cached = trainers[0].place != "off"
     return reads_of(
         train=sum(len(job.train) for job in todo),
-        test=sum(len(records) for job in todo for records in job.test.values()),
+        test=sum(len(s) for job in todo for s in (*job.test.values(), *job.calibration.values())),
         seen=None
         if cached
         else sum(images_seen(phases, len(job.train), trainers[0].budget) for job in todo),

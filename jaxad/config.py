@@ -457,6 +457,8 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         config = ConfigDict(_tuples(values))
         if "calibration" not in config.data:  # before there was a choice, all were trained on
             config.data.calibration = 0.0
+        if "calibrate" not in config:
+            config.calibrate = default_config().calibrate
         check_config(config)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not fit this jaxad: {error}") from error

@@ -20,6 +20,7 @@ from jaxad.errors import InputError, Stopped
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
+    from jaxad.runs.calibrate import FILE, lines, read_calibrations
     from jaxad.runs.joining import join
     from jaxad.runs.processes import is_first, only_the_first_speaks
     from jaxad.runs.stopping import Stopping
@@ -31,6 +32,8 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     if is_first():
         _print_results(results, args.workdir)
+        if (args.workdir / FILE).is_file():
+            _print("\n".join(lines(read_calibrations(args.workdir))))
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxad
+from jaxad.calibration import Normal
 from jaxad.config import EVALUATION, apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
@@ -27,6 +28,7 @@ from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
 from jaxad.runs import lock, record
+from jaxad.runs.calibrate import normal_scores
 from jaxad.runs.dataset import (
     TrainedOn,
     jobs_of,
@@ -92,10 +94,15 @@ class Evaluator:
         self._parallel, self._share = parallel.within(), (parallel.process, parallel.processes)
         self._batch_size = batch_elements(batch_size, 1, parallel.device_count)
         self._scorers: dict[int, Scorer] = {}
+        self._variables: Variables = {}
+        """Those that the last scorer holds."""
 
     def scorer(self, model: Model, variables: Variables) -> Scorer:
         """The scorer of one trained detector, `variables` being of backbones and method."""
         key = id(model)  # `models` keeps it alive, and gives the same for the same
+        last, self._variables = self._variables, variables
+        if key in self._scorers and last is variables:
+            return self._scorers[key]
         if key in self._scorers:
             self._scorers[key] = self._scorers[key].renew(variables)
         else:
@@ -164,6 +171,25 @@ class Evaluator:
             images, steady = images + scored.steady[0], steady + scored.steady[1]
         seconds = {"features": 0.0, "train": 0.0, "score": total}
         return Outcome(metrics, views, seconds, (images, steady))
+
+    def calibrate(
+        self, job: Job, root: Path, model: Model, variables: Variables
+    ) -> dict[str, Normal]:
+        """Score the calibration photos of a job, by category; see `evaluate`."""
+        return {
+            name: normal_scores(
+                name,
+                records,
+                root,
+                self.scorer(model, variables).score,
+                reading=self._reading,
+                batch_size=self._batch_size,
+                share=self._share,
+                check=self._check,
+            )
+            for name, records in job.calibration.items()
+            if records
+        }
 
 
 def write_results(

@@ -20,6 +20,7 @@ from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume, track
+from jaxad.runs.calibrate import FILE as CALIBRATION
 from jaxad.runs.dataset import (
     DATA,
     TrainedOn,
@@ -232,6 +233,9 @@ def _train(
                 outcome.seconds["features"] += waited
                 waited = 0.0
                 replicate.add(outcome)
+                if any(job.calibration.values()) and not replicate.calibrated(job.name):
+                    found = evaluator.calibrate(job, manifest.root, fit.model, variables)
+                    replicate.calibrate(job.name, found)
         every = [replicate.results for replicate in replicates]
         results = dict(words.first(lambda: add_summary(workdir, every)))
         for replicate in replicates:
@@ -278,7 +282,8 @@ def _claim(
 ) -> list[record.Record]:
     """Make every replicate's folder its own; those that hold this run (`found`) are so."""
     workdir = folders[0]
-    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
+    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, CALIBRATION]
+    fixed += ["report/index.html"]
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
     inner = [to.relative_to(workdir) for to in folders[1:]]
     wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]

@@ -7,17 +7,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from configuring import configured
 from conftest import untimed
 
 from jaxad.core import InputError
-from jaxad.data.manifest import read_csv, write_csv
+from jaxad.data.manifest import Manifest, read_csv, write_csv
 from jaxad.data.write_prepared import write_prepared
+from jaxad.errors import Stopped
 from jaxad.main import main
-from jaxad.runs.dataset import jobs_of, read_dataset
+from jaxad.recipes.build import build_backbones
+from jaxad.runs.calibrate import read_calibrations
+from jaxad.runs.dataset import jobs_of, read_dataset, reading_of
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
+from jaxad.runs.workdir import load
 
 COUNTS = ("n_train", "n_calibration", "n_test")
 
@@ -144,3 +149,54 @@ def test_a_photo_in_two_splits_is_said(
         "'a/train/good/000.png = a/test/good/000.png': keep each in one of them\n"
         in capsys.readouterr().err
     )
+
+
+def test_they_are_scored_and_draw_the_line(
+    parts: Path, held: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(parts, data__categories="a", data__calibration=0.1)
+    manifest = read_dataset(config)
+    (job,) = jobs_of(manifest, config)
+    detector, variables, _ = load(held)
+    reading = reading_of(config, build_backbones(config))
+    (batch,) = reading.batches(Manifest(manifest.root, job.calibration["a"]), 2)
+    expected = detector.score(variables, batch["image"])
+    own = read_calibrations(held)["a"].categories["a"]
+    np.testing.assert_allclose(own.scores, expected.image, rtol=1e-5)
+    np.testing.assert_allclose(own.peaks, expected.map.max(axis=(1, 2)), rtol=1e-5)
+    # Two photos are too few for the rate; the run says so, and is good all the same.
+    (tmp_path / "c.py").write_text(
+        "from configuring import configured\n"
+        f"def get_config():\n    return configured({str(parts)!r}, data__categories='a',"
+        " data__calibration=0.1)\n"
+    )
+    command = ["train", f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path / 'w'}"]
+    assert main([*command, "--config.calibrate.false_alarm=0.4"]) == 0
+    assert "a: 2 normal photos; above" in capsys.readouterr().out
+    again = ["--config.calibrate.false_alarm=0.05", "--overwrite"]
+    assert main([*command, *again]) == 0
+    assert "a: 2 calibration photos are too few" in capsys.readouterr().out
+    found = json.loads((tmp_path / "w" / "calibration.json").read_text())
+    assert found == json.loads((held / "calibration.json").read_text())
+
+
+def test_a_run_that_goes_on_scores_them_once(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(parts, data__calibration=0.1)
+    calls: list[int] = []
+
+    def stop() -> None:
+        calls.append(1)
+        if "b features" in capsys.readouterr().err:
+            raise Stopped(15)
+
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "w", check=stop)
+    first = json.loads((tmp_path / "w" / "calibration.json").read_text())["detectors"]
+    assert list(first) == ["a"]
+    train(config, tmp_path / "w")
+    assert "a calibrate" not in capsys.readouterr().err
+    both = json.loads((tmp_path / "w" / "calibration.json").read_text())["detectors"]
+    assert both.pop("b")
+    assert both == first

@@ -21,6 +21,7 @@ from jaxad.errors import InputError, Stopped
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
+    from jaxad.runs.calibrate import FILE, lines, read_calibrations
     from jaxad.runs.joining import join
     from jaxad.runs.processes import is_first, only_the_first_speaks
     from jaxad.runs.stopping import Stopping
@@ -32,6 +33,8 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     if is_first():
         _print_results(results, args.workdir)
+        if (args.workdir / FILE).is_file():
+            _print("\n".join(lines(read_calibrations(args.workdir))))
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -201,12 +204,13 @@ def _data_keys(args: argparse.Namespace, rest: Sequence[str]) -> tuple[str, str,
     config = load_file(args.config) if args.config else default_config()
     flags = {"root": args.root, "layout": args.layout}
     changes = [f"--config.data.{key}={value}" for key, value in flags.items() if value is not None]
-    named = apply_changes(config, [*rest, *changes], only=("data",))
+    named = apply_changes(config, [*rest, *changes], only=("data", "data.calibration"))
     check_config(config)
     data = config.data
     options: dict[str, Any] = {
         "categories": name_list(data.categories),
         "options": layout_options(data),
+        "calibration": data.calibration,
     }
     if args.config or "data.image_size" in named:
         options["image_size"] = tuple(data.image_size)

@@ -350,19 +350,19 @@ def _evaluate(
     workdir: Path,
     config: Any,
     source: _Source,
-    before: TrainedOn,
+    data: TrainedOn,
     *,
     narrowed: bool,
 ) -> list[dict[str, Any]]:
     """Evaluate one replicate's detectors: its results, none without a detector."""
     there = trained(workdir)
-    every = [_of_training(job, before.n_train) for job in source.jobs]
+    every = [_of_training(job, data.n_train) for job in source.jobs]
     jobs = [job for job in every if job.name in there]
-    _say_what_is_missing(there, source.jobs, before.n_train)
+    _say_what_is_missing(there, source.jobs, data.n_train)
     if not jobs:
         return []
     # Before all work: what is there may be a stranger's.
-    results_before = _results_before(workdir)
+    before = _results_before(workdir)
     confined(workdir, "report", "index.html")
     outcomes = []
     ours = record.read(workdir) or record.Record(workdir)
@@ -379,17 +379,17 @@ def _evaluate(
                 source.manifest.root,
                 built,
                 variables,
-                n_train=before.n_train,
-                n_calibration=before.n_calibration,
+                n_train=data.n_train,
+                n_calibration=data.n_calibration,
                 outcomes=Outcomes(ours, key),
             )
         )
-    seconds = results_before.get("seconds", {})
+    seconds = before.get("seconds", {})
     outcomes[0].seconds.update(
         {key: seconds[key] for key in ("features", "train") if key in seconds}
     )
     measured = {name for outcome in outcomes for name in outcome.metrics}
-    whole = set(results_before["categories"]) <= measured if results_before else not narrowed
+    whole = set(before["categories"]) <= measured if before else not narrowed
     wanted = [name for job in every for name, records in job.test.items() if records]
     results = write_results(
         outcomes,

@@ -82,6 +82,8 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
         raise InputError(f"unknown argument {rest[0]!r}: see jaxad predict --help")
     if (args.out is None) == (args.watch is None):
         raise InputError("name the folder of results by --out, or one to be watched by --watch")
+    if args.max_errors is not None and args.max_errors < 0:
+        raise InputError(f"--max-errors is {args.max_errors}: it must be 0 or more")
     if args.watch and (args.photos or any((args.maps, args.overlays, args.masks))):
         raise InputError("--watch prints a line a photo: it takes no PATH and draws nothing")
     with Stopping() as stopping:

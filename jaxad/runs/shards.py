@@ -24,8 +24,8 @@ MANIFEST = "predictions.json"
 FORMAT = 1
 SHARDS, MAPS, OVERLAYS, MASKS = FOLDERS = ("shards", "maps", "overlays", "masks")
 TABLES = ("predictions.csv", "predictions.parquet")
-_ROWS = 5000
-"""Of a part that is copied at a time."""
+_ROWS = 500
+"""That are Python's at a time."""
 
 
 class Row(NamedTuple):
@@ -133,9 +133,7 @@ class Shards:
         Raises:
             InputError: It can not be written.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        pa, pq = _arrow()
         columns = {name: [getattr(row, name) for row in rows] for name in Row._fields}
         table = pa.table(columns, schema=_schema())
         path = self._ours.tree(SHARDS)
@@ -150,12 +148,16 @@ class Shards:
 
     def columns(self, *names: str) -> Iterator[dict[str, list[Any]]]:
         """Some columns of the table, part by part."""
-        import pyarrow.parquet as pq
+        for shard in self._shards(names):
+            for part in shard.to_batches(_ROWS):
+                yield part.to_pydict()
 
+    def _shards(self, names: Sequence[str]) -> Iterator[Any]:
+        _, pq = _arrow()
         for number in range(len(self._about["shards"])):
             with pq.ParquetFile(confined(self._ours.folder, SHARDS, _name(number))) as file:
-                for part in file.iter_batches(_ROWS, columns=list(names)):
-                    yield part.to_pydict()
+                # Without threads, each of which would keep memory of its own.
+                yield file.read(list(names), use_threads=False)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Join the shards to one table, as CSV and as parquet, and write the summary.
@@ -163,9 +165,7 @@ class Shards:
         Raises:
             InputError: They can not be written.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        _, pq = _arrow()
         text, binary = (self._ours.file(name) for name in TABLES)
         with (
             written(text) as csv_file,
@@ -173,9 +173,10 @@ class Shards:
             pq.ParquetWriter(parquet_file, _schema()) as writer,
         ):
             csv_file.write(_csv([Row._fields]))
-            for part in self.columns(*Row._fields):
-                writer.write_table(pa.table(part, schema=_schema()))
-                csv_file.write(_csv(list(zip(*part.values()))))
+            for shard in self._shards(Row._fields):
+                writer.write_table(shard)
+                for part in shard.to_batches(_ROWS):
+                    csv_file.write(_csv(list(zip(*part.to_pydict().values()))))
         self._write({**self._about, "summary": dict(summary)})
 
     def _write(self, about: dict[str, Any]) -> None:
@@ -187,9 +188,17 @@ def _same(one: Any, other: Any, key: str) -> bool:
     return isinstance(one, dict) and key in one and key in other and one[key] == other[key]
 
 
-def _schema() -> Any:
+def _arrow() -> tuple[Any, Any]:
+    """pyarrow and its parquet. Its own allocator would keep tens of megabytes for tables of one."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    pa.set_memory_pool(pa.system_memory_pool())
+    return pa, pq
+
+
+def _schema() -> Any:
+    pa, _ = _arrow()
     types = {name: getattr(pa, _TYPES.get(name, "string"))() for name in Row._fields}
     return pa.schema(list(types.items()))
 

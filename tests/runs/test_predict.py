@@ -394,6 +394,7 @@ def test_exit_codes(
         (["p", "--watch", "w"], "it takes no PATH"),
         (["p", "--out", "o", "--fast"], "unknown argument '--fast'"),
         (["p", "--out", "o", "--model", "m"], "--workdir DIR, or --model FILE"),
+        (["p", "--out", "o", "--max-errors=-1"], "it must be 0 or more"),
         (["p", "--out", "o", "--batch-size", "0"], "it must be 1 or more"),
         (["p", "--out", "o"], "judges 'a', 'b': name one of them by --category"),
         (["p", "--out", "o", "--category", "c"], "name one of them by --category, not 'c'"),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxad.compiling import has_depthwise
 from jaxad.config import parse_config
 from jaxad.core import Backbone, InputError, Level, Preprocess
 from jaxad.parallel import data_parallel
@@ -18,7 +19,7 @@ from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones
 from jaxad.recipes.simplenet import patched
 from jaxad.runs.programs import counted_programs
-from jaxad.scorer import ahead, constants_pay, has_depthwise, make_scorer, stream
+from jaxad.scorer import ahead, constants_pay, make_scorer, stream
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIZE = (32, 48)

@@ -107,7 +107,14 @@ def parsed(data: bytes, path: Path) -> tuple[dict[str, Any], Manifest]:
         return found, _manifest(found)
     except InputError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         why = f"{archive.MANIFEST}: {first_line(error, 120)}"
         raise archive.damaged(path, why) from None
 

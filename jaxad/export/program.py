@@ -61,7 +61,7 @@ def make(
 
 
 def look_through(program: bytes) -> list[str]:
-    """Parse a program, and name what it must not do: nothing but computing from its arguments.
+    """Parse a program, and name what is more than computing from its arguments.
 
     Raises:
         ValueError: It is no StableHLO that this jax reads.
@@ -96,6 +96,9 @@ def callable_of(
     `jax.export.deserialize` would need flatbuffers for what surrounds a program. All of that
     follows from shapes, which we know: so it is taken from an empty function of the same shapes,
     exported here and now, by this jax.
+
+    Raises:
+        ValueError: The program is not of these shapes.
     """
     height, width = size
 
@@ -104,6 +107,9 @@ def callable_of(
         return jnp.zeros((batch, height, width), jnp.float32), jnp.zeros((batch,), jnp.float32)
 
     like = _export(empty, weights, size, platforms)
+    own, wanted = (_with_module(p, _signature) for p in (program, like.mlir_module_serialized))
+    if own != wanted:
+        raise ValueError("its arguments and results are not those that the manifest states")
     return dataclasses.replace(
         like,
         fun_name="score",
@@ -135,6 +141,7 @@ def _with_module(program: bytes, function: Callable[[Any], Any]) -> Any:
     from jax.extend.mlir.dialects import chlo, stablehlo
 
     context = ir.Context()
+    context.attach_diagnostic_handler(lambda told: True)  # which it would print
     with context, ir.Location.unknown():
         for dialect in (stablehlo, chlo):
             dialect.register_dialect(context)
@@ -143,6 +150,14 @@ def _with_module(program: bytes, function: Callable[[Any], Any]) -> Any:
         except Exception as error:  # of XLA's own classes
             raise ValueError(str(error)) from None
         return function(module)
+
+
+def _signature(module: Any) -> str:
+    """Types of what a program takes and gives."""
+    for operation in module.body.operations:
+        if str(operation.attributes["sym_name"]) == '"main"':
+            return str(operation.attributes["function_type"])
+    raise ValueError("it has no function main")
 
 
 def _without_places(module: Any) -> bytes:

@@ -19,6 +19,9 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 MOST_SIDE = 1 << 13
 """Pixels along one side of an image."""
 
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a JSON of another form raises."""
+
 
 class Manifest(NamedTuple):
     """The parts of `manifest.json` that decide how a file is read."""

@@ -189,7 +189,7 @@ def _same(one: Any, other: Any, key: str) -> bool:
 
 
 def _arrow() -> tuple[Any, Any]:
-    """pyarrow and its parquet. Its own allocator would keep tens of megabytes for tables of one."""
+    """Arrow and its parquet. Its own allocator would keep tens of megabytes for tables of one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -66,6 +66,29 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     _print("\n".join(lines(found)))
 
 
+def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.export import export
+    from jaxad.runs.stopping import Stopping
+
+    with Stopping() as stopping:
+        found = export(
+            args.workdir,
+            args.out,
+            detector=args.detector,
+            platforms=tuple(name for name in args.platforms.split(",") if name),
+            changes=rest,
+            photos=args.photos,
+            overwrite=args.overwrite,
+            check=stopping.check,
+        )
+    _print(
+        f"{args.out}: {found['bytes'] / 1e6:.1f} MB, model {found['id']}, for "
+        f"{', '.join(found['platforms'])}\n{found['photos']} photos and generated images score as "
+        f"in {args.workdir}: maps differ by at most {found['map']:.1e} of their spread, image "
+        f"scores by {found['image']:.1e}"
+    )
+
+
 def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.runs.status import status
 
@@ -308,6 +331,25 @@ def make_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--subclass", default="", help="of PHOTOS, where parts come in kinds")
     calibrate.add_argument("--add", action="store_true", help="to the scores that are kept")
     calibrate.set_defaults(run=_calibrate)
+
+    export = commands.add_parser(
+        "export",
+        allow_abbrev=False,
+        help="write a trained detector as one file that jax and numpy run",
+        usage="jaxad export --workdir DIR --out FILE [--detector NAME] [--platforms cpu,cuda,tpu] "
+        "[--no-photos] [--overwrite] [--config.data.root=DIR ...]",
+        description="The file is read back and scores photos of the data set; it is left only if "
+        "it does as the work directory. docs/export.md says what is in it.",
+    )
+    export.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
+    export.add_argument("--out", type=_folder, required=True, help="file to write")
+    export.add_argument("--detector", help="a category, or all; where there are several")
+    export.add_argument("--platforms", default="cpu,cuda,tpu", help="what the file is to run on")
+    export.add_argument(
+        "--no-photos", dest="photos", action="store_false", help="compare by generated images alone"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace an exported file")
+    export.set_defaults(run=_export)
 
     status = commands.add_parser(
         "status",

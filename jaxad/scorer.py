@@ -16,19 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxad.compiling import CPU_OPTIONS, has_depthwise
 from jaxad.core import InputError, Scores, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
-
-_FUSE = "LIBRARY_FUSION_TYPE_"
-CPU_OPTIONS: dict[str, str | bool] = {
-    "xla_cpu_experimental_ynn_fusion_type": ",".join(
-        _FUSE + kind for kind in ("INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION", "ELTWISE")
-    )
-}
-"""XLA's defaults and bias, ReLU and sums in one pass with the products before them. Not in
-bfloat16, where jax 0.12.0.1 then computes NaN, and not for networks with depthwise convolutions,
-whose sums of shifted products then take twice as long (benchmarks/NOTES.md)."""
 
 COMPILE_SECONDS = 5.0
 """What compiling a detector's scoring takes on a CPU, about."""
@@ -211,14 +202,6 @@ def _split(
 
     jax.block_until_ready(make(like)(np.zeros((batch_size, *size, 3), np.uint8)))  # compiles
     return make
-
-
-def has_depthwise(variables: Variables) -> bool:
-    """Whether a kernel `(kh, kw, 1, C)` is among them, larger than 1 x 1."""
-    return any(
-        leaf.ndim == 4 and leaf.shape[2] == 1 and leaf.shape[0] * leaf.shape[1] > 1
-        for leaf in jax.tree.leaves(variables)
-    )
 
 
 def stream(scorer: Scorer, batches: Iterable[Any]) -> Iterator[Scores]:

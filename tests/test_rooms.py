@@ -13,8 +13,8 @@ PACKAGES = ("jaxad", "ports", "benchmarks")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "memory"),
-    ("calibration", "core", "drift", "files", "held", "keys", "metrics", "progress"),
-    ("data", "ops", "parallel", "report"),
+    ("calibration", "compiling", "core", "drift", "files", "held", "keys", "metrics", "progress"),
+    ("data", "export", "ops", "parallel", "report"),
     ("backbones", "methods"),
     ("detector",),
     ("recipes", "scorer"),
@@ -36,6 +36,7 @@ ALONE = {
     "detector": {"grain", "tensorflow_datasets", "orbax", "PIL", "ml_collections", "sklearn"},
     "scorer": {"grain", "tensorflow_datasets", "orbax", "PIL", "ml_collections", "sklearn"},
     "training": {"ml_collections"},
+    "export": {"flax", "optax", "safetensors", "flatbuffers", "scipy", "grain", "PIL", "orbax"},
 }
 """What a room does without: pure functions where file formats are missing, photos without JAX."""
 

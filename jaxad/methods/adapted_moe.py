@@ -243,9 +243,10 @@ def adapted_moe(
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         x, own = jnp.asarray(patches(features)), of_experts(variables)
+        images = x.shape[0]  # may be symbolic
         means, stds = (variables["patches"][name] for name in ("mean", "std"))
         if router is None:
-            index, weights = jnp.zeros((len(x), 1), jnp.int32), jnp.ones((len(x), 1))
+            index, weights = jnp.zeros((images, 1), jnp.int32), jnp.ones((images, 1))
         else:
             centres = variables["routing"]["centres"]
             means = means if centre == "patches" else centres
@@ -265,7 +266,7 @@ def adapted_moe(
 
         # One after the other: up to 1.5 times as fast on a CPU as gathering all their parameters,
         # and n / k times as fast as asking all experts (benchmarks/experts.py).
-        image = jnp.broadcast_to(jnp.arange(len(x))[:, None], index.shape)
+        image = jnp.broadcast_to(jnp.arange(images)[:, None], index.shape)
         with jax.named_scope("experts"):
             each = jax.lax.map(judge, (image.ravel(), index.ravel()))
         each = each.reshape(*index.shape, *each.shape[1:])

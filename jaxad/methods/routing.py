@@ -140,7 +140,7 @@ def routing(
         x, _ = embed(router, variables, pick(features, [feature])[0])
         centres = variables["routing"]["centres"]
         distance = 1 - jnp.max(cosines(x, centres), axis=-1)
-        return Scores(jnp.broadcast_to(distance[:, None, None], (len(x), *size)), distance)
+        return Scores(jnp.broadcast_to(distance[:, None, None], (x.shape[0], *size)), distance)
 
     def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
         del steps  # constant

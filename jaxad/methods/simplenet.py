@@ -114,7 +114,7 @@ class Expert(nn.Module):
         With `noise` of the same shape, in training mode: also of the noised adapted features. Both
         pass BatchNorm as one batch, as in the reference.
         """
-        train, count = noise is not None, len(x)
+        train, count = noise is not None, x.shape[0]  # may be symbolic
         if self.is_initializing() or self.has_variable("params", "adaptor"):  # not merged
             x = Linear(x.shape[-1], xavier=True, name="adaptor")(x)
         if noise is not None:

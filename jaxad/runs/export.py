@@ -1,0 +1,241 @@
+"""The export job: one file of a trained detector, left only where it scores as evaluation does."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxad.config import apply_changes, check_config, load_config
+from jaxad.core import InputError, Scores
+from jaxad.data.reading import Reading
+from jaxad.detector import Detector
+from jaxad.export import archive, generated, manifest
+from jaxad.export.reader import load as load_file
+from jaxad.files import confined, refusal, write_bytes
+from jaxad.recipes.build import models
+from jaxad.recipes.recipe import Backbones
+from jaxad.runs import calibrate
+from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of
+from jaxad.runs.export_file import digest, file_of, provenance
+from jaxad.runs.workdir import opened, restore, trained, trained_backbones
+from jaxad.scorer import make_scorer
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PHOTOS = 16
+"""The most that are scored by the file and by its work directory."""
+TOLERANCE = 1e-5
+"""Of maps and image scores, in parts of their spread over what is scored."""
+BATCH = 8
+"""The most images at a time."""
+CHANGES = ("weights", "data", "score")
+"""Sections of the configuration that may be told anew: where weights and photos are."""
+
+
+class _Trained(NamedTuple):
+    """A detector of a work directory, and what a file says of it."""
+
+    name: str
+    categories: tuple[str, ...]
+    detector: Detector
+    variables: Any
+    config: Any
+    backbones: Backbones
+    reading: Reading
+    trained_on: Mapping[str, Any]
+
+
+def export(
+    workdir: Path,
+    out: Path,
+    *,
+    detector: str | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+    changes: Sequence[str] = (),
+    photos: bool = True,
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Write a trained detector as one file that `jaxad.export.load` reads.
+
+    The work directory is only read, also while it is trained in. The file is read back, and scores
+    photos of the data set and generated images; it is left only if it does as the work directory.
+
+    Args:
+        workdir: What `jaxad train` wrote.
+        out: The file.
+        detector: Name of a category (or "all"); may be left out where there is only one.
+        platforms: What it is to run on, of `manifest.PLATFORMS`.
+        changes: `--config.a.b=VALUE` for keys of `CHANGES`.
+        photos: Whether to compare by photos of the data set, too.
+        overwrite: Whether to replace a file of `jaxad export`.
+        check: Called between the steps; may raise `errors.Stopped`.
+
+    Returns:
+        "id", "bytes", "platforms", "photos" (how many were compared), "map" and "image": by how
+        much these differ at most, in parts of their spread.
+
+    Raises:
+        InputError: Whatever a user can mend; nothing is written then.
+    """
+    unknown = sorted(set(platforms) - set(manifest.PLATFORMS))
+    if unknown or not platforms:
+        known = ", ".join(manifest.PLATFORMS)
+        raise InputError(f"--platforms {','.join(platforms)}: name some of {known}")
+    here = jax.export.default_export_platform()
+    if here not in platforms:
+        raise InputError(
+            f"--platforms {','.join(platforms)}: this is {here}, where the file is compared with "
+            f"its work directory; add {here}, or set JAX_PLATFORMS"
+        )
+    _see_that_it_may_be_written(out, overwrite)
+    own = _trained(workdir, detector, changes)
+    images = _photos(own) if photos else np.zeros((0, *own.reading.size, 3), np.uint8)
+    check()
+    made_up = generated.images(own.reading.size)
+    every = np.concatenate([images, made_up])
+    expected = _scores(_scorer(own), every, check)
+    kept = generated.record(*(value[len(images) :] for value in expected))
+    data, identity = file_of(
+        own.detector,
+        own.variables,
+        name=own.name,
+        method=own.config.method.name,
+        categories=own.categories,
+        size=own.reading.size,
+        resample=own.reading.resample,
+        platforms=platforms,
+        check=kept,
+        texts=_texts(workdir, own),
+    )
+    check()
+    temporary = out.with_name(f".jaxad-{secrets.token_hex(8)}.tmp")
+    try:
+        write_bytes(temporary, data)
+        exported = load_file(temporary)
+        found = _scores(exported.score, every, check)
+        differences = {
+            name: max(
+                generated.relative(before[part], now[part])
+                for part in (slice(0, len(images)), slice(len(images), None))
+                if len(before[part])
+            )
+            for name, before, now in zip(Scores._fields, expected, found)
+        }
+        for name, difference in differences.items():
+            if not difference <= TOLERANCE:
+                raise InputError(
+                    f"{out} is not written: its {name} scores differ from those of {workdir} by "
+                    f"{difference:.1e} of their spread, more than {TOLERANCE:g}; report this, with "
+                    "your configuration"
+                )
+        try:
+            temporary.replace(out)
+        except OSError as error:
+            raise refusal("write", out, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    told = {"id": identity, "bytes": len(data), "platforms": list(platforms)}
+    return {**told, "photos": len(images), **differences}
+
+
+def _see_that_it_may_be_written(out: Path, overwrite: bool) -> None:
+    if out.is_symlink() or out.exists():
+        if not overwrite:
+            raise InputError(f"{out} is there already: name another file, or give --overwrite")
+        try:
+            ours = next(archive.read(out))[0] == archive.MANIFEST
+        except (InputError, StopIteration):
+            ours = False
+        if not ours:
+            raise InputError(
+                f"{out} was not written by jaxad export: move it away, or name another"
+            )
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent} is no folder: make it first")
+
+
+def _trained(workdir: Path, name: str | None, changes: Sequence[str]) -> _Trained:
+    workdir = opened(workdir)
+    config, hashes = load_config(confined(workdir, "config.json"))
+    apply_changes(config, changes, only=CHANGES)
+    check_config(config)
+    names = trained(workdir)
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is None or name not in names:
+        asked = "" if name is None else f", not {name!r}"
+        raise InputError(f"{workdir} has detectors {names}: name one of them by --detector{asked}")
+    backbones = trained_backbones(workdir, config, hashes)
+    model, method = restore(workdir, name, config, backbones, models(config, backbones))
+    data = read_trained_on(workdir)
+    categories = tuple(sorted(data.n_train)) if config.data.one_for_all else (name,)
+    return _Trained(
+        name,
+        categories,
+        model.detector,
+        {"backbones": backbones.variables, "method": method},
+        config,
+        backbones,
+        reading_of(config, backbones),
+        {
+            "photos": {n: data.n_train.get(n, 0) for n in categories},
+            "fingerprint_sha256": digest(data.fingerprint),
+        },
+    )
+
+
+def _photos(own: _Trained) -> np.ndarray:
+    """Up to `PHOTOS` photos of the detector's categories, taken evenly of all splits."""
+    mend = (
+        "name where the photos are now by --config.data.root=DIR, or compare by generated images "
+        "alone: --no-photos"
+    )
+    try:
+        data = read_dataset(own.config)
+    except InputError as error:
+        raise InputError(f"{error} ({mend})") from error
+    records = [record for record in data.records if record.category in own.categories]
+    records.sort(key=lambda record: (record.split, record.category, record.path))
+    if not records:
+        raise InputError(f"{own.config.data.root} has no photos of {own.name}: {mend}")
+    count = min(PHOTOS, len(records))
+    chosen = [records[i * len(records) // count] for i in range(count)]
+    batches = own.reading.batches(type(data)(data.root, tuple(chosen)), count)
+    (batch,) = batches
+    return np.asarray(batch["image"])
+
+
+def _scorer(own: _Trained) -> Callable[[Any], Scores]:
+    return make_scorer(own.detector, own.variables, batch_size=BATCH, size=own.reading.size).score
+
+
+def _scores(
+    score: Callable[[Any], Any], images: np.ndarray, check: Callable[[], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps and image scores, computed by batches of one size: one program."""
+    maps, scores = [], []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        padded = np.pad(batch, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
+        found = score(padded)
+        maps.append(np.asarray(found[0])[: len(batch)])
+        scores.append(np.asarray(found[1])[: len(batch)])
+        check()
+    return np.concatenate(maps), np.concatenate(scores)
+
+
+def _texts(workdir: Path, own: _Trained) -> dict[str, Any]:
+    """What goes with the program, by member."""
+    found: dict[str, Any] = {
+        archive.PROVENANCE: provenance(own.config, own.backbones.sha256, own.trained_on)
+    }
+    if confined(workdir, calibrate.FILE).exists():
+        calibration = calibrate.read_calibrations(workdir).get(own.name)
+        if calibration is not None:
+            found[archive.CALIBRATION] = calibration.to_json()
+    return found

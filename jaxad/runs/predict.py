@@ -132,10 +132,10 @@ def _walked(sources: Sources, table: Shards, check: Callable[[], None]) -> tuple
     ends = iter(table.ends)
     before, (end, wanted) = 0, next(ends, (0, ""))
     for total, photo in enumerate(sources, 1):
-        if total > end:
-            continue
         if total % ROWS == 0:
             check()
+        if total > end:
+            continue
         _add(digest, photo)
         if total == end:
             if digest.hexdigest() != wanted:

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,11 +190,11 @@ def _same(one: Any, other: Any, key: str) -> bool:
 
 
 def _arrow() -> tuple[Any, Any]:
-    """Arrow and its parquet. Its own allocator would keep tens of megabytes for tables of one."""
+    """Import pyarrow. Its own allocator would keep tens of megabytes for tables of one."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # read when it first allocates
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pa.set_memory_pool(pa.system_memory_pool())
     return pa, pq
 
 

@@ -22,6 +22,7 @@ from jaxad.errors import InputError
 from jaxad.files import read_json, write_json
 from jaxad.keys import Key, choice, flag, integer, number, several, text
 from jaxad.recipes.build import recipe_named
+from jaxad.runtimes.engines import RUNTIMES
 
 FORMAT = 3
 """Version of `config.json` and of a work directory's layout."""
@@ -185,11 +186,19 @@ KEYS: dict[str, Key] = {
     "score.batch_size": Key(
         8, integer(least=1, most=65536), "images a program call, over all devices"
     ),
+    "score.runtime": Key(
+        "xla",
+        choice(*RUNTIMES),
+        "what scores: JAX's own, or another on this machine's CPU (docs/runtimes.md)",
+    ),
     "report.examples": Key(
         6, integer(least=0, most=100), "photos a category of each kind: found, missed, false alarms"
     ),
 }
 """All keys but those below `method`."""
+
+ADDED = ("score.runtime",)
+"""Keys that came after work directories of this `FORMAT`, whose runs had the default."""
 
 EVALUATION = ("weights", "data", "score", "report", "train.parallel")
 """What `jaxad evaluate` may be told anew: where photos are and how they are scored."""
@@ -432,6 +441,10 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         raise InputError(damaged)
     try:
         config = ConfigDict(_tuples(values))
+        for name in ADDED:
+            section, _, leaf = name.partition(".")
+            if leaf not in config[section]:
+                config[section][leaf] = KEYS[name].default
         check_config(config)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not fit this jaxad: {error}") from error

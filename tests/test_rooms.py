@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core", "files", "held", "keys", "metrics", "progress"),
     ("data", "ops", "parallel", "report"),
     ("backbones", "methods"),
-    ("detector",),
+    ("detector", "runtimes"),
     ("recipes", "scorer"),
     ("config", "training"),
     ("runs",),
@@ -34,6 +34,7 @@ ALONE = {
     "ops": {"grain", "tensorflow_datasets", "orbax", "PIL", "ml_collections", "sklearn"},
     "methods": {"grain", "tensorflow_datasets", "orbax", "PIL", "ml_collections", "sklearn"},
     "detector": {"grain", "tensorflow_datasets", "orbax", "PIL", "ml_collections", "sklearn"},
+    "runtimes": {"onnx", "onnxruntime", "openvino", "nncf", "grain", "orbax"},
     "scorer": {"grain", "tensorflow_datasets", "orbax", "PIL", "ml_collections", "sklearn"},
     "training": {"ml_collections"},
 }

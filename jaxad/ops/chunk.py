@@ -23,14 +23,23 @@ PIXELS = 2 * 256 * 256
 
 
 def by_position(function: Callable[..., Array], *maps: Array) -> Array:
-    """Apply `function((n, C_1), (n, C_2), ...) -> (n,)` to maps `(B, h, w, C_i)`: `(B, h, w)`.
+    """Apply `function((..., C_1), (..., C_2), ...) -> (...)` to maps `(B, h, w, C_i)`.
 
-    On a CPU about `ROWS` positions at a time, elsewhere all at once.
+    On a CPU about `ROWS` positions `(n, C_i)` at a time, elsewhere all at once. Another run time
+    ("onnx", see `jaxad.ops.convolve`) gets the maps as they are: its convolutions take them so.
+
+    Returns:
+        `(B, h, w)`.
     """
-    shape = maps[0].shape[:-1]
-    count = shape[0] * shape[1] * shape[2]
-    flat = [x.reshape(count, x.shape[-1]) for x in maps]
-    return _in_turns(function, *flat, fit=ROWS, least=ROWS // 4).reshape(shape)
+
+    def flat(*maps: Array) -> Array:
+        shape = maps[0].shape[:-1]
+        count = shape[0] * shape[1] * shape[2]
+        rows = [x.reshape(count, x.shape[-1]) for x in maps]
+        return _in_turns(function, *rows, fit=ROWS, least=ROWS // 4).reshape(shape)
+
+    found: Array = jax.lax.platform_dependent(*maps, onnx=function, default=flat)
+    return found
 
 
 def by_image(function: Callable[[Array], T], images: Array) -> T:

@@ -23,6 +23,7 @@ from jaxad.errors import InputError
 from jaxad.files import read_json, write_json
 from jaxad.keys import Key, choice, flag, integer, number, several, text
 from jaxad.recipes.build import recipe_named
+from jaxad.runtimes.engines import RUNTIMES
 
 FORMAT = 3
 """Version of `config.json` and of a work directory's layout."""
@@ -203,11 +204,24 @@ KEYS: dict[str, Key] = {
         number(least=0.0, below=1.0),
         "share of calibration sets for which that holds; 0 = on average over them",
     ),
+    "score.runtime": Key(
+        "xla",
+        choice(*RUNTIMES),
+        "what scores: JAX's own, or another on this machine's CPU (docs/runtimes.md)",
+    ),
     "report.examples": Key(
         6, integer(least=0, most=100), "photos a category of each kind: found, missed, false alarms"
     ),
 }
 """All keys but those below `method`."""
+
+ADDED: dict[str, Any] = {
+    "data.calibration": 0.0,  # all were trained on
+    "calibrate.false_alarm": KEYS["calibrate.false_alarm"].default,
+    "calibrate.confidence": KEYS["calibrate.confidence"].default,
+    "score.runtime": "xla",
+}
+"""Keys that came after work directories of this `FORMAT`, and what they were for their runs."""
 
 EVALUATION = ("weights", "data", "score", "report", "train.parallel")
 """What `jaxad evaluate` may be told anew: where photos are and how they are scored."""
@@ -455,10 +469,12 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         raise InputError(damaged)
     try:
         config = ConfigDict(_tuples(values))
-        if "calibration" not in config.data:  # before there was a choice, all were trained on
-            config.data.calibration = 0.0
-        if "calibrate" not in config:
-            config.calibrate = default_config().calibrate
+        for name, value in ADDED.items():
+            section, _, leaf = name.partition(".")
+            if section not in config:
+                config[section] = ConfigDict()
+            if leaf not in config[section]:
+                config[section][leaf] = value
         check_config(config)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not fit this jaxad: {error}") from error

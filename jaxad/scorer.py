@@ -20,6 +20,8 @@ from jaxad.compiling import CPU_OPTIONS, has_depthwise
 from jaxad.core import InputError, Scores, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
+from jaxad.runtimes.engines import check_runtime
+from jaxad.runtimes.programs import program
 
 COMPILE_SECONDS = 5.0
 """What compiling a detector's scoring takes on a CPU, about."""
@@ -52,6 +54,8 @@ def make_scorer(
     dtype: str = "float32",
     constants: bool | None = None,
     parallel: DataParallel | None = None,
+    runtime: str = "xla",
+    photos: Any = None,
 ) -> Scorer:
     """Compile `detector.score` for up to `batch_size` images of `size = (H, W)`.
 
@@ -60,27 +64,38 @@ def make_scorer(
         variables: Its variables, as trained.
         batch_size: B.
         size: (H, W).
-        dtype: Of weights and features, "float32" or "bfloat16"; score maths are float32.
+        dtype: Of weights and features, "float32" or "bfloat16"; score maths are float32. OpenVINO
+            has "int8" too, and chooses itself what "bfloat16" is (docs/runtimes.md).
         constants: Whether the program holds the weights: faster on a CPU, but a program and an
             entry of the compilation cache for every detector, as large as these. None: on a CPU.
         parallel: Splits batches over its devices; None: one device.
+        runtime: "xla", or "openvino" or "onnxruntime", which take all cores of this machine's CPU,
+            hold the weights, and know nothing of JAX's devices.
+        photos: `(n, H, W, 3)` uint8 of normal parts, which the ranges of "int8" are taken from.
 
     Raises:
-        InputError: The devices can not share a batch.
+        InputError: The devices can not share a batch, or the run time is not there.
     """
+    check_runtime(runtime)
     start = time.monotonic()
     fold = jax.jit(detector.fold, static_argnames="dtype")
 
     def score_images(folded: Variables, images: Any) -> Scores:  # its name is the program's
         return detector.score(folded, images)
 
+    elsewhere = runtime != "xla"
     several = parallel is not None and parallel.device_count > 1
     on_cpu = jax.default_backend() == "cpu"
-    folded = fold(variables, dtype=dtype)
+    kept = "float32" if elsewhere else dtype  # other run times round by themselves
+    folded = fold(variables, dtype=kept)
     options = None
     if on_cpu and not several and dtype == "float32" and not has_depthwise(folded):
         options = dict(CPU_OPTIONS)
-    if several:
+    if elsewhere:
+        make = _elsewhere(
+            score_images, runtime, batch_size=batch_size, size=size, dtype=dtype, photos=photos
+        )
+    elif several:
         assert parallel is not None
         if batch_size % parallel.device_count:
             raise InputError(
@@ -94,19 +109,19 @@ def make_scorer(
         make = _with_arguments(score_images, folded, batch_size, size, options)
 
     def scorer(folded: Variables, start: float) -> Scorer:
-        program = make(folded)
+        run = make(folded)
 
         def renew(variables: Variables) -> Scorer:
             begin = time.monotonic()
-            return scorer(fold(variables, dtype=dtype), begin)
+            return scorer(fold(variables, dtype=kept), begin)
 
         def score(images: Any) -> Scores:
             count = _check(images, batch_size, size)
-            if count == batch_size:
-                return program(images)
+            if count == batch_size or elsewhere:
+                return run(images)
             xp = jnp if isinstance(images, jax.Array) else np
             padded = xp.pad(images, [(0, batch_size - count), (0, 0), (0, 0), (0, 0)])
-            found = program(padded)
+            found = run(padded)
             return Scores(found.map[:count], found.image[:count])
 
         return Scorer(score, time.monotonic() - start, batch_size, size, renew)
@@ -201,6 +216,17 @@ def _split(
         return program
 
     jax.block_until_ready(make(like)(np.zeros((batch_size, *size, 3), np.uint8)))  # compiles
+    return make
+
+
+def _elsewhere(
+    score_images: Callable[..., Scores], runtime: str, **given: Any
+) -> Callable[[Variables], Program]:
+    """Another run time, whose program takes any number of images."""
+
+    def make(folded: Variables) -> Program:
+        return program(functools.partial(score_images, folded), runtime=runtime, **given)
+
     return make
 
 

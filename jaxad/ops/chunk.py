@@ -27,9 +27,13 @@ PIXELS = 2 * 256 * 256
 
 
 def by_position(function: Callable[..., Array], *maps: Array) -> Array:
-    """Apply `function((n, C_1), (n, C_2), ...) -> (n,)` to maps `(B, h, w, C_i)`: `(B, h, w)`.
+    """Apply `function((..., C_1), (..., C_2), ...) -> (...)` to maps `(B, h, w, C_i)`.
 
-    On a CPU about `ROWS` positions at a time, elsewhere all at once.
+    On a CPU about `ROWS` positions `(n, C_i)` at a time, elsewhere all at once. Another run time
+    ("onnx", see `jaxad.ops.convolve`) gets the maps as they are: its convolutions take them so.
+
+    Returns:
+        `(B, h, w)`.
     """
 
     def of_images(*maps: Array) -> Array:
@@ -38,8 +42,12 @@ def by_position(function: Callable[..., Array], *maps: Array) -> Array:
         flat = [x.reshape(count, x.shape[-1]) for x in maps]
         return _in_turns(function, *flat, fit=ROWS, least=ROWS // 4).reshape(shape)
 
-    _, h, w, _ = maps[0].shape
-    return _one_by_one(of_images, *maps, alone=h * w >= ROWS // 4)
+    def default(*maps: Array) -> Array:
+        _, h, w, _ = maps[0].shape
+        return _one_by_one(of_images, *maps, alone=h * w >= ROWS // 4)
+
+    found: Array = jax.lax.platform_dependent(*maps, onnx=function, default=default)
+    return found
 
 
 def by_image(function: Callable[[Array], T], images: Array) -> T:

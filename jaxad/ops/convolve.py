@@ -4,6 +4,9 @@ How a convolution is computed is decided here and nowhere else. XLA's convolutio
 two shapes that these networks are full of, so both are written as what they are: a 1x1 convolution
 is a matrix product over channels (2 to 5 times faster), a depthwise convolution is a sum of shifted
 products (15 to 40 times faster). Parameters keep the shape of a convolution kernel throughout.
+
+Another run time has convolutions of its own, and gets them as such: `jaxad.runtimes` takes the
+branches for the platform "onnx", which XLA has not.
 """
 
 from __future__ import annotations
@@ -52,19 +55,33 @@ def convolve(x: Array, kernel: Array, *, stride: int, padding: Padding, groups: 
             same_padding(height, kernel_size=kh, stride=stride),
             same_padding(width, kernel_size=kw, stride=stride),
         )
-    if kh == kw == 1 and groups == 1 and padding == ((0, 0), (0, 0)):
+    pads = padding
+
+    def plain(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            pads,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+            precision=NETWORK,
+        )
+
+    def product(x: Array, kernel: Array) -> Array:
         return jnp.dot(x[:, ::stride, ::stride, :], kernel[0, 0], precision=NETWORK)
-    if groups == x.shape[-1] == kernel.shape[-1]:
-        return _depthwise(x, kernel, stride=stride, padding=padding)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision=NETWORK,
-    )
+
+    def depthwise(x: Array, kernel: Array) -> Array:
+        return _depthwise(x, kernel, stride=stride, padding=pads)
+
+    if kh == kw == 1 and groups == 1 and pads == ((0, 0), (0, 0)):
+        y = lax.platform_dependent(x, kernel, onnx=plain, default=product)
+    elif groups == x.shape[-1] == kernel.shape[-1]:
+        y = lax.platform_dependent(x, kernel, onnx=plain, default=depthwise)
+    else:
+        y = plain(x, kernel)
+    convolved: Array = y
+    return convolved
 
 
 def _depthwise(

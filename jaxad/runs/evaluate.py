@@ -43,6 +43,7 @@ from jaxad.runs.outcomes import Kept, Outcomes, forget, is_under_way, measured_b
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import score_category
 from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
+from jaxad.runtimes.engines import check_runtime
 from jaxad.scorer import Scorer, constants_pay, make_scorer
 from jaxad.training.sampling import batch_elements
 
@@ -73,6 +74,7 @@ class Evaluator:
         *,
         batch_size: int,
         examples: int,
+        runtime: str = "xla",
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Set up; nothing is computed.
@@ -83,9 +85,11 @@ class Evaluator:
             parallel: Over which devices.
             batch_size: Images a program call; rounded up to what the devices share.
             examples: Photos a category of each kind, for the report.
+            runtime: What scores, see `make_scorer`.
             check: Called before every batch; may raise, to end the work.
         """
-        self._check = check
+        check_runtime(runtime)
+        self._check, self._runtime = check, runtime
         self._detectors = len(jobs)
         photos = sum(len(records) for job in jobs for records in job.test.values())
         self._images = photos // max(len(jobs), 1)
@@ -117,6 +121,7 @@ class Evaluator:
                 size=self._reading.size,
                 constants=constants,
                 parallel=self._parallel,
+                runtime=self._runtime,
             )
         return self._scorers[key]
 
@@ -242,6 +247,7 @@ def environment(config: Any) -> dict[str, Any]:
         "devices": jax.local_device_count(),
         "cores": os.cpu_count(),
         "parallel": config.train.parallel,
+        "runtime": config.score.runtime,
     }
 
 
@@ -340,6 +346,7 @@ def _source(
         parallel,
         batch_size=config.score.batch_size,
         examples=config.report.examples,
+        runtime=config.score.runtime,
         check=check,
     )
     model = models(config, backbones, axis_name=parallel.axis_name)

@@ -208,6 +208,7 @@ def _train(
             parallel,
             batch_size=config.score.batch_size,
             examples=config.report.examples,
+            runtime=config.score.runtime,
             check=check,
         )
         for job in jobs_of(manifest, config):

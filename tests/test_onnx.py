@@ -1,0 +1,166 @@
+"""Detectors as ONNX graphs: another run time gives our scores, and files are whole and checked."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_scorer import SETTINGS, SIZE, detector_of, photos, trained
+
+from jaxad.backbones.weights import init_backbone
+from jaxad.core import InputError, Scores
+from jaxad.ops.convolve import convolve
+from jaxad.runtimes.convert import convert
+from jaxad.runtimes.files import write_onnx, write_openvino
+
+pytest.importorskip("onnx", reason="pip install 'jaxad[onnx]'")
+ort = pytest.importorskip("onnxruntime", reason="pip install 'jaxad[onnx]'")
+
+
+def run(score: Callable[[Any], Any], images: Any) -> tuple[list[Any], list[str]]:
+    """What ONNX Runtime gives, and the kinds of nodes of the graph."""
+    batch, *size, _ = images.shape
+    model = convert(score, batch_size=batch, size=tuple(size))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images}), [node.op_type for node in model.graph.node]
+
+
+def near(found: Any, wanted: Any) -> None:
+    """Equal to a ten thousandth of the range."""
+    wanted = np.asarray(wanted)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * (float(np.ptp(wanted)) or 1.0), rtol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_method_scores_alike(name: str) -> None:
+    detector, frozen = detector_of(name)
+    variables, images = trained(detector, frozen), photos(3)
+    want = jax.jit(detector.score)(variables, images)
+    found, _ = run(functools.partial(detector.score, jax.jit(detector.fold)(variables)), images)
+    near(found[0], want.map)
+    np.testing.assert_allclose(found[1], want.image, atol=1e-4 * float(np.ptp(want.map)))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50_keras", "vgg16", "efficientnet_b0", "efficientnet_lite0"]
+)
+def test_networks_are_convolutions_and_nothing_is_moved(name: str) -> None:
+    backbone, variables = init_backbone(name, jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 40, 3), np.uint8)
+    levels = list(backbone.levels)
+
+    def score(images: Any) -> Scores:
+        features = backbone.features(variables, images)
+        return Scores(features[levels[0]], features[levels[-1]])
+
+    found, kinds = run(score, images)
+    for ours, theirs in zip(found, jax.jit(score)(images)):
+        near(ours, theirs)
+    assert "MatMul" not in kinds
+    assert kinds.count("Transpose") == 3  # what comes in, and the two that go out
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "elements": lambda x: (
+        jnp.exp(-jnp.abs(x)) + jnp.log(x + 2) * jnp.tanh(x) + jax.lax.rsqrt(x + 1)
+    ),
+    "powers": lambda x: x**2 + x**3 + jnp.sqrt(x) + jnp.power(x + 1, 0.5),
+    "choices": lambda x: jnp.where((x > 0.3) & (x != 0.5), x, jnp.minimum(x, 0.1)),
+    "clipped": lambda x: jnp.clip(x, 0.2, 0.7) + jax.nn.relu(x - 0.5),
+    "axes": lambda x: (
+        x.transpose(0, 3, 1, 2).sum(axis=1)[..., None] * x.mean(axis=(1, 2), keepdims=True)
+    ),
+    "extremes": lambda x: x - x.max(axis=3, keepdims=True) + x.min(axis=(0, 1), keepdims=True),
+    "parts": lambda x: jnp.concatenate([x[:, ::2, 1:5], x[:, ::-2, -4:] * 2], axis=3)[..., :4],
+    "split": lambda x: sum(jnp.split(x, 3, axis=-1)),
+    "stacked": lambda x: jnp.stack([x, 2 * x]).mean(axis=0),
+    "padded": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=0.5),
+    "rows": lambda x: x.reshape(2, -1) @ jnp.ones((8 * 6 * 3, 4)),
+    "product": lambda x: jnp.einsum("bhwc,bhwd->bcd", x, x + 1),
+    "matrix on each axis": lambda x: jnp.einsum(
+        "Hh,bhwc,Ww->bHWc", jnp.arange(16.0).reshape(2, 8), x, jnp.ones((3, 6))
+    ),
+    "best": lambda x: jax.lax.top_k(x.reshape(2, -1), 5)[0],
+    "where best": lambda x: x[0][jax.lax.top_k(x.mean(axis=(0, 2, 3)), 1)[1][0]],
+    "loop": lambda x: jax.lax.map(lambda row: row * row.mean(), x),
+    "carried": lambda x: jax.lax.scan(lambda c, row: (c + row, c * row), x[0], x, reverse=True)[1],
+    "broadcast": lambda x: jnp.broadcast_to(x.mean(axis=(1, 2))[:, None, None], x.shape) + 0 * x,
+    "depthwise": lambda x: convolve(x, jnp.ones((3, 3, 1, 3)), stride=2, padding="SAME", groups=3),
+    "strided 1x1": lambda x: convolve(
+        x, jnp.ones((1, 1, 3, 5)), stride=2, padding=((0, 0), (0, 0))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_that_methods_consist_of(name: str) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 6, 3), np.uint8)
+
+    def score(images: Any) -> Scores:
+        y = FUNCTIONS[name](images.astype(jnp.float32) / 255)
+        return Scores(y, y.sum(axis=-1))
+
+    with jax.numpy_rank_promotion("allow"):
+        found, _ = run(score, images)
+        want = jax.jit(score)(images)
+    for ours, theirs in zip(found, want):
+        assert ours.shape == theirs.shape
+        near(ours, theirs)
+
+
+def test_an_unknown_primitive_is_named() -> None:
+    with pytest.raises(InputError, match="can not have JAX's 'cumsum'"):
+        convert(lambda x: Scores(jnp.cumsum(x.astype(jnp.float32)), x), batch_size=1, size=(4, 4))
+
+
+def test_files_hold_our_scores(tmp_path: Path) -> None:
+    detector, frozen = detector_of("simplenet")
+    variables, images = trained(detector, frozen), photos(2)
+    want = jax.jit(detector.score)(variables, images)
+    write_onnx(detector, variables, tmp_path / "d.onnx", batch_size=2, size=SIZE, said={"a": "b"})
+    session = ort.InferenceSession(tmp_path / "d.onnx", providers=["CPUExecutionProvider"])
+    assert [(x.name, x.shape, x.type) for x in session.get_inputs()] == [
+        ("images", [2, *SIZE, 3], "tensor(uint8)")
+    ]
+    assert [(x.name, x.shape) for x in session.get_outputs()] == [
+        ("map", [2, *SIZE]),
+        ("image", [2]),
+    ]
+    assert session.get_modelmeta().custom_metadata_map.keys() == {"jaxad", "a"}
+    for ours, theirs in zip(session.run(None, {"images": images}), want):
+        near(ours, theirs)
+    ov = pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
+    write_openvino(detector, variables, tmp_path / "d.xml", batch_size=2, size=SIZE)
+    assert {p.name for p in tmp_path.iterdir()} == {"d.onnx", "d.xml", "d.bin"}
+    found = ov.Core().compile_model(tmp_path / "d.xml", "CPU")(images)
+    near(found["map"], want.map)
+    with pytest.raises(InputError, match="a name that ends in"):
+        write_openvino(detector, variables, tmp_path / "d.onnx", size=SIZE)
+
+
+def test_a_graph_that_scores_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jaxad.runtimes import files
+
+    detector, frozen = detector_of("simplenet")
+    variables = trained(detector, frozen)
+    other = functools.partial(detector.score, trained(detector, frozen, seed=2))
+    monkeypatch.setattr(files, "convert", lambda _, **given: convert(other, **given))
+    with pytest.raises(InputError, match="'map' is off by"):
+        write_onnx(detector, variables, tmp_path / "d.onnx", size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    detector, frozen = detector_of("simplenet")
+    with pytest.raises(InputError, match=r"pip install 'jaxad\[onnx\]'"):
+        write_onnx(detector, {"backbones": frozen}, tmp_path / "d.onnx", size=SIZE)

@@ -1,0 +1,119 @@
+"""Scorers by other run times: our scores, for any number of photos, without waiting."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from test_scorer import SETTINGS, SIZE, detector_of, photos, trained
+
+from jaxad.core import InputError
+from jaxad.runtimes.packages import needed
+from jaxad.scorer import make_scorer, stream
+
+pytest.importorskip("onnx", reason="pip install 'jaxad[onnx]'")
+ENGINES = ("openvino", "onnxruntime")
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def case(request: pytest.FixtureRequest) -> Any:
+    detector, frozen = detector_of(request.param)
+    variables, images = trained(detector, frozen), photos(11)
+    return detector, variables, images, jax.device_get(jax.jit(detector.score)(variables, images))
+
+
+@pytest.mark.parametrize("runtime", ENGINES)
+def test_scores_are_ours_of_any_number_of_images(runtime: str, case: Any) -> None:
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    detector, variables, images, want = case
+    scorer = make_scorer(detector, variables, batch_size=4, size=SIZE, runtime=runtime)
+    found = list(stream(scorer, (images[i : i + 4] for i in (0, 4, 8))))  # the last of 3
+    assert [len(scores.image) for scores in found] == [4, 4, 3]
+    assert all(type(x) is np.ndarray and x.dtype == np.float32 for s in found for x in s)
+    span = float(np.ptp(want.map))
+    for ours, theirs in zip(zip(*found), want):
+        np.testing.assert_allclose(np.concatenate(ours), theirs, atol=1e-4 * span, rtol=0)
+    with pytest.raises(InputError, match="this scorer takes 1 to 4 images"):
+        scorer.score(images[:5])
+
+
+@pytest.mark.parametrize("runtime", ENGINES)
+def test_another_detector_and_scores_that_are_read_late(runtime: str) -> None:
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    detector, frozen = detector_of("simplenet")
+    first, second = (trained(detector, frozen, seed) for seed in (1, 2))
+    images = photos(2)
+    scorer = make_scorer(detector, first, batch_size=2, size=SIZE, runtime=runtime)
+    renewed = scorer.renew(second)
+    started = [scorer.score(images), renewed.score(jax.device_put(images))]
+    for scores, variables in zip(started, (first, second)):
+        want = jax.jit(detector.score)(variables, images)
+        assert scores.map.shape == (2, *SIZE)
+        assert len(scores.image) == 2
+        jax.block_until_ready(scores)
+        np.testing.assert_allclose(scores.map[0], want.map[0], atol=1e-4)
+        assert float(scores.image.max()) == pytest.approx(float(want.image.max()), abs=1e-4)
+
+
+def test_bfloat16_where_the_processor_has_it() -> None:
+    ov = pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
+    detector, frozen = detector_of("simplenet")
+    variables, images = trained(detector, frozen), photos(4)
+    given = {"batch_size": 4, "size": SIZE, "dtype": "bfloat16", "runtime": "openvino"}
+    if "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(InputError, match="no bfloat16 for OpenVINO: use float32"):
+            make_scorer(detector, variables, **given)
+        return
+    want = jax.jit(detector.score)(variables, images)
+    found = make_scorer(detector, variables, **given).score(images)
+    assert np.corrcoef(np.ravel(found.map), np.ravel(want.map))[0, 1] > 0.97
+
+
+def test_int8_takes_its_ranges_from_photos() -> None:
+    pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
+    pytest.importorskip("nncf", reason="pip install 'jaxad[int8]'")
+    detector, frozen = detector_of("simplenet")
+    variables, images = trained(detector, frozen), photos(8)
+    given = {"batch_size": 8, "size": SIZE, "dtype": "int8", "runtime": "openvino"}
+    with pytest.raises(InputError, match="int8 takes its ranges from photos"):
+        make_scorer(detector, variables, **given)
+    found = make_scorer(detector, variables, photos=images, **given).score(images)
+    want = jax.jit(detector.score)(variables, images)
+    assert np.corrcoef(np.ravel(found.map), np.ravel(want.map))[0, 1] > 0.9
+    assert not np.array_equal(found.map, want.map)
+
+
+def test_what_can_not_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, frozen = detector_of("simplenet")
+    variables = trained(detector, frozen)
+
+    def make(runtime: str, dtype: str = "float32") -> None:
+        make_scorer(detector, variables, batch_size=1, size=SIZE, runtime=runtime, dtype=dtype)
+
+    with pytest.raises(InputError, match="there is no run time 'tensorrt': give one of xla, openv"):
+        make("tensorrt")
+    if "onnxruntime" in sys.modules:
+        with pytest.raises(InputError, match="onnxruntime computes in float32, not in 'bfloat16'"):
+            make("onnxruntime", "bfloat16")
+    for name, extra in (("openvino", "openvino"), ("onnxruntime", "onnx")):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(InputError, match=rf"pip install 'jaxad\[{extra}\]'"):
+            make(name)
+
+
+def test_openvino_is_imported_without_its_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    seen = []
+    real = __import__("importlib").import_module
+
+    def spy(name: str) -> Any:
+        seen.append(sys.modules.get("openvino_telemetry", "free"))
+        return real("json")
+
+    monkeypatch.setattr("importlib.import_module", spy)
+    needed("openvino")
+    assert seen == [None]
+    assert "openvino_telemetry" not in sys.modules

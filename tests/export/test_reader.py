@@ -229,3 +229,16 @@ def test_arrays_come_back_as_they_were(dtype: str) -> None:
 
     if dtype != "BF16":  # ours are others' files
         np.testing.assert_array_equal(other.load(tensors.save(every))["a/b"], array)
+
+
+def test_a_bit_flipped_anywhere_in_a_file_is_named(written: Path) -> None:
+    whole, other = written.read_bytes(), written.with_name("flipped.jaxad")
+    random = np.random.default_rng(0)
+    for place in (0, 14, 26, len(whole) - 1, *random.integers(0, len(whole), 60)):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        other.write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            export.load(other)
+        assert str(other) in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ def command(
     config, phases = METHODS[name]
     each = f"({','.join([str(steps)] * phases)},)"
     fixed = [f"data.root={root}", "data.layout=mvtec_ad", "data.categories=bottle"]
-    fixed += [f"train.steps={each}", f"train.log_every={max(steps // 10, 1)}"]
+    fixed += ["data.calibration=0", f"train.steps={each}", f"train.log_every={max(steps // 10, 1)}"]
     if name == "adapted_moe":  # bottle has no subclasses: two clusters
         fixed += ["method.clusters=2", "data.train_subclasses=", "data.test_subclasses="]
     words = [f"--config.{change}" for change in (*fixed, *changes)]

@@ -6,7 +6,8 @@
 FOLDER holds `mvtec_ad_256/` (layout mvtec_ad), `magnetic_tile/` (with manifest.csv) and
 `cifar10_subset/` (as published in Python's pickles); ELPV comes as a package. A row is one `jaxad
 train` with the printed command; wall time is the whole command's. FILE is written after every
-setting; settings that it has already and that are not run again stay in it.
+setting; settings that it has already and that are not run again stay in it. As in the papers, all
+normal photos are trained on: `data.calibration=0`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ METRICS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "aupro_0.30
 def run(name: str, data: str, runs: Path) -> dict[str, Any]:
     """Train one setting; returns its row: results, command, machine and wall time."""
     path, changes = SETTINGS[name]
+    changes = {**changes, "data.calibration": "0"}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     arguments = ["--config", path, *(flag.format(data=data) for flag in flags)]
     start = time.monotonic()

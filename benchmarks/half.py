@@ -29,7 +29,7 @@ from jaxad.runs.train import train
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro_0.30")
 DTYPES = ("float32", "bfloat16")
-COMMON = {"data.image_size": "(64,64)", "data.categories": "bottle"}
+COMMON = {"data.image_size": "(64,64)", "data.categories": "bottle", "data.calibration": "0"}
 SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     "simplenet": (
         "configs/simplenet_fast.py",

@@ -115,7 +115,7 @@ def configure(point: Point, changes: Sequence[str] = ()) -> Any:
     method.bidirectional, method.smoothing = point.bidirectional, point.smoothing
     method.top_share, config.train.steps = point.top_share, point.steps
     config.data.image_size = (point.size, point.size)
-    config.train.cache_dtype = "float16"
+    config.train.cache_dtype, config.data.calibration = "float16", 0.0
     apply_changes(config, [f"--config.{change}" for change in changes])
     return config
 

@@ -47,6 +47,7 @@ def main() -> None:
             "--config=configs/mb_pfm_fast.py",
             f"--config.data.root={args.runs / 'data'}",
             f"--config.data.image_size=({SIZE},{SIZE})",
+            "--config.data.calibration=0",
             "--config.train.steps=(60,60,80)",
         ]
     )

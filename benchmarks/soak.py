@@ -3,6 +3,7 @@
     python -m benchmarks.soak kills [--signal KILL|TERM|INT] [--count 30] [--seed 0] [--json FILE]
     python -m benchmarks.soak memory [--steps 20000] [--images 200000] [--plot PNG] [--json FILE]
     python -m benchmarks.soak saving [--pairs 5] [--json FILE]
+    python -m benchmarks.soak predict [--images 200000] [--count 5] [--seed 0] [--json FILE]
 
 `kills`: small runs of MB-PFM, AFRAD, SimpleNet and Adapted-MoE (drawn photos, random networks) are
 killed at many moments and started again by the same command until they end. Kills aim in turn at a
@@ -10,6 +11,7 @@ save, at evaluation and at any moment; where fewer than a sixth of them hit a sa
 more follow. Every end is compared with that of a run that nobody disturbed, bit for bit: arrays,
 results (times aside), the log of steps, and which files there are. `memory`: resident memory of a
 training of many steps, and of many scored photos. `saving`: see `benchmarks.soak_saving`.
+`predict`: `jaxad predict` over many photos, with kills and without: its memory, and the same table.
 `--quick` shows that it runs. Exit code 1: something is not as it must be.
 """
 
@@ -137,6 +139,23 @@ def saving(args: argparse.Namespace, root: Path) -> tuple[dict[str, Any], bool]:
     return {"rows": rows}, well or args.quick
 
 
+def predict(args: argparse.Namespace, root: Path) -> tuple[dict[str, Any], bool]:
+    """Predict with and without kills; whether each photo is in the table once, in steady memory."""
+    from benchmarks import soak_memory, soak_predict
+
+    rng = np.random.default_rng(args.seed)
+    data = write_data(root / "data")
+    found = soak_predict.measure(root, data, photos=args.images, kills=args.count, rng=rng)
+    samples = found["samples"]
+    found["growth"] = 0.0 if args.quick else soak_memory.growth(samples)
+    found["megabyte"] = max(sample.megabyte for sample in samples)
+    head = ("photos", "a second", "kills", "MB resident, most", "growth")
+    row = (found["photos"], found["photos_per_second"], len(found["kills"]))
+    print(markdown(head, [(*row, f"{found['megabyte']:.0f}", f"{found['growth']:+.2%}")]))
+    print("\n".join(found["wrong"]) or "each photo once, and the same table as if undisturbed")
+    return found, not found["wrong"] and (found["growth"] < GROWTH or args.quick)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of them; 1 if something is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -155,12 +174,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     one = parts.add_parser("saving")
     one.add_argument("--pairs", type=int, help="5, or 1 if quick")
     one.set_defaults(run=saving)
+    one = parts.add_parser("predict")
+    one.add_argument("--images", type=int, help="200000, or 12000 if quick")
+    one.add_argument("--count", type=int, help="kills; 5, or 2 if quick")
+    one.add_argument("--seed", type=int, default=0)
+    one.set_defaults(run=predict)
     for one in parts.choices.values():
         one.add_argument("--json", type=Path, help="write all that was seen here")
         one.add_argument("--keep", type=Path, help="keep the runs in this folder, which is made")
         one.add_argument("--quick", action="store_true", help="shows that it runs, no more")
     args = parser.parse_args(argv)
     usual = {"count": (30, 2), "steps": (20000, 400), "images": (200000, 5000), "pairs": (5, 1)}
+    if args.part == "predict":
+        usual |= {"count": (5, 2), "images": (200000, 12000)}
     for name, (full, quick) in usual.items():
         if getattr(args, name, 0) is None:
             setattr(args, name, quick if args.quick else full)

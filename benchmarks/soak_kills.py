@@ -89,7 +89,7 @@ def _measured(workdir: Path) -> int:
 def differences(workdir: Path, whole: Path) -> list[str]:
     """What differs between two finished work directories, times aside; nothing where all is well.
 
-    Names of files, every bit of the trained arrays, results, and the log of all steps.
+    Names of files, every bit of the trained arrays, results, calibration, and the log of all steps.
     """
     found = []
     ours, theirs = _names(workdir), _names(whole)
@@ -97,6 +97,9 @@ def differences(workdir: Path, whole: Path) -> list[str]:
     found += [f"{name} is not there" for name in sorted(theirs - ours)]
     if _results(workdir) != _results(whole):
         found.append("results.json differs")
+    calibrations = [workdir / "calibration.json", whole / "calibration.json"]
+    if len({path.read_bytes() if path.is_file() else b"" for path in calibrations}) > 1:
+        found.append("calibration.json differs")
     if _log(workdir) != _log(whole):
         found.append("train.jsonl differs")
     for folder in sorted(whole.glob("checkpoints/*")):

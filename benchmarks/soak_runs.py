@@ -24,6 +24,7 @@ class Subject(NamedTuple):
 SMALL = {
     "data.image_size": "(32,32)",
     "data.prepared": "off",
+    "data.calibration": "0.2",
     "method.random_weights": "True",
     "score.batch_size": "4",
     "train.batch_size": "4",

@@ -55,7 +55,7 @@ def configuration(case: Case, root: Path) -> Any:
     """Of a case at its published size, random networks, and its photos below `root`."""
     config = configure(case.name)
     config.data.root, config.data.layout = str(root / "data"), "mvtec_ad"
-    config.train.steps = case.steps
+    config.train.steps, config.data.calibration = case.steps, 0.0
     size = tuple(config.data.image_size)
     write_dataset(root / "data", categories=("part",), n_train=8, n_test_good=1, size=size)
     return config

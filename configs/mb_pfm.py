@@ -17,4 +17,5 @@ def get_config() -> ConfigDict:
     """Return the published configuration."""
     config = default_config("pfm")
     config.data.resize = "lanczos"  # the authors' code
+    config.data.calibration = 0.0  # as published: all normal photos are trained on
     return config

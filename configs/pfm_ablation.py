@@ -40,6 +40,7 @@ def get_config(case: str = "8") -> ConfigDict:
     number = int(case)
     config = default_config("pfm")
     config.data.resize = "lanczos"  # the authors' code
+    config.data.calibration = 0.0  # as published: all normal photos are trained on
     config.method.source, config.method.target = PAIRS.get(number, ("resnet18", "resnet34"))
     config.method.latent = LATENT.get(number, (50, 100, 200))
     config.method.levels = LEVELS.get(number, (1, 2, 3))

@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxad import keys
+from jaxad.data.calibration_split import LEAST, SHARE
 from jaxad.data.images import FILTERS
 from jaxad.data.layouts import LAYOUTS
 from jaxad.errors import InputError
@@ -42,6 +43,13 @@ KEYS: dict[str, Key] = {
         text(),
         "names with commas of those to test on, '' = all; results are then one for each, "
         "named category-subclass",
+    ),
+    "data.calibration": Key(
+        SHARE,
+        number(least=0, most=0.5),
+        "share of the training photos that is not trained on, to set thresholds by: chosen by "
+        f"their content, in each category at least {LEAST}, at most half; 0 = none; unused where a "
+        "manifest names calibration photos",
     ),
     "data.one_for_all": Key(False, flag(), "one detector for all categories instead of one each"),
     "data.image_size": Key(
@@ -204,6 +212,9 @@ KEYS: dict[str, Key] = {
 EVALUATION = ("weights", "data", "score", "report", "train.parallel")
 """What `jaxad evaluate` may be told anew: where photos are and how they are scored."""
 
+TRAINING = ("data.calibration",)
+"""What belongs to the training all the same: keys in a section that may change."""
+
 MAY_CHANGE = (
     *("weights", "data.root", "data.workers", "data.prepared", "train.log_every"),
     *("checkpoint.every_minutes", "checkpoint.every_steps", "checkpoint.keep"),
@@ -363,7 +374,7 @@ def apply_changes(
     Args:
         config: Changed in place.
         arguments: The changes.
-        only: Sections or keys that may be changed; none: all.
+        only: Sections or keys that may be changed; none: all. Those of `TRAINING` only by name.
 
     Returns:
         The names of the keys that were named.
@@ -387,7 +398,8 @@ def apply_changes(
                 {n.partition(".")[0] for n in known}
             )
             raise InputError(f"unknown configuration key {name!r}: known here are {near}")
-        if only and not any(name == part or name.startswith(f"{part}.") for part in only):
+        within = name not in TRAINING and any(name.startswith(f"{part}.") for part in only)
+        if only and name not in only and not within:
             raise InputError(f"{name} belongs to the training: it can not be changed afterwards")
         place = config
         *sections, leaf = name.split(".")
@@ -443,6 +455,10 @@ def load_config(path: Path) -> tuple[ConfigDict, dict[str, str]]:
         raise InputError(damaged)
     try:
         config = ConfigDict(_tuples(values))
+        if "calibration" not in config.data:  # before there was a choice, all were trained on
+            config.data.calibration = 0.0
+        if "calibrate" not in config:
+            config.calibrate = default_config().calibrate
         check_config(config)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} does not fit this jaxad: {error}") from error

@@ -13,8 +13,10 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxad.errors import InputError
 
@@ -38,36 +40,54 @@ _MENDS = {
 }
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all.
+@contextmanager
+def written(path: str | os.PathLike[str], *, by: Path | None = None) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all, by and by.
 
-    The bytes go to a new file of a name that nobody can guess, in the same folder; it is then
-    renamed. A reader never meets half a file. A link at `path` is replaced and not followed.
+    The bytes go to a new file of a name that nobody can guess; it is then renamed. A reader never
+    meets half a file. A link at `path` is replaced and not followed.
 
     Args:
         path: The file; its folder has to exist.
-        data: Its content.
+        by: Folder of the new file, on the same disk; None: that of `path`.
 
     Raises:
         InputError: The file can not be written (full disk, no permission, a folder of that name):
             the old file, if any, is as it was, and no temporary file is left.
     """
     path = Path(path)
-    temporary = path.with_name(f".jaxad-{secrets.token_hex(8)}.tmp")  # see `is_temporary`
+    # See `is_temporary`.
+    temporary = (path.parent if by is None else by) / f".jaxad-{secrets.token_hex(8)}.tmp"
     # O_EXCL: fails where anything has this name, a link included. Mode: as the umask says.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
             try:
-                file.write(data)
+                yield file
                 file.flush()  # a full disk is noticed here, before the rename
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise refusal("write", path, error) from error
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all; see `written`.
+
+    Args:
+        path: The file; its folder has to exist.
+        data: Its content.
+
+    Raises:
+        InputError: See `written`.
+    """
+    with written(path) as file:
+        file.write(data)
 
 
 def is_temporary(path: Path) -> bool:

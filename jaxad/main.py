@@ -1,7 +1,8 @@
 """The command line `jaxad`. Flags only: the jobs are in other rooms.
 
-Exit code 0 when the job was done, 2 for unusable arguments or input (one line on standard error),
-130 and 143 when SIGINT (Ctrl-C) or SIGTERM has stopped it: all is kept, the same command goes on.
+Exit code 0 when the job was done, 1 where `predict --fail-on-anomaly` has met one, 2 for unusable
+arguments or input (one line on standard error), 130 and 143 when SIGINT (Ctrl-C) or SIGTERM has
+stopped it: all is kept, the same command goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jaxad.errors import InputError, Stopped
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
+    from jaxad.runs.calibrate import FILE, lines, read_calibrations
     from jaxad.runs.joining import join
     from jaxad.runs.processes import is_first, only_the_first_speaks
     from jaxad.runs.stopping import Stopping
@@ -31,6 +33,8 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     if is_first():
         _print_results(results, args.workdir)
+        if (args.workdir / FILE).is_file():
+            _print("\n".join(lines(read_calibrations(args.workdir))))
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -93,6 +97,78 @@ def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
     _print(status(args.workdir))
 
 
+def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from jaxad.runs.models import open_judge
+    from jaxad.runs.stopping import Stopping
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: see jaxad predict --help")
+    if (args.out is None) == (args.watch is None):
+        raise InputError("name the folder of results by --out, or one to be watched by --watch")
+    if args.max_errors is not None and args.max_errors < 0:
+        raise InputError(f"--max-errors is {args.max_errors}: it must be 0 or more")
+    if args.watch and (args.photos or any((args.maps, args.overlays, args.masks))):
+        raise InputError("--watch prints a line a photo: it takes no PATH and draws nothing")
+    with Stopping() as stopping:
+        judge = open_judge(
+            workdir=args.workdir,
+            model=args.model,
+            category=args.category,
+            subclass=args.subclass,
+            false_alarm=args.false_alarm,
+            # What waits alone is scored at once, not in a batch that is padded.
+            batch_size=1 if args.watch and args.batch_size is None else args.batch_size,
+        )
+        if args.watch:
+            _watch(args, judge, stopping.check)  # until stopped
+            return 0
+        from jaxad.runs.drawings import Drawing
+        from jaxad.runs.predict import Limit, predict
+
+        summary = predict(
+            args.photos,
+            args.out,
+            judge,
+            drawing=Drawing(args.maps, args.overlays, args.masks),
+            limit=Limit(args.max_errors, args.overwrite),
+            listed=getattr(sys.stdin, "buffer", None),
+            check=stopping.check,
+        )
+    _print_summary(summary, args.out)
+    return int(args.fail_on_anomaly and summary["anomalous"] > 0)
+
+
+def _watch(args: argparse.Namespace, judge: Any, check: Callable[[], None]) -> None:
+    import json
+    import signal
+
+    from jaxad.runs.watch import watch
+
+    def emit(row: dict[str, Any]) -> None:
+        try:
+            print(json.dumps(row), flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Stopped(signal.SIGPIPE) from None
+
+    watch(args.watch, judge, emit, poll=args.poll, check=check)
+
+
+def _print_summary(summary: dict[str, Any], out: Path) -> None:
+    kinds = ("good", "anomalous", "errors")
+    told = ", ".join(f"{summary[kind]} {kind}" for kind in kinds)
+    rate = summary["photos_per_second"]
+    lines = [f"{summary['photos']} photos: {told}" + (f"; {rate} a second" if rate else "")]
+    if summary["drift"] is None:
+        lines.append("drift is not looked for: name one category by --category")
+    else:
+        lines.append(summary["drift"]["all"]["text"])
+        if summary["drift"]["latest"]["drifted"]:
+            lines.append(f"the latest photos: {summary['drift']['latest']['text']}")
+    lines.append(f"table: {out / 'predictions.csv'} and .parquet")
+    _print("\n".join(lines))
+
+
 def _print_results(results: dict[str, Any], workdir: Path) -> None:
     from jaxad.report.table import format_table
 
@@ -153,12 +229,13 @@ def _data_keys(args: argparse.Namespace, rest: Sequence[str]) -> tuple[str, str,
     config = load_file(args.config) if args.config else default_config()
     flags = {"root": args.root, "layout": args.layout}
     changes = [f"--config.data.{key}={value}" for key, value in flags.items() if value is not None]
-    named = apply_changes(config, [*rest, *changes], only=("data",))
+    named = apply_changes(config, [*rest, *changes], only=("data", "data.calibration"))
     check_config(config)
     data = config.data
     options: dict[str, Any] = {
         "categories": name_list(data.categories),
         "options": layout_options(data),
+        "calibration": data.calibration,
     }
     if args.config or "data.image_size" in named:
         options["image_size"] = tuple(data.image_size)
@@ -202,6 +279,38 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
     evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser(
+        "predict",
+        allow_abbrev=False,
+        help="judge photos: one table, and what is drawn of them",
+        usage="jaxad predict (--workdir DIR | --model FILE) (PATH ... --out DIR | --watch DIR) "
+        "[options]",
+        description="PATH is a photo, a folder with all below it, a pattern, or - for a list of "
+        "paths on standard input. The same command goes on where it was stopped. docs/predict.md "
+        "says what the table has.",
+    )
+    predict.add_argument("photos", nargs="*", metavar="PATH", help="what to judge")
+    predict.add_argument("--workdir", type=_folder, help="folder of `jaxad train`, calibrated")
+    predict.add_argument("--model", type=_folder, help="file of `jaxad export`, instead")
+    predict.add_argument("--out", type=_folder, help="folder of the results")
+    predict.add_argument("--category", help="of the photos; needed where there are several")
+    predict.add_argument("--subclass", help="of the photos, where limits go by it")
+    predict.add_argument("--maps", action="store_true", help="write score maps (npz, float32)")
+    predict.add_argument("--overlays", action="store_true", help="write heatmaps over the photos")
+    predict.add_argument("--masks", action="store_true", help="write what is anomalous as PNG")
+    predict.add_argument("--false-alarm", type=float, help="another rate than the calibration's")
+    predict.add_argument("--batch-size", type=int, help="photos a program call")
+    predict.add_argument("--max-errors", type=int, help="give up at more unreadable photos")
+    predict.add_argument(
+        "--fail-on-anomaly", action="store_true", help="exit with 1 if a photo is anomalous"
+    )
+    predict.add_argument("--overwrite", action="store_true", help="replace the results in --out")
+    predict.add_argument("--watch", type=_folder, help="judge what arrives here, until stopped")
+    predict.add_argument(
+        "--poll", action="store_true", help="look at --watch every second (network disks)"
+    )
+    predict.set_defaults(run=_predict)
 
     calibrate = commands.add_parser(
         "calibrate",
@@ -285,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse's own: --help or an unusable flag
         return int(stop.code or 0)
     try:
-        args.run(args, rest)
+        code = args.run(args, rest)
     except InputError as error:
         print(f"jaxad: {error}", file=sys.stderr)
         return 2
@@ -302,7 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print("jaxad: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + stopped.signal
-    return 0
+    return code or 0
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

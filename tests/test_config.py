@@ -162,6 +162,15 @@ def test_a_config_json_that_does_not_fit_is_refused(
         load_config(path)
 
 
+def test_before_there_was_a_choice_no_photo_was_held_back(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    save_config(path, default_config(), weights={})
+    stored = json.loads(path.read_text())
+    assert load_config(path)[0].data.calibration == stored["config"]["data"].pop("calibration")
+    path.write_text(json.dumps(stored))
+    assert load_config(path)[0].data.calibration == 0
+
+
 def test_the_list_of_keys_is_up_to_date() -> None:
     ran = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "configuration.py")], capture_output=True, text=True
@@ -206,7 +215,7 @@ def test_any_form_of_configuration_can_be_changed(body: str, tmp_path: Path) -> 
         ("return undefined", "NameError: name 'undefined' is not defined"),
         ("return ConfigDict()", "method.name is missing"),
         ("del c.method; return c", "method.name is missing"),
-        ("del c.data; return c", "configuration key 'data.categories' is missing"),
+        ("del c.data; return c", "configuration key 'data.calibration' is missing"),
         ("with c.ignore_type(): c.data = 3\nreturn c", "unknown configuration key 'data'"),
         ("c.extra = {'a': 1}; return c", "unknown configuration key 'extra.a'"),
         ("c.train.epochs = config_dict.placeholder(int); return c", "train.epochs is None"),

@@ -170,6 +170,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+HOLD_NONE = "--config.data.calibration=0"
+
+
 def test_data_check_takes_the_keys_that_its_messages_name(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,12 +186,14 @@ def test_data_check_takes_the_keys_that_its_messages_name(
     assert main(["data", "check", root, "--layout=folder", *keys]) == 0
     out = capsys.readouterr().out
     assert "layout folder" in out
-    assert "train 6 good, test 1 good + 2 defective" in out
+    assert "train 3 good, calibration 3 good, test 1 good + 2 defective" in out
     assert "masks: 2 present, 0 missing" in out
     # The same by the keys alone, and as a part of several data sets.
     keys.append("--config.data.layout=folder")
     assert main(["data", "check", *keys, f"--config.data.root={root}"]) == 0
     assert capsys.readouterr().out == out
+    assert main(["data", "check", *keys, f"--config.data.root={root}", HOLD_NONE]) == 0
+    assert "train 6 good, calibration 0 good, test 1" in capsys.readouterr().out
     join = "--config.data.join=(('folder','a'),('folder','b'))"
     assert main(["data", "check", str(folder), "--layout=join", join, *keys[:-1]]) == 0
     assert "2 categories" in capsys.readouterr().out

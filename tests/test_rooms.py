@@ -13,7 +13,7 @@ PACKAGES = ("jaxad", "ports", "benchmarks")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "memory"),
-    ("calibration", "compiling", "core", "files", "held", "keys", "metrics", "progress"),
+    ("calibration", "compiling", "core", "drift", "files", "held", "keys", "metrics", "progress"),
     ("data", "export", "ops", "parallel", "report"),
     ("backbones", "methods"),
     ("detector",),

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jaxad.config import EVALUATION, KEYS  # noqa: E402
+from jaxad.config import EVALUATION, KEYS, TRAINING  # noqa: E402
 from jaxad.keys import table  # noqa: E402
 from jaxad.recipes.build import OWN, recipe_named  # noqa: E402
 
@@ -38,7 +38,7 @@ they go by their name, too, with or without an argument:
 Any key can be changed on the command line, `--config.a.b=VALUE`; several values are written with
 commas, `--config.data.image_size=256,320`. A key has a type, which goes for its elements, too, and
 a range; anything else ends the command with one line that says what the key may be.
-`jaxad evaluate` takes changes of {evaluation}.
+`jaxad evaluate` takes changes of {evaluation}, but not of {training}.
 
 This file is made from the keys themselves: `python tools/configuration.py --write`.
 """
@@ -46,9 +46,9 @@ This file is made from the keys themselves: `python tools/configuration.py --wri
 
 def text() -> str:
     """All of docs/configuration.md."""
-    told = ", ".join(f"`{name}`" for name in EVALUATION)
+    told, not_so = (", ".join(f"`{n}`" for n in names) for names in (EVALUATION, TRAINING))
     parts = [
-        INTRODUCTION.format(evaluation=told),
+        INTRODUCTION.format(evaluation=told, training=not_so),
         "## jaxad's own\n",
         "\n".join(table(KEYS)) + "\n",
     ]

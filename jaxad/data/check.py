@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxad.data.calibration_split import SHARE, hold_calibration, leaks
 from jaxad.data.confine import path_judge
 from jaxad.data.decode import (
     image_path,
@@ -19,6 +20,7 @@ from jaxad.data.decode import (
     read_mask,
     read_mask_headers,
 )
+from jaxad.data.digests import photo_digests
 from jaxad.data.images import mask_size_message, vanishes
 from jaxad.data.layouts import guess_layout, scan_dataset
 from jaxad.data.left_out import left_out
@@ -50,6 +52,7 @@ def check_dataset(
     decode: bool = False,
     image_size: tuple[int, int] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    calibration: float = SHARE,
 ) -> tuple[str, bool]:
     """Read a dataset and describe it; see `describe`.
 
@@ -60,6 +63,7 @@ def check_dataset(
       decode: Whether to decode every file.
       image_size: See `describe`.
       options: Of layouts, by their names, e.g. `{"folder": {"normal": "ok"}}`.
+      calibration: See `describe`.
 
     Returns:
       The description, and whether the dataset can be used.
@@ -70,7 +74,9 @@ def check_dataset(
     layout = layout or guess_layout(root)
     own = (options or {}).get(layout, {})
     manifest = scan_dataset(layout, root, categories=categories, **own)
-    text, ok = describe(manifest, layout=layout, decode=decode, image_size=image_size)
+    text, ok = describe(
+        manifest, layout=layout, decode=decode, image_size=image_size, calibration=calibration
+    )
     return f"layout {layout}\n{text}", ok
 
 
@@ -80,6 +86,7 @@ def describe(
     layout: str = "",
     decode: bool = False,
     image_size: tuple[int, int] | None = None,
+    calibration: float = SHARE,
 ) -> tuple[str, bool]:
     """Describe a manifest in lines of text: counts, sizes and modes, then all problems found.
 
@@ -89,9 +96,10 @@ def describe(
       manifest: Judged or not.
       layout: Its layout's name, for the mends.
       decode: Decode every image and mask whole, which also finds files damaged after their header
-        and masks that contradict the label. Without it only headers are read.
+        and masks that contradict the label. Without it only headers are judged.
       image_size: `(H, W)` of training, to count the masks of which nothing is seen at that size;
         takes `decode`.
+      calibration: Share of the training images that training would hold back.
 
     Returns:
       The text, and whether nothing stands in the way of using the dataset.
@@ -113,12 +121,19 @@ def describe(
     else:
         findings = [_headers(manifest.root, r) for r in usable]
     by_files = {_files(r): finding for r, finding in zip(usable, findings)}
+    sound = tuple(r for r, finding in zip(usable, findings) if not finding.problem)
+    try:
+        digests = photo_digests(Manifest(manifest.root, sound))
+    except InputError as error:  # an example within a file, damaged
+        found.append(str(error))
+        digests = {}
+    manifest = hold_calibration(manifest, calibration, digests)
     lines = [f"root {folder}" for folder in manifest.folders]
     lines.append(f"{len(manifest)} images, {_plural(manifest.categories)}")
     for category in manifest.categories:
         lines += _describe_category(manifest.select(category), by_files)
     found += [f.problem for f in findings if f.problem]
-    remarks = [f.remark for f in findings if f.remark]
+    remarks = [f.remark for f in findings if f.remark] + list(leaks(manifest, digests))
     small = [r.mask for r, f in zip(usable, findings) if f.vanishes]
     if small and image_size:
         height, width = image_size
@@ -165,6 +180,7 @@ def _describe_category(
     defective = [r for r in part.records if not r.is_good]
     yield (
         f"{part.categories[0]}: train {number('train', lambda r: r.is_good)} good, "
+        f"calibration {number('calibration', lambda r: r.is_good)} good, "
         f"test {number('test', lambda r: r.is_good)} good + {len(defective)} defective"
     )
     if defective:

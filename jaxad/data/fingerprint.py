@@ -7,34 +7,36 @@ subclass). Paths are relative, so a dataset may move. Images within a file (CIFA
 for all that a category takes from it. It finds accidents: who wants to forge 48 bits, can.
 
 Whole files are read: a photo of the same size and time may still be another one, and what is
-hashed here is in the disk's cache for the run that follows. It takes about a second for a gigabyte
-and 0.1 ms a file; threads share the files.
+hashed here is in the disk's cache for the run that follows.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxad.data.decode import image_path, mask_paths
+from jaxad.data.digests import file_digests
 from jaxad.data.manifest import SPLITS, Manifest, Record, some
 from jaxad.data.members import file_finder
 from jaxad.errors import InputError
 
 VERSION = 1
-_WORDS = {"train": "training", "test": "test"}
+_WORDS = {"train": "training", "calibration": "calibration", "test": "test"}
 _CHANGED = ("", "masks of ", "labels or subclasses of ")
 """What may change of a photo, in the order of its entry."""
 
 
-def fingerprint(manifest: Manifest) -> dict[str, Any]:
+def fingerprint(
+    manifest: Manifest, digests: Mapping[tuple[str, str], str] | None = None
+) -> dict[str, Any]:
     """Take the fingerprint of a manifest's photos and masks, as they are on disk.
 
     Args:
       manifest: Validated: every file is there, and listed once in its category and split.
+      digests: Of its photos, where `photo_digests` has read them: they are not read again.
 
     Returns:
       `{"version": 1, "categories": {category: {split: {path: "photo-mask-facts"}}}}`.
@@ -43,6 +45,7 @@ def fingerprint(manifest: Manifest) -> dict[str, Any]:
       InputError: a file can not be read.
     """
     file_of = file_finder()
+    known: dict[Path, str] = {}
     containers: set[Path] = set()
     groups: dict[tuple[str, str, str], list[Record]] = {}
     photos: dict[tuple[str, str, str], Path] = {}
@@ -52,24 +55,27 @@ def fingerprint(manifest: Manifest) -> dict[str, Any]:
         if photo != image:
             name = str(PurePosixPath(name).parent)
             containers.add(photo)
+        elif digests:
+            known[photo] = digests[record.root, record.path]
         key = record.category, record.split, name
         groups.setdefault(key, []).append(record)
         photos[key] = photo
     masks = {key: mask_paths(manifest.root, records[0]) for key, records in groups.items()}
-    files = sorted({*photos.values(), *(path for paths in masks.values() for path in paths)})
-    splits = {path for path in containers if not path.exists()}
-    with ThreadPoolExecutor() as pool:
-        digests = dict(
-            zip(files, pool.map(lambda path: _digest(path, of_tfds=path in splits), files))
-        )
+    splits = {path: _beside(path) for path in containers if not path.exists()}
+    files = {path for paths in (*masks.values(), *splits.values()) for path in paths}
+    files |= {*photos.values()}
+    known |= file_digests(sorted(files - splits.keys() - known.keys()))
+    for path, beside in splits.items():
+        every = [known[file] for file in beside]
+        known[path] = _sha256("".join(every)) if len(every) > 1 else every[0]
 
     categories: dict[str, dict[str, dict[str, str]]] = {
         name: {split: {} for split in SPLITS} for name in manifest.categories
     }
     for (category, split, name), records in groups.items():
         facts = [(r.path, r.label, r.subclass, r.as_stored) for r in records]
-        mask = [[path.name, digests[path]] for path in masks[category, split, name]]
-        photo_digest = digests[photos[category, split, name]]
+        mask = [[path.name, known[path][:12]] for path in masks[category, split, name]]
+        photo_digest = known[photos[category, split, name]][:12]
         mask_digest = _short(repr(mask)) if mask else ""
         entry = f"{photo_digest}-{mask_digest}-{_short(repr(facts))}"
         categories[category].setdefault(split, {})[name] = entry
@@ -155,18 +161,17 @@ def _is_split(data: Any) -> bool:
     )
 
 
-def _digest(path: Path, *, of_tfds: bool) -> str:
-    """Hash a file, or, of a split of tfds, all files beside it."""
+def _beside(split: Path) -> list[Path]:
+    """All files of a split of tfds."""
     try:
-        files = sorted(p for p in path.parent.iterdir() if p.is_file()) if of_tfds else [path]
-        whole = []
-        for name in files:
-            with name.open("rb") as file:
-                whole.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return sorted(path for path in split.parent.iterdir() if path.is_file())
     except OSError as error:
-        raise InputError(f"{path}: can not be read ({error.strerror})") from error
-    return _short("".join(whole)) if len(whole) > 1 else whole[0][:12]
+        raise InputError(f"{split}: can not be read ({error.strerror})") from error
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _short(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
+    return _sha256(text)[:12]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jaxad.data.manifest import Manifest, Record
@@ -16,6 +17,8 @@ class Job(NamedTuple):
     train: tuple[Record, ...]
     test: dict[str, tuple[Record, ...]]
     """By category, or by `subset_name` where single subclasses are asked for."""
+    calibration: Mapping[str, tuple[Record, ...]] = MappingProxyType({})
+    """By category: normal photos that nothing is trained on, to set thresholds by."""
 
 
 def jobs(
@@ -30,14 +33,16 @@ def jobs(
     """
     by_category = {name: manifest.select(name) for name in manifest.categories}
     train = {n: m.select(split="train").records for n, m in by_category.items()}
+    calibration = {n: m.select(split="calibration").records for n, m in by_category.items()}
     test = {
         n: by_subclass(n, m.select(split="test").records, test_subclasses)
         for n, m in by_category.items()
     }
     if one_for_all:
         together = tuple(r for records in train.values() for r in records)
-        return [Job("all", together, {k: v for sets in test.values() for k, v in sets.items()})]
-    return [Job(name, train[name], test[name]) for name in by_category]
+        tested = {k: v for sets in test.values() for k, v in sets.items()}
+        return [Job("all", together, tested, calibration)]
+    return [Job(name, train[name], test[name], {name: calibration[name]}) for name in by_category]
 
 
 def name_list(text: str) -> tuple[str, ...]:

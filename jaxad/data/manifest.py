@@ -6,7 +6,8 @@ has the header `path,category,subclass,split,label,mask`, UTF-8, one image a row
 - `path`, `mask`: relative to the folder of the manifest, with `/`; `mask` empty if there is none,
   or a folder of several masks that count together;
 - `category`: what one detector is trained for ("bottle"); `subclass`: a kind within it, or empty;
-- `split`: "train" or "test";
+- `split`: "train", "calibration" (normal images, to set thresholds by) or "test"; where a category
+  has none of the second, some of the first are held back: see `jaxad.data.calibration_split`;
 - `label`: "good" for a normal image, anything else is the name of its defect. "normal" is read as
   "good", and both in any case.
 
@@ -32,7 +33,7 @@ from jaxad.errors import InputError
 from jaxad.files import write_bytes
 
 GOOD = "good"
-SPLITS = ("train", "test")
+SPLITS = ("train", "calibration", "test")
 
 
 class Record(NamedTuple):
@@ -177,7 +178,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
             yield f"{root}: {field} is empty in record {some(empty)}: fill it in"
     splits = {r.split for r in records if r.split} - set(SPLITS)
     if splits:
-        yield f"{root}: unknown split {some(sorted(splits))}: write train or test"
+        yield f"{root}: unknown split {some(sorted(splits))}: write train, calibration or test"
     # Categories name folders of results, so they may not lead elsewhere either.
     bad = {r.category for r in records if r.category in (".", "..")}
     bad |= {c for c in manifest.categories if set(c) & set("/\\\0") or not c.isprintable()}
@@ -192,12 +193,13 @@ def problems(manifest: Manifest) -> Iterator[str]:
 
 def _split_problems(manifest: Manifest) -> Iterator[str]:
     root, records = name_of(manifest), manifest.records
-    defective = [r.path for r in records if r.split == "train" and not r.is_good]
-    if defective:
-        yield (
-            f"{root}: {len(defective)} defective images in train, where all must be normal: "
-            f"{some(defective)}: move them to test or label them {GOOD!r}"
-        )
+    for split in ("train", "calibration"):
+        defective = [r.path for r in records if r.split == split and not r.is_good]
+        if defective:
+            yield (
+                f"{root}: {len(defective)} defective images in {split}, where all must be normal: "
+                f"{some(defective)}: move them to test or label them {GOOD!r}"
+            )
     trainable = {r.category for r in records if r.split == "train" and r.is_good}
     untrainable = sorted({r.category for r in records if r.category} - trainable)
     if untrainable:
@@ -205,15 +207,17 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
             f"{root}: no normal training images in category {some(untrainable)}: add images of "
             f"split train and label {GOOD!r}, or leave the category out by data.categories"
         )
-    leaked: list[str] = []
+    leaked: dict[str, list[str]] = {}
     repeated: list[str] = []
     for same in _by_image(manifest).values():
-        if len({r.split for r in same}) > 1:
-            leaked += [next(r.path for r in same if r.split != same[0].split)]
+        splits = sorted({r.split for r in same}, key=lambda split: (split != "train", split))
+        if len(splits) > 1:
+            path = next(r.path for r in same if r.split != same[0].split)
+            leaked.setdefault(" and ".join(splits), []).append(path)
         elif len({r.category for r in same}) < len(same):
             repeated += [same[0].path]
-    if leaked:
-        yield f"{root}: in both train and test: {some(leaked)}: keep each image in one of them"
+    for both, paths in leaked.items():
+        yield f"{root}: in both {both}: {some(paths)}: keep each image in one of them"
     if repeated:
         yield f"{root}: listed more than once: {some(repeated)}: list each image once"
 

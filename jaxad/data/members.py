@@ -5,8 +5,8 @@ a file, which no file can have, so it is never mistaken for one, lies within a r
 container does, and can be written down in a manifest. A container is
 
 - a file `NAME`: a batch in CIFAR-10's python format (see `jaxad.data.pickled_arrays`);
-- a name `train` or `test` that is no folder, beside a `dataset_info.json`: a split of a dataset
-  that tensorflow_datasets has prepared as array_record. Nothing is ever downloaded.
+- a name `train`, `calibration` or `test` that is no folder, beside a `dataset_info.json`: a split
+  of a dataset that tensorflow_datasets has prepared as array_record. Nothing is ever downloaded.
 
 Containers are read in place and kept open by the process that reads them.
 """
@@ -159,7 +159,8 @@ def read_class_names(split: Path) -> list[str]:
 
 
 def _is_split(path: Path) -> bool:
-    return path.name in ("train", "test") and path.with_name(_INFO).is_file() and not path.exists()
+    named = path.name in ("train", "calibration", "test")
+    return named and path.with_name(_INFO).is_file() and not path.exists()
 
 
 # Memos of what files hold, by name, time and size: a batch is 30 MiB and takes 0.1 s to read.

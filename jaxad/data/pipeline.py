@@ -117,7 +117,7 @@ def batches(
         indexes = ds.batch(batch_size, drop_remainder=whole_shares, batch_fn=list)
         decode = Workers(functools.partial(load_batch, load=load, batch_size=batch_size), workers)
         return indexes.map(decode).to_iter_dataset(grain.ReadOptions(workers, 2 * workers))
-    threads = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    threads = decoding_threads()
     ahead = max(2 * batch_size, threads)
     return (
         ds.map(load)
@@ -128,3 +128,8 @@ def batches(
             batch_fn=functools.partial(stack, batch_size=batch_size),
         )
     )
+
+
+def decoding_threads() -> int:
+    """How many threads of a process decode."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)

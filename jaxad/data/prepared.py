@@ -10,7 +10,7 @@ digest of all that its pixels depend on: names, sizes and times of the files, an
 What has changed is therefore never read, but written anew beside it. Nothing here is ever deleted;
 any of these folders may be.
 
-In it are `train.array_record` and `test.array_record`, in the manifest's order. An example is the
+In it is `train.array_record`, and so on for each split, in the manifest's order. An example is the
 bytes of the image `(H, W, 3)` uint8, those of the mask as `np.packbits` makes them, and the path of
 the photo in UTF-8. array_record keeps checksums of all that it stores and compares them when it
 reads: one wrong bit is an error, not other pixels.
@@ -124,7 +124,7 @@ def read(
 
 
 def file_of(split: Path) -> Path:
-    """Name the file of a split of prepared photos, `FOLDER/train` or `FOLDER/test`."""
+    """Name the file of a split of prepared photos, such as `FOLDER/train`."""
     return split.with_name(f"{split.name}.array_record")
 
 

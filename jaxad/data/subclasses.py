@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxad.data.manifest import SPLITS, Manifest, Record, name_of, some
+from jaxad.data.manifest import Manifest, Record, name_of, some
 from jaxad.errors import InputError
 
 
@@ -27,7 +27,7 @@ def of_subclasses(
 
     Args:
       manifest: Of which every category has some of the wanted ones.
-      train: Subclasses wanted of the training images, all if empty.
+      train: Subclasses wanted of the training and calibration images, all if empty.
       test: … of the test images.
 
     Raises:
@@ -37,7 +37,7 @@ def of_subclasses(
     where = name_of(manifest)
     records = manifest.records
     aside = manifest.aside
-    for split, wanted in zip(SPLITS, (train, test)):
+    for split, wanted in (("train", train), ("test", test)):
         if not wanted:
             continue
         key = f"data.{split}_subclasses"
@@ -56,8 +56,10 @@ def of_subclasses(
                 f"{where}: {key} leaves category {some(emptied)} no {split} images: name a "
                 "subclass of it too, or leave it out by data.categories"
             )
-        aside += tuple(r for r in records if r.split == split and r.subclass not in wanted)
-        records = tuple(r for r in records if r.split != split or r.subclass in wanted)
+        # What is learnt is what thresholds are set by.
+        splits = ("train", "calibration") if split == "train" else (split,)
+        aside += tuple(r for r in records if r.split in splits and r.subclass not in wanted)
+        records = tuple(r for r in records if r.split not in splits or r.subclass in wanted)
     if test:
         names: dict[str, tuple[str, str]] = {}
         for r in (r for r in records if r.split == "test"):

@@ -1,4 +1,4 @@
-"""Defect regions: the connected components of ground-truth masks."""
+"""Defect regions: the connected components of ground-truth masks, and of what a map calls so."""
 
 from __future__ import annotations
 
@@ -44,6 +44,41 @@ def label_regions(masks: np.ndarray) -> Regions:
         count += found
     areas = np.bincount(labels[masks], minlength=count + 1)[1:]
     return Regions(labels, areas.astype(np.int64))
+
+
+class Found(NamedTuple):
+    """A connected component (8-connectivity) of what is anomalous in one map."""
+
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1, the last two exclusive."""
+    area: int
+    """Pixels."""
+    peak: float
+    """The largest value."""
+
+
+def find_regions(scores: np.ndarray, limit: float, *, most: int) -> list[Found]:
+    """The regions of a map that are above a limit, those of the largest values first.
+
+    Args:
+        scores: `(H, W)` float.
+        limit: Pixels above are anomalous.
+        most: How many are told at most.
+    """
+    mask = scores > limit
+    if not mask.any():
+        return []
+    labels, count = ndimage.label(mask, structure=_NEIGHBOURS)
+    numbers = np.arange(1, count + 1)
+    peaks = ndimage.maximum(scores, labels, numbers)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    places = ndimage.find_objects(labels)
+    found = []
+    for n in np.argsort(-peaks, kind="stable")[:most].tolist():
+        rows, columns = places[n]
+        box = columns.start, rows.start, columns.stop, rows.stop
+        found.append(Found(box, int(areas[n + 1]), float(peaks[n])))
+    return found
 
 
 def check_masks(masks: np.ndarray) -> None:

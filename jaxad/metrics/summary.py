@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from jaxad.metrics.image import image_metrics
 
-COUNTS = ("n_train", "n_test")
+COUNTS = ("n_train", "n_calibration", "n_test")
 """Keys of a category's block that are counts and not metrics."""
 
 CategoryMetrics = dict[str, float | int | None]
@@ -22,6 +22,7 @@ def category_metrics(
     pixel: Mapping[str, float | None],
     *,
     n_train: int,
+    n_calibration: int = 0,
 ) -> CategoryMetrics:
     """All metrics of one category, in the key order of results.json.
 
@@ -31,9 +32,10 @@ def category_metrics(
         pixel: `pixel_metrics` or `stream_metrics` of the test images whose mask is known (a good
             image's is empty; a defective image without a mask is left out by the caller).
         n_train: training images of the category.
+        n_calibration: images held back to set thresholds by.
 
     Returns:
-        Image metrics, pixel metrics, "n_train", "n_test"; None where a metric is undefined.
+        Image metrics, pixel metrics and the three counts; None where a metric is undefined.
 
     Raises:
         InputError: as `image_metrics`.
@@ -42,6 +44,7 @@ def category_metrics(
         **image_metrics(labels, scores),
         **pixel,
         "n_train": int(n_train),
+        "n_calibration": int(n_calibration),
         "n_test": len(np.asarray(labels)),
     }
 

@@ -13,6 +13,7 @@ _TITLES = {
     "pixel_auroc": "pixel AUROC",
     "pixel_ap": "pixel AP",
     "n_train": "train",
+    "n_calibration": "calibration",
     "n_test": "test",
 }
 _MEANINGS = {
@@ -26,6 +27,7 @@ _MEANINGS = {
     "where defects are small.",
     "pixel_ap": "precision averaged over recall, pixel by pixel; strict where defects are small.",
     "n_train": "normal photos the detector learned from.",
+    "n_calibration": "normal photos it did not learn from, held back to set thresholds by.",
     "n_test": "photos, good and defective, that the figures are measured on.",
 }
 

@@ -85,26 +85,18 @@ class Calibrations:
         except InputError:
             self._there = {}
 
-    def kept(self, detector: str, key: str) -> bool:
-        """Whether a detector is calibrated, by what `key` says (`outcomes.measured_by`)."""
-        return self._there.get(detector, {}).get("measured_by") == key
+    def kept(self, detector: str) -> bool:
+        """Whether a detector is calibrated: it is the same again wherever this run goes on."""
+        return detector in self._there
 
-    def keep(self, detector: str, key: str, categories: Mapping[str, Normal]) -> None:
+    def keep(self, detector: str, categories: Mapping[str, Normal]) -> None:
         """Keep what a detector's calibration photos scored.
 
         Raises:
             InputError: It can not be written.
         """
-        own = Calibration(categories, **self._rates)
-        self._there[detector] = {"measured_by": key, **own.to_json()}
-        self.write()
-
-    def write(self) -> None:
-        """Write those that there are."""
-        for own in self._there.values():
-            own |= self._rates
-        if self._there:
-            _write(self._claimed, self._there)
+        self._there[detector] = Calibration(categories, **self._rates).to_json()
+        _write(self._claimed, self._there)
 
 
 def read_calibrations(workdir: Path) -> dict[str, Calibration]:
@@ -191,10 +183,8 @@ def calibrate(
     with lock.locked(opened(workdir), check=check):
         config, hashes = load_config(confined(workdir, "config.json"))
         there: dict[str, Calibration] = {}
-        keys: dict[str, str] = {}
         try:
             there = read_calibrations(workdir)
-            keys = {name: own.get("measured_by", "") for name, own in _read(workdir).items()}
         except InputError:
             if folder is None:  # else new photos replace it
                 raise
@@ -219,7 +209,7 @@ def calibrate(
             for name in calibration.categories:
                 calibration.limits(name)
         ours = record.read(workdir) or record.Record(workdir)
-        _write(ours, {n: {"measured_by": keys.get(n, ""), **c.to_json()} for n, c in found.items()})
+        _write(ours, {name: own.to_json() for name, own in found.items()})
         return found
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxad.core import InputError
+from jaxad.data.calibration_split import hold_calibration, leaks
 from jaxad.data.check import require_readable
+from jaxad.data.digests import Digests, photo_digests
 from jaxad.data.fingerprint import changes, fingerprint
 from jaxad.data.jobs import Job, jobs, name_list
 from jaxad.data.layouts import load_dataset
@@ -22,6 +24,8 @@ from jaxad.recipes.recipe import Backbones
 
 DATA = "data.json"
 """In a work directory: the data that it was trained on."""
+NAMED = 5
+"""So many categories are told apart where photos are counted."""
 
 
 class TrainedOn(NamedTuple):
@@ -30,6 +34,8 @@ class TrainedOn(NamedTuple):
     n_train: dict[str, int]
     """Training photos by category."""
     fingerprint: dict[str, Any]
+    n_calibration: dict[str, int]
+    """Calibration photos by category."""
 
 
 def layout_options(data: Any) -> dict[str, dict[str, Any]]:
@@ -39,10 +45,18 @@ def layout_options(data: Any) -> dict[str, dict[str, Any]]:
 
 
 def read_dataset(config: Any) -> Manifest:
-    """Load and judge the data set that the configuration names, headers of all files included.
+    """Load and judge the data set that the configuration names, in its three splits.
 
     Raises:
         InputError: Whatever keeps it from being used.
+    """
+    return read_photos(config)[0]
+
+
+def read_photos(config: Any) -> tuple[Manifest, Digests]:
+    """Do as `read_dataset`; also return what every photo holds.
+
+    All headers are read, then every photo is hashed.
     """
     data = config.data
     manifest = load_dataset(
@@ -58,7 +72,8 @@ def read_dataset(config: Any) -> Manifest:
         for line in shared_images(manifest):
             raise InputError(line)
     require_readable(manifest)
-    return manifest
+    digests = photo_digests(manifest)
+    return hold_calibration(manifest, data.calibration, digests), digests
 
 
 def say_left_out(manifest: Manifest, layout: str) -> None:
@@ -67,15 +82,33 @@ def say_left_out(manifest: Manifest, layout: str) -> None:
         print(line, file=sys.stderr)
 
 
-def trained_on(manifest: Manifest) -> TrainedOn:
-    """What to keep of the data that is trained on now; every file is read."""
-    return TrainedOn(n_train_of(manifest), fingerprint(manifest))
+def say_splits(manifest: Manifest, digests: Digests) -> None:
+    """Say how many photos each split has, and which photos are in two of them by content."""
+    every = manifest.categories
+    told = [(name, manifest.select(name)) for name in every[:NAMED]]
+    if len(every) > NAMED:
+        more = tuple(r for r in manifest.records if r.category in every[NAMED:])
+        told.append((f"{len(every) - NAMED} more categories", Manifest(manifest.root, more)))
+    counts = (
+        f"{name}: {len(part.select(split='train'))} photos to train, "
+        f"{len(part.select(split='calibration'))} to calibrate, "
+        f"{len(part.select(split='test'))} to test"
+        for name, part in told
+    )
+    print("; ".join(counts), file=sys.stderr)
+    for line in leaks(manifest, digests):
+        print(line, file=sys.stderr)
 
 
-def n_train_of(manifest: Manifest) -> dict[str, int]:
-    """Training photos by category."""
-    train = (record.category for record in manifest.select(split="train").records)
-    return dict(Counter(train))
+def trained_on(manifest: Manifest, digests: Digests) -> TrainedOn:
+    """What to keep of the data that is trained on now."""
+    n_train, n_calibration = (count(manifest, split) for split in ("train", "calibration"))
+    return TrainedOn(n_train, fingerprint(manifest, digests), n_calibration)
+
+
+def count(manifest: Manifest, split: str) -> dict[str, int]:
+    """Photos of a split by category."""
+    return dict(Counter(record.category for record in manifest.select(split=split).records))
 
 
 def save_trained_on(path: Path, data: TrainedOn) -> None:
@@ -91,10 +124,13 @@ def read_trained_on(workdir: Path) -> TrainedOn:
     """
     path, mend = confined(workdir, DATA), "bring back an undamaged copy, or train again"
     found = read_json(path, "the record of the data", mend)
-    n_train = found.get("n_train") if isinstance(found, dict) else None
-    if not isinstance(n_train, dict) or not all(type(n) is int for n in n_train.values()):
-        raise InputError(f"{path} is damaged: {mend}")
-    return TrainedOn(n_train, found.get("fingerprint"))
+    found = found if isinstance(found, dict) else {}
+    # Before there were calibration photos, there was no count of them.
+    counts: list[Any] = [found.get("n_train"), found.get("n_calibration", {})]
+    for each in counts:
+        if not isinstance(each, dict) or not all(type(n) is int for n in each.values()):
+            raise InputError(f"{path} is damaged: {mend}")
+    return TrainedOn(counts[0], found.get("fingerprint", {}), counts[1])
 
 
 def say_changes(
@@ -140,6 +176,13 @@ def reading_of(config: Any, backbones: Backbones) -> Reading:
         )
     height, width = data.image_size
     return Reading((height, width), resample, data.workers)
+
+
+def reads_upright(config: Any) -> bool:
+    """Whether photos are turned by their EXIF orientation; VisA's are read as stored."""
+    data = config.data
+    layouts = {part[0] for part in data.join} if data.layout == "join" else {data.layout}
+    return layouts != {"visa"}
 
 
 def prepared_folder(config: Any) -> Path | None:

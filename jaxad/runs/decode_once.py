@@ -83,9 +83,9 @@ def reads_of(*, train: int, test: int, seen: int | None, replicates: int, networ
 
     Args:
         train: Training photos of all detectors.
-        test: Test photos of all detectors.
+        test: Test and calibration photos of all detectors.
         seen: Photos that the steps of one replicate see; None: features are computed once and kept.
-        replicates: Runs under several seeds; each scores the test photos.
+        replicates: Runs under several seeds; each scores these.
         networks: Runs with frozen networks of their own, which compute features of their own.
     """
     read = networks * train if seen is None else replicates * seen

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxad
+from jaxad.calibration import Normal
 from jaxad.config import EVALUATION, apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
@@ -27,10 +28,12 @@ from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
 from jaxad.runs import lock, record
+from jaxad.runs.calibrate import normal_scores
 from jaxad.runs.dataset import (
+    TrainedOn,
     jobs_of,
     prepared_folder,
-    read_dataset,
+    read_photos,
     read_trained_on,
     reading_of,
     say_changes,
@@ -91,10 +94,15 @@ class Evaluator:
         self._parallel, self._share = parallel.within(), (parallel.process, parallel.processes)
         self._batch_size = batch_elements(batch_size, 1, parallel.device_count)
         self._scorers: dict[int, Scorer] = {}
+        self._variables: Variables = {}
+        """Those that the last scorer holds."""
 
     def scorer(self, model: Model, variables: Variables) -> Scorer:
         """The scorer of one trained detector, `variables` being of backbones and method."""
         key = id(model)  # `models` keeps it alive, and gives the same for the same
+        last, self._variables = self._variables, variables
+        if key in self._scorers and last is variables:
+            return self._scorers[key]
         if key in self._scorers:
             self._scorers[key] = self._scorers[key].renew(variables)
         else:
@@ -120,6 +128,7 @@ class Evaluator:
         variables: Variables,
         *,
         n_train: Mapping[str, int],
+        n_calibration: Mapping[str, int],
         outcomes: Kept,
     ) -> Outcome:
         """Score every category of a job.
@@ -130,6 +139,7 @@ class Evaluator:
             model: The trained detector.
             variables: Of backbones and method.
             n_train: Training photos by category, for the results.
+            n_calibration: Calibration photos by category, for the results.
             outcomes: Keeps what is measured; a category that is kept there is not scored again.
         """
         metrics, views = {}, {}
@@ -151,6 +161,7 @@ class Evaluator:
                     batch_size=self._batch_size,
                     examples=self._examples,
                     n_train=n_train.get(records[0].category, 0),
+                    n_calibration=n_calibration.get(records[0].category, 0),
                     share=self._share,
                     check=self._check,
                 )
@@ -160,6 +171,25 @@ class Evaluator:
             images, steady = images + scored.steady[0], steady + scored.steady[1]
         seconds = {"features": 0.0, "train": 0.0, "score": total}
         return Outcome(metrics, views, seconds, (images, steady))
+
+    def calibrate(
+        self, job: Job, root: Path, model: Model, variables: Variables
+    ) -> dict[str, Normal]:
+        """Score the calibration photos of a job, by category; see `evaluate`."""
+        return {
+            name: normal_scores(
+                name,
+                records,
+                root,
+                self.scorer(model, variables).score,
+                reading=self._reading,
+                batch_size=self._batch_size,
+                share=self._share,
+                check=self._check,
+            )
+            for name, records in job.calibration.items()
+            if records
+        }
 
 
 def write_results(
@@ -267,7 +297,7 @@ def _evaluate_all(
             say = not sources
             sources[key] = _source(folder, config, hashes, before.fingerprint, say=say, check=check)
         narrowed = any(name in named for name in ("data.categories", "data.test_subclasses"))
-        found += _evaluate(folder, config, sources[key], before.n_train, narrowed=narrowed)
+        found += _evaluate(folder, config, sources[key], before, narrowed=narrowed)
     if not found:
         raise InputError(
             f"{workdir} has no trained detector of this data, but {trained(workdir) or 'none'}: "
@@ -293,8 +323,8 @@ def _source(
 ) -> _Source:
     """Read the data, and load the networks that a work directory was trained with."""
     parallel = data_parallel(config.train.parallel)
-    manifest = read_dataset(config)
-    now = fingerprint(manifest)
+    manifest, digests = read_photos(config)
+    now = fingerprint(manifest, digests)
     if say:
         say_left_out(manifest, config.data.layout)
         say_changes(before, now, name_list(config.data.categories))
@@ -320,15 +350,15 @@ def _evaluate(
     workdir: Path,
     config: Any,
     source: _Source,
-    n_train: Mapping[str, int],
+    data: TrainedOn,
     *,
     narrowed: bool,
 ) -> list[dict[str, Any]]:
     """Evaluate one replicate's detectors: its results, none without a detector."""
     there = trained(workdir)
-    every = [_of_training(job, n_train) for job in source.jobs]
+    every = [_of_training(job, data.n_train) for job in source.jobs]
     jobs = [job for job in every if job.name in there]
-    _say_what_is_missing(there, source.jobs, n_train)
+    _say_what_is_missing(there, source.jobs, data.n_train)
     if not jobs:
         return []
     # Before all work: what is there may be a stranger's.
@@ -349,7 +379,8 @@ def _evaluate(
                 source.manifest.root,
                 built,
                 variables,
-                n_train=n_train,
+                n_train=data.n_train,
+                n_calibration=data.n_calibration,
                 outcomes=Outcomes(ours, key),
             )
         )
@@ -374,7 +405,8 @@ def _evaluate(
 def _of_training(job: Job, n_train: Mapping[str, int]) -> Job:
     """The job without categories that its detector was not trained on."""
     known = {n: r for n, r in job.test.items() if not r or r[0].category in n_train}
-    return job._replace(test=known)
+    own = {n: r for n, r in job.calibration.items() if n in n_train}
+    return job._replace(test=known, calibration=own)
 
 
 def _say_what_is_missing(

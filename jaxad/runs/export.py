@@ -20,7 +20,7 @@ from jaxad.files import confined, refusal, write_bytes
 from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones
 from jaxad.runs import calibrate
-from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of
+from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of, reads_upright
 from jaxad.runs.export_file import digest, file_of, provenance
 from jaxad.runs.workdir import opened, restore, trained, trained_backbones
 from jaxad.scorer import make_scorer
@@ -108,6 +108,7 @@ def export(
         categories=own.categories,
         size=own.reading.size,
         resample=own.reading.resample,
+        upright=reads_upright(own.config),
         platforms=platforms,
         check=kept,
         texts=_texts(workdir, own),

@@ -165,5 +165,5 @@ def _stay_alive(file: int, over: threading.Event) -> None:
 def _taken(folder: Path, about: dict[str, Any]) -> InputError:
     return InputError(
         f"process {about.get('pid', '?')} on {about.get('host', '?')} works in {folder}: wait for "
-        "it, or choose another --workdir"
+        "it, or choose another folder"
     )

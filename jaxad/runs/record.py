@@ -27,12 +27,14 @@ UNFINISHED = ".saving-"
 _ENTRY = re.compile(
     r"(config|data|subclasses|calibration|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
     r"|\.prepared/|profile/|track/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
+    r"|predictions\.(json|csv|parquet)|(shards|maps|overlays|masks)/"
 )
 """What a run writes; folders end in a slash."""
 SAVE = re.compile(r"(\d{1,9})-(\d{1,12})")
 """Name of a training's checkpoint: number of the phase and of its step."""
-_WHOLE = (".prepared/", "profile/", "track/")
-"""Folders that are ours with all that is in them: other libraries write there."""
+_WHOLE = (".prepared/", "profile/", "track/", "shards/", "maps/", "overlays/", "masks/")
+"""Folders that are ours with all that is in them: other libraries write there, or too many files to
+be listed."""
 _OUTCOME = re.compile(r"[0-9a-f]{16}\.npz")
 
 
@@ -180,9 +182,9 @@ def checkpoint_files(folder: Path) -> set[str]:
     return {*wrote, NAME}
 
 
-_OF_VALUE = ("checkpoints/", "training/", "results")
+_OF_VALUE = ("checkpoints/", "training/", "results", "predictions", "shards/")
 """What took time."""
-_MEND = "move it away, or choose another --workdir"
+_MEND = "move it away, or choose another folder"
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -312,7 +314,7 @@ def read(folder: Path) -> Record | None:
     path = confined(folder, NAME)
     if not os.path.lexists(path):
         return None
-    mend = "choose another --workdir"
+    mend = "choose another folder"
     found: Any = read_json(path, "the record of a work directory", mend)
     wrote = found.get("wrote") if isinstance(found, dict) else None
     if not isinstance(wrote, list) or found.get("format") != FORMAT:
@@ -334,7 +336,7 @@ def usable(folder: Path) -> Path:
         os.fspath(folder.absolute()).encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{folder.absolute()} has bytes in its name that are no UTF-8: choose another --workdir"
+            f"{folder.absolute()} has bytes in its name that are no UTF-8: choose another folder"
         ) from error
     return make_folder(folder)
 

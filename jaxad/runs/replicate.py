@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jaxad.calibration import Normal
 from jaxad.config import save_config
 from jaxad.core import InputError
 from jaxad.files import refusal
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, outcomes, record
+from jaxad.runs.calibrate import Calibrations
 from jaxad.runs.dataset import DATA, TrainedOn, save_trained_on
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.evaluate import Outcome, write_results
@@ -55,6 +57,7 @@ class Replicate:
         self._claimed, self._data, self._categories = claimed, data, categories
         self._outcomes: list[Outcome] = []
         self._subclasses = subclasses_of(claimed.folder)
+        self._calibrations = Calibrations(claimed, config.calibrate)
         save_trained_on(claimed.file(DATA), data)
         path = claimed.file("config.json")
         save_config(path, config, weights=backbones.sha256, place=place)
@@ -139,6 +142,14 @@ class Replicate:
             self._claimed.folder / CHECKPOINTS / name,
         )
         return Outcomes(self._claimed, key)
+
+    def calibrated(self, name: str) -> bool:
+        """Whether a detector's calibration photos are scored."""
+        return self._calibrations.kept(name)
+
+    def calibrate(self, name: str, categories: Mapping[str, Normal]) -> None:
+        """Keep what they scored."""
+        self._calibrations.keep(name, categories)
 
     def add(self, outcome: Outcome) -> None:
         """Write results and report anew: what is done is on disk, whatever happens to the next."""

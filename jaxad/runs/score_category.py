@@ -83,6 +83,7 @@ def score_category(
     batch_size: int,
     examples: int,
     n_train: int,
+    n_calibration: int = 0,
     share: tuple[int, int] = (0, 1),
     check: Callable[[], None] = lambda: None,
 ) -> Scored:
@@ -100,6 +101,7 @@ def score_category(
         batch_size: B.
         examples: Photos of each kind that the report shows.
         n_train: Training images of the category, for the results.
+        n_calibration: Calibration images of the category, for the results.
         share: (i, n): this process scores as the i-th of n, all of which measure the same.
         check: Called before every batch; may raise, to end the work.
 
@@ -149,5 +151,6 @@ def score_category(
             file=sys.stderr,
         )
     steady = (done - first, end - warm) if done > first else (done, end - start)
-    metrics = category_metrics(labels, scores, stream_metrics(pixels), n_train=n_train)
+    pixel = stream_metrics(pixels)
+    metrics = category_metrics(labels, scores, pixel, n_train=n_train, n_calibration=n_calibration)
     return Scored(metrics, view.view(), end - start, steady)

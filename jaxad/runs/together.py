@@ -6,12 +6,13 @@ What the first process finds there decides what all of them do next, so it tells
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxad.calibration import Normal
 from jaxad.parallel import from_first
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.view import CategoryView
@@ -90,6 +91,15 @@ class TogetherReplicate:
         """See `Replicate.outcomes`."""
         inner = self._inner.outcomes(name) if self._inner else None
         return TogetherOutcomes(inner, self._words)
+
+    def calibrated(self, name: str) -> bool:
+        """See `Replicate.calibrated`."""
+        return bool(self._words.first(lambda: bool(self._inner and self._inner.calibrated(name))))
+
+    def calibrate(self, name: str, categories: Mapping[str, Normal]) -> None:
+        """See `Replicate.calibrate`."""
+        if self._inner:
+            self._inner.calibrate(name, categories)
 
     def add(self, outcome: Outcome) -> None:
         """See `Replicate.add`."""

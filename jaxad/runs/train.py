@@ -20,15 +20,17 @@ from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume, track
+from jaxad.runs.calibrate import FILE as CALIBRATION
 from jaxad.runs.dataset import (
     DATA,
     TrainedOn,
+    count,
     jobs_of,
-    n_train_of,
     prepared_folder,
-    read_dataset,
+    read_photos,
     reading_of,
     say_left_out,
+    say_splits,
     trained_on,
 )
 from jaxad.runs.decode_once import FOLDER as DECODED
@@ -91,7 +93,7 @@ def _train(
     check_config(config)
     track.check(config.track)
     parallel = data_parallel(config.train.parallel)
-    manifest = read_dataset(config)
+    manifest, digests = read_photos(config)
     backbones = build_backbones(config)
     reading = reading_of(config, backbones)
     todo = jobs_of(manifest, config)
@@ -102,7 +104,7 @@ def _train(
     cost = detector.cost(backbones.variables, size=reading.size)
     several, writes = parallel.processes > 1, parallel.process == 0
     # The others compare and write nothing.
-    data = trained_on(manifest) if writes else TrainedOn(n_train_of(manifest), {})
+    data = trained_on(manifest, digests) if writes else TrainedOn(count(manifest, "train"), {}, {})
     categories = [name for job in todo for name, records in job.test.items() if records]
     runs = []
     for to, own in each_replicate(workdir, config):
@@ -147,6 +149,7 @@ def _train(
         profile, send = None, track.nowhere
         if writes:
             say_left_out(manifest, config.data.layout)
+            say_splits(manifest, digests)
             print(describe(cost, config, names), file=sys.stderr)
             send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
             if config.train.profile:
@@ -223,12 +226,16 @@ def _train(
                     fit.model,
                     variables,
                     n_train=data.n_train,
+                    n_calibration=data.n_calibration,
                     outcomes=replicate.outcomes(job.name),
                 )
                 outcome.seconds.update(fit.seconds)
                 outcome.seconds["features"] += waited
                 waited = 0.0
                 replicate.add(outcome)
+                if any(job.calibration.values()) and not replicate.calibrated(job.name):
+                    found = evaluator.calibrate(job, manifest.root, fit.model, variables)
+                    replicate.calibrate(job.name, found)
         every = [replicate.results for replicate in replicates]
         results = dict(words.first(lambda: add_summary(workdir, every)))
         for replicate in replicates:
@@ -275,7 +282,8 @@ def _claim(
 ) -> list[record.Record]:
     """Make every replicate's folder its own; those that hold this run (`found`) are so."""
     workdir = folders[0]
-    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, "report/index.html"]
+    fixed = ["config.json", "train.jsonl", "results.json", DATA, SUBCLASSES, CALIBRATION]
+    fixed += ["report/index.html"]
     fixed += [f"{CHECKPOINTS}/{job.name}" for job in todo]
     inner = [to.relative_to(workdir) for to in folders[1:]]
     wanted = [*fixed, DECODED, *(f"{to.as_posix()}/{name}" for to in inner for name in fixed)]
@@ -296,7 +304,7 @@ def _reads(todo: Sequence[Job], trainers: Sequence[Trainer], phases: Sequence[Ph
     cached = trainers[0].place != "off"
     return reads_of(
         train=sum(len(job.train) for job in todo),
-        test=sum(len(records) for job in todo for records in job.test.values()),
+        test=sum(len(s) for job in todo for s in (*job.test.values(), *job.calibration.values())),
         seen=None
         if cached
         else sum(images_seen(phases, len(job.train), trainers[0].budget) for job in todo),

@@ -52,7 +52,8 @@ def test_settings_are_written_as_they_come_and_none_is_lost(
     assert str(tmp_path) not in file.read_text()
     assert row["command"] == (
         "jaxad train --config configs/mb_pfm_fast.py --workdir RUNS/bottle "
-        "--config.data.root=FOLDER/mvtec_ad_256 --config.data.categories=bottle"
+        "--config.data.root=FOLDER/mvtec_ad_256 --config.data.categories=bottle "
+        "--config.data.calibration=0"
     )
     config, workdir = trained[-1]
     assert workdir == tmp_path / "runs" / "bottle"

@@ -17,6 +17,7 @@ from benchmarks import soak_kills
 from benchmarks.soak import main
 from benchmarks.soak_kills import Kill, differences, missing, moment, plan
 from benchmarks.soak_memory import Sample, draw, growth, resident
+from benchmarks.soak_predict import write_photos
 from benchmarks.soak_runs import SUBJECTS, command, small_config
 from jaxad.core import InputError
 from jaxad.runs import checkpoint
@@ -151,3 +152,13 @@ def test_the_cost_of_saving_is_measured(tmp_path: Path, capsys: Any) -> None:
     assert row["seconds_a_save"]["pairs"] == pytest.approx(each[0] / 2)
     assert 0 < row["seconds_a_save"]["whole"] < 300 * row["share"]["dearest"] + 1e-9
     assert "share at the default interval" in capsys.readouterr().out
+
+
+def test_photos_of_a_long_job(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path, 2000)
+    photos = sorted(folder.rglob("*.png"))
+    assert len(photos) == 2000
+    assert len(list(folder.iterdir())) == 1
+    sizes = [photo.stat().st_size for photo in photos]
+    assert sizes.count(200) == 2
+    assert len({photo.stat().st_ino for photo in photos}) > 300

@@ -29,7 +29,7 @@ def test_a_sound_dataset(parts: Path, decode: bool) -> None:
         "layout mvtec_ad",
         f"root {parts}",
         "9 images, 1 category",
-        "nut: train 3 good, test 2 good + 4 defective",
+        "nut: train 2 good, calibration 1 good, test 2 good + 4 defective",
         "  defects: missing_piece 1, scratch 2, spot 1",
         "  masks: 3 present, 1 missing",
         "  modes: RGB 9",
@@ -37,6 +37,29 @@ def test_a_sound_dataset(parts: Path, decode: bool) -> None:
     assert "  sizes: 40x32 9" in text
     assert "no problems" in text
     assert ("headers only" in text) != decode
+
+
+def test_the_photos_that_training_holds_back(parts: Path) -> None:
+    text, _ = check_dataset(parts, calibration=0)
+    assert "nut: train 3 good, calibration 0 good, test 2 good" in text
+    own = parts / "nut" / "calibration" / "good"
+    own.mkdir(parents=True)
+    (parts / "nut" / "train" / "good" / "000.png").rename(own / "x.png")
+    for share in (0, 0.5):
+        text, ok = check_dataset(parts, calibration=share)
+        assert ok
+        assert "nut: train 2 good, calibration 1 good, test 2 good" in text
+
+
+def test_photos_in_two_splits_are_told(parts: Path) -> None:
+    leaked = parts / "nut" / "test" / "good" / "000.png"
+    leaked.write_bytes((parts / "nut" / "train" / "good" / "001.png").read_bytes())
+    text, ok = check_dataset(parts, calibration=0)
+    assert ok
+    assert (
+        f"remark: {parts}: 1 photos of train are in test, too, by content: "
+        "'nut/train/good/001.png = nut/test/good/000.png'" in text
+    )
 
 
 def test_all_problems_are_listed(parts: Path) -> None:
@@ -153,5 +176,5 @@ def test_subclasses_and_an_empty_dataset(tmp_path: Path) -> None:
 def test_real_tiles() -> None:
     text, ok = check_dataset(SHARED / "magnetic_tile")
     assert ok
-    assert "magnetic_tile: train 775 good, test 177 good + 392 defective" in text
+    assert "tile: train 697 good, calibration 78 good, test 177 good + 392 defective" in text
     assert "  modes: L 1344" in text

@@ -130,7 +130,7 @@ def test_one_detector_for_settings_that_contradict_each_other(tmp_path: Path) ->
     write_batches(tmp_path)
     config = default_config()
     config.data.root, config.data.layout = str(tmp_path), "cifar10"
-    config.data.categories = "02468"
+    config.data.categories, config.data.calibration = "02468", 0.0
     assert [job.name for job in jobs_of(read_dataset(config), config)] == ["02468"]
     config.data.one_for_all = True
     assert len(jobs_of(read_dataset(config), config)[0].train) == 10

@@ -70,6 +70,16 @@ def test_every_change_is_told(parts: Path) -> None:
     assert "masks of 1 test photos of 'bolt' changed" in "".join(changes(before, taken(parts)))
 
 
+def test_a_photo_that_is_held_back_is_told(parts: Path) -> None:
+    data = scan_dataset("mvtec_ad", parts, categories="bolt")
+    first = data.records[0]._replace(split="calibration")
+    now = Manifest(data.root, (first, *data.records[1:]))
+    assert changes(fingerprint(data), fingerprint(now)) == [
+        f"1 training photos of 'bolt' are gone: {first.path!r}",
+        f"1 calibration photos of 'bolt' are new: {first.path!r}",
+    ]
+
+
 def test_a_photo_of_the_same_size_is_another(parts: Path) -> None:
     photo = parts / "bolt" / "train" / "good" / "000.png"
     before = taken(parts)

@@ -5,6 +5,8 @@ from pathlib import Path
 from jaxad.data.jobs import jobs, name_list
 from jaxad.data.manifest import Manifest, Record
 
+SPLITS = ("train", "calibration", "test")
+
 
 def record(category: str, subclass: str, split: str, label: str = "good") -> Record:
     return Record(f"{category}/{subclass}/{split}/{label}.png", category, subclass, split, label)
@@ -14,7 +16,7 @@ RECORDS = tuple(
     record(category, subclass, split, label)
     for category in ("y", "x")
     for subclass in ("a", "b")
-    for split, label in (("train", "good"), ("test", "good"), ("test", "cut"))
+    for split, label in (*((split, "good") for split in SPLITS), ("test", "cut"))
 )
 DATA = Manifest(Path("top"), RECORDS)
 
@@ -28,6 +30,7 @@ def test_one_detector_each() -> None:
     assert (first.name, second.name) == ("x", "y")
     assert first.train == of("x", "train")
     assert first.test == {"x": of("x", "test")}
+    assert first.calibration == {"x": of("x", "calibration")}
     assert second.test == {"y": of("y", "test")}
 
 
@@ -36,6 +39,7 @@ def test_one_for_all() -> None:
     assert job.name == "all"
     assert job.train == of("x", "train") + of("y", "train")
     assert job.test == {"x": of("x", "test"), "y": of("y", "test")}
+    assert job.calibration == {c: of(c, "calibration") for c in ("x", "y")}
 
 
 def test_single_subclasses() -> None:

@@ -106,7 +106,7 @@ def test_jpegs_of_other_endings_are_photos(parts: Path) -> None:
     assert lines_of("mvtec_ad", parts)[0].startswith("10 photos and 3 masks are used; 0 files")
     text, usable = check_dataset(parts, decode=True)
     assert usable
-    assert "train 5 good" in text
+    assert "train 3 good, calibration 2 good" in text
 
 
 def test_links(parts: Path) -> None:

@@ -159,6 +159,16 @@ def test_a_sound_manifest_passes(tmp_path: Path) -> None:
         ([good("a", "test")], "no normal training images in category 'c'"),
         ([good("a"), good("b", "test", "d")], "no normal training images in category 'd'"),
         ([good("a"), good("./a", "test")], "in both train and test: './a'"),
+        (
+            [good("a"), good("b", "calibration"), good("./b", "test")],
+            "in both calibration and test",
+        ),
+        ([good("a"), good("a", "calibration")], "in both train and calibration: 'a'"),
+        (
+            [good("a"), Record("b", "c", "", "calibration", "crack")],
+            "1 defective images in calibration, where all must be normal: 'b'",
+        ),
+        ([good("a", "calibration")], "no normal training images in category 'c'"),
         ([good("a"), good("a")], "listed more than once: 'a'"),
         ([good("a"), Record("b", "d", "", "train", "x")], "(and 1 more: see jaxad data check)"),
     ],

@@ -36,6 +36,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     bad = next(i for i, r in enumerate(data.records) if r.mask)
     records = [r._replace(subclass=f"s{i % 3}") for i, r in enumerate(data.records)]
     records[bad] = records[bad]._replace(mask="")
+    records[1] = records[1]._replace(split="calibration")
     return Manifest(root, tuple(records))
 
 

@@ -50,6 +50,14 @@ def test_each_split_by_its_own_choice() -> None:
     assert kept(half, "test") == kept(manifest, "test")
 
 
+def test_thresholds_are_set_by_the_subclasses_that_are_learnt() -> None:
+    own = [record("x", s, "calibration") for s in ("a", "b")]
+    found = of_subclasses(manifest_of(*whole("x", "a", "b"), *own), train=("a",))
+    assert kept(found, "calibration") == {("x", "a")}
+    assert own[1] in found.aside
+    assert own[1] not in found.records
+
+
 def test_names_that_are_not_there() -> None:
     manifest = manifest_of(*whole("x", "a", "b"), record("x", "late", "test"))
     message = refusal(manifest, train=("a", "z", "late"))

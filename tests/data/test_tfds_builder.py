@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxad.data import tfds_builder
+from jaxad.data.decode import decode_image as decode_record
 from jaxad.data.images import decode_image, decode_mask
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.pipeline import batches
@@ -30,6 +31,7 @@ def test_tfds_reads_it_without_tensorflow(tmp_path: Path, monkeypatch) -> None:
     records = [r._replace(subclass=f"s{i % 3}") for i, r in enumerate(data.records)]
     bad = next(i for i, r in enumerate(records) if r.mask)
     records[bad] = records[bad]._replace(mask="")
+    records[0] = records[0]._replace(split="calibration")
     parts = Manifest(data.root, tuple(records))
     monkeypatch.setattr(tfds_builder, "SHARD_BYTES", 4 * nbytes(1, SIZE))
     VisualAD(parts, size=SIZE, data_dir=tmp_path / "out").download_and_prepare()
@@ -37,13 +39,16 @@ def test_tfds_reads_it_without_tensorflow(tmp_path: Path, monkeypatch) -> None:
     at = tmp_path / "out" / "visual_ad" / "1.0.0"
     files = sorted(path.name for path in at.glob("*array_record*"))
     assert files == [
-        f"visual_ad-{split}.array_record-{i:05}-of-00002"
-        for split in ("test", "train")
-        for i in range(2)
+        "visual_ad-calibration.array_record-00000-of-00001",
+        *(
+            f"visual_ad-{split}.array_record-{i:05}-of-00002"
+            for split in ("test", "train")
+            for i in range(2)
+        ),
     ]
     builder = tfds.builder_from_directory(at)
     assert (builder.name, builder.info.file_format.value) == ("visual_ad", "array_record")
-    for split in ("train", "test"):
+    for split in ("train", "calibration", "test"):
         source = builder.as_data_source(split)
         own = [(i, r) for i, r in enumerate(parts.records) if r.split == split]
         assert len(source) == len(own)
@@ -63,6 +68,10 @@ def test_tfds_reads_it_without_tensorflow(tmp_path: Path, monkeypatch) -> None:
 
     # Its photos are images of a container, and can be decoded once like any others.
     inner = Manifest(at, tuple(Record(f"test/{i}", "c", "", "test", "good") for i in (4, 1)))
+    held = Record("calibration/0", "c", "", "test", "good")
+    np.testing.assert_array_equal(
+        decode_record(at, held, size=SIZE), decode_image(parts.root / records[0].path, size=SIZE)
+    )
     found = write_prepared(inner, tmp_path / "again", size=(6, 5), resample="box")
     options = {"image_size": (6, 5), "batch_size": 2, "resample": "box"}
     for a, b in zip(batches(found, **options), batches(inner, **options), strict=True):

@@ -68,7 +68,7 @@ def test_exported_is_evaluated_for_any_batch_by_jax_and_numpy_alone(
 def test_says_what_it_is_and_scores_as_where_it_was_made(written: Path) -> None:
     found = export.load(written)
     assert (found.detector, found.categories, found.size) == ("part", ("part",), SIZE)
-    assert (found.resample, found.calibration) == ("bilinear", None)
+    assert (found.resample, found.upright, found.calibration) == ("bilinear", True, None)
     assert found.platforms == ("cpu", "cuda", "tpu")
     assert found.provenance == {"made": "for a test"}
     assert found.manifest["id"] == found.id
@@ -135,6 +135,7 @@ def repacked(written: Path, **members: object) -> Path:
         ({"kind": "other"}, "it is no manifest"),
         ({"platforms": ["tpu"]}, "is exported for tpu, and this is cpu"),
         ({"platforms": ["toaster"]}, "is damaged"),
+        ({"upright": 1}, "is damaged"),
         ({"calling_convention": 99}, "calling convention 99"),
         ({"size": [32, 10**9]}, "is damaged"),
         ({"size": [24, 48]}, "arguments and results are not those that the manifest states"),

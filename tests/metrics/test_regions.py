@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from jaxad.errors import InputError
 from jaxad.metrics import label_regions
+from jaxad.metrics.regions import find_regions
 
 
 def flood_fill(masks: np.ndarray) -> list[set[tuple[int, int, int]]]:
@@ -63,3 +64,16 @@ def test_grey_masks_are_refused() -> None:
         label_regions(np.full((1, 4, 4), 128, np.uint8))
     with pytest.raises(InputError, match=r"\(N, H, W\)"):
         label_regions(np.ones((4, 4), bool))
+
+
+def test_regions_of_a_map() -> None:
+    scores = np.zeros((6, 8), np.float32)
+    scores[0, 0] = scores[1, 1] = 2.0  # diagonal neighbours touch
+    scores[3:5, 4:8] = 1.0
+    scores[4, 7] = 5.0
+    scores[5, 0] = 0.5
+    found = find_regions(scores, 0.5, most=10)
+    assert found == [((4, 3, 8, 5), 8, 5.0), ((0, 0, 2, 2), 2, 2.0)]
+    assert find_regions(scores, 0.5, most=1) == found[:1]
+    assert find_regions(scores, 5.0, most=10) == []
+    assert len(find_regions(np.indices((9, 9)).sum(0) % 2.0, 0.5, most=100)) == 1

@@ -13,6 +13,7 @@ KEYS = [
     "pixel_ap",
     "aupro_0.30",
     "n_train",
+    "n_calibration",
     "n_test",
 ]
 
@@ -21,9 +22,10 @@ def test_block_of_results_json() -> None:
     masks = np.zeros((3, 4, 4), bool)
     masks[1:, 0, 0] = True
     pixel = pixel_metrics(masks, masks.astype(np.float32))
-    found = category_metrics(LABELS, SCORES, pixel, n_train=7)
+    found = category_metrics(LABELS, SCORES, pixel, n_train=7, n_calibration=2)
     assert list(found) == KEYS
-    assert found == {**dict.fromkeys(KEYS[:6], 1.0), "n_train": 7, "n_test": 3}
+    counts = {"n_train": 7, "n_calibration": 2, "n_test": 3}
+    assert found == {**dict.fromkeys(KEYS[:6], 1.0), **counts}
 
 
 def test_without_masks_pixel_metrics_are_none() -> None:
@@ -51,4 +53,5 @@ def test_mean_is_over_the_categories_that_have_the_metric() -> None:
         }
     )
     assert mean == {"image_auroc": pytest.approx(0.75), "pixel_auroc": 0.5, "aupro_0.30": None}
+    assert mean_metrics({"tile": {"n_train": 3, "n_calibration": 2, "n_test": 1}}) == {}
     assert mean_metrics({}) == {}

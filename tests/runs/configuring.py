@@ -13,6 +13,7 @@ def configured(root: Path, **changes: Any) -> Any:
     config = default_config("outside.tiny")
     config.data.root, config.data.image_size = str(root), (24, 32)
     config.data.prepared = "off"
+    config.data.calibration = 0.0
     config.train.epochs, config.train.batch_size, config.score.batch_size = 1, 4, 4
     config.report.examples = 1
     for name, value in changes.items():

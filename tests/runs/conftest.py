@@ -15,6 +15,7 @@ import pytest
 from configuring import configured
 
 from jaxad.data.synthetic import write_dataset
+from jaxad.runs.calibrate import calibrate
 from jaxad.runs.train import train
 
 HERE = Path(__file__).parent
@@ -43,6 +44,18 @@ def trained_once(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(trained_once: Path, tmp_path: Path) -> Path:
     """A copy of it, to be changed."""
     return Path(shutil.copytree(trained_once, tmp_path / "w", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def calibrated(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two detectors, "a" of which is calibrated: to be looked at, not changed."""
+    root = tmp_path_factory.mktemp("calibrated")
+    write_dataset(
+        root, categories=("a",), n_train=40, n_test_good=1, n_test_bad=0, size=(32, 32), seed=3
+    )
+    workdir = Path(shutil.copytree(trained_once, root / "w", symlinks=True))
+    calibrate(workdir, root / "a" / "train" / "good", category="a", false_alarm=0.1)
+    return workdir
 
 
 Jaxad = Callable[..., "subprocess.CompletedProcess[str]"]

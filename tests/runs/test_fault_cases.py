@@ -525,5 +525,5 @@ def test_two_that_are_started_together(
     assert sorted(ends) == [0, 2]
     said = ends[2].splitlines()[-1]
     print(f"| two together | {said}")
-    assert f"works in {workdir}: wait for it, or choose another --workdir" in said
+    assert f"works in {workdir}: wait for it, or choose another folder" in said
     assert end_of(workdir) == undisturbed

@@ -167,7 +167,7 @@ def test_a_hostile_record_deletes_nothing(entry: object, workdir: Path) -> None:
 def test_a_damaged_record_is_named(text: str, workdir: Path) -> None:
     (workdir / "jaxad.json").write_text(text, encoding="latin-1")
     before = files(workdir)
-    with pytest.raises(InputError, match=r"jaxad\.json .*choose another --workdir"):
+    with pytest.raises(InputError, match=r"jaxad\.json .*choose another folder"):
         record.claim(workdir, NAMES, overwrite=True)
     assert files(workdir) == before
 

@@ -135,12 +135,10 @@ def test_workdir_holds_what_the_design_promises(run: tuple[Path, dict]) -> None:
     ]
     assert list(results["categories"]["disc"]) == [
         *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_0.30"),
-        *("n_train", "n_test"),
+        *("n_train", "n_calibration", "n_test"),
     ]
-    assert (results["categories"]["disc"]["n_train"], results["categories"]["disc"]["n_test"]) == (
-        10,
-        7,
-    )
+    counts = [results["categories"]["disc"][f"n_{s}"] for s in ("train", "calibration", "test")]
+    assert counts == [5, 5, 7]  # of ten normal photos half are held back
     assert set(results["seconds"]) == {"features", "train", "score"}
     assert min(results["seconds"].values()) > 0
     lines = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]

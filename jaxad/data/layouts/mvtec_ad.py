@@ -1,6 +1,7 @@
 """Layout `mvtec_ad`, the tree of MVTec AD and of many datasets after it.
 
 - `<root>/<category>/train/good/NNN.png`
+- `<root>/<category>/calibration/good/NNN.png`, if it has photos to set thresholds by of its own
 - `<root>/<category>/test/<good or defect>/NNN.png`
 - `<root>/<category>/ground_truth/<defect>/NNN_mask.png`, or a folder `NNN` of several masks, which
   count together (MVTec LOCO AD)

@@ -24,7 +24,7 @@ from string import Formatter
 
 from jaxad.data.confine import leaves
 from jaxad.data.listing import folders, images_in, mask_files, masks_in
-from jaxad.data.manifest import GOOD, SPLITS, Manifest, Record, canonical_label, some
+from jaxad.data.manifest import GOOD, Manifest, Record, canonical_label, some
 from jaxad.errors import InputError
 
 TRAIN = "{category}/{subclass}/train/{label}/{name}"
@@ -60,7 +60,9 @@ def scan(
     for option, pattern in patterns.items():
         if pattern or option == "train":
             _check(option, pattern)
-    found = {split: _find(root, split, patterns[split]) for split in SPLITS if patterns[split]}
+    found = {
+        split: _find(root, split, patterns[split]) for split in ("train", "test") if patterns[split]
+    }
     pairs = _pair(root, masks, found.get("test", [])) if masks else {}
     are_masks = {file for mask in pairs.values() for file in mask_files(mask)}
     records = [
@@ -78,8 +80,7 @@ def scan(
         for image, fields in images
         if image not in are_masks
     ]
-    order = {split: i for i, split in enumerate(SPLITS)}
-    records.sort(key=lambda r: (r.category, r.subclass, order[r.split], r.path))
+    records.sort(key=lambda r: (r.category, r.subclass, r.split == "test", r.path))
     return Manifest(root, tuple(records))
 
 

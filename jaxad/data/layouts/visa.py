@@ -22,13 +22,14 @@ from pathlib import Path, PurePosixPath
 from jaxad.data.confine import leaves
 from jaxad.data.layouts import mvtec_ad
 from jaxad.data.listing import folders
-from jaxad.data.manifest import GOOD, SPLITS, Manifest, Record, some
+from jaxad.data.manifest import GOOD, Manifest, Record, some
 from jaxad.data.table import read_table
 from jaxad.errors import InputError
 
 DEFECT = "anomaly"
 """The label of every defective image; the split knows no kinds."""
 _COLUMNS = ("object", "split", "label", "image", "mask")
+_SPLITS = ("train", "test")
 _TABLE = "split_csv/1cls.csv"
 _ONE_CLASS, _TWO_CLASSES = "1cls", ("2cls_highshot", "2cls_fewshot")
 
@@ -65,7 +66,7 @@ def _raw(root: Path) -> Manifest:
 
 def _record(place: str, name: str, split: str, label: str, image: str, mask: str) -> Record:
     anew = "take split_csv/1cls.csv anew from VisA's archive"
-    if split not in SPLITS or label not in ("normal", "anomaly") or not name or not image:
+    if split not in _SPLITS or label not in ("normal", "anomaly") or not name or not image:
         raise InputError(f"{place} is not `object,split,label,image,mask` of a 1cls split: {anew}")
     for path in (image, mask):
         if leaves(path):

@@ -1,0 +1,198 @@
+"""Who judges photos: a work directory's detector or an exported file, with its calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxad.calibration import Calibration, Limits, from_json
+from jaxad.config import flat, load_config
+from jaxad.core import InputError, Scores
+from jaxad.data.manifest import some
+from jaxad.files import confined, read_json
+from jaxad.recipes.build import models
+from jaxad.runs import checkpoint
+from jaxad.runs.calibrate import read_calibrations
+from jaxad.runs.dataset import reading_of, reads_upright
+from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
+from jaxad.scorer import make_scorer
+
+BATCH_SIZE = 8
+"""Where no configuration says one."""
+Score = Callable[[Any], Scores]
+"""Maps 1 to B images `(k, H, W, 3)` uint8 to their scores; does not wait."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A detector with what decides about a photo."""
+
+    id: str
+    """Of the detector: other weights, another id."""
+    category: str
+    """Of the photos; "" where it is none of several."""
+    size: tuple[int, int]
+    """(H, W) that photos are resized to."""
+    resample: str
+    """A name in `images.FILTERS`."""
+    upright: bool
+    """Whether photos are turned by their EXIF orientation, as those of training were."""
+    batch_size: int
+    limits: Limits
+    false_alarm: float
+    compiled: Callable[[int], Score]
+    """Makes the function that scores up to so many images; takes seconds."""
+
+
+def open_judge(
+    *,
+    workdir: Path | None = None,
+    model: Path | None = None,
+    category: str | None = None,
+    subclass: str | None = None,
+    false_alarm: float | None = None,
+    batch_size: int | None = None,
+) -> Judge:
+    """Read a trained detector and its calibration; nothing is compiled.
+
+    Args:
+        workdir: What `jaxad train` wrote, and `jaxad calibrate`.
+        model: What `jaxad export` wrote, instead.
+        category: Of the photos. Needed where there are several detectors; where one has several
+            categories, the most cautious limits count without it.
+        subclass: Of the photos: their limits by calibration photos of this subclass alone.
+        false_alarm: Rate that the limits are drawn for; None: the calibration's.
+        batch_size: Images a program call; None: the configuration's.
+
+    Raises:
+        InputError: Whatever a user can mend: no such detector, no calibration, damage.
+    """
+    if (workdir is None) == (model is None):
+        raise InputError("name a detector: --workdir DIR, or --model FILE of jaxad export")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}: it must be 1 or more")
+    asked = _Asked(category, subclass, false_alarm)
+    if workdir is not None:
+        return _of_workdir(opened(workdir), asked, batch_size)
+    assert model is not None
+    return _of_file(model, asked, batch_size)
+
+
+class _Asked(NamedTuple):
+    """Which limits are wanted."""
+
+    category: str | None
+    subclass: str | None
+    false_alarm: float | None
+
+
+def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None) -> Judge:
+    config, hashes = load_config(confined(workdir, "config.json"))
+    calibrations = read_calibrations(workdir)
+    name = _detector_of(workdir, calibrations, asked.category)
+    if name not in calibrations:
+        raise InputError(
+            f"{workdir} has no calibration of {name!r}: run jaxad calibrate --workdir {workdir} "
+            f"--category {name} DIR, DIR being a folder of normal photos"
+        )
+    limits, told, false_alarm = _limits(calibrations[name], asked, detector=name)
+    backbones = trained_backbones(workdir, config, hashes)
+    restored, method = restore(workdir, name, config, backbones, models(config, backbones))
+    reading = reading_of(config, backbones)
+    variables = {"backbones": backbones.variables, "method": method}
+    facts = (
+        sorted((k, v) for k, v in flat(config.to_dict()).items() if k.startswith("method.")),
+        sorted(hashes.items()),
+        read_json(confined(workdir, CHECKPOINTS, name, checkpoint.SUMS)),
+        reading.size,
+        reading.resample,
+    )
+
+    def compiled(batch_size: int) -> Score:
+        return make_scorer(
+            restored.detector, variables, batch_size=batch_size, size=reading.size
+        ).score
+
+    return Judge(
+        id=hashlib.sha256(repr(facts).encode()).hexdigest()[:16],
+        category=told,
+        size=reading.size,
+        resample=reading.resample,
+        upright=reads_upright(config),
+        batch_size=batch_size or config.score.batch_size,
+        limits=limits,
+        false_alarm=false_alarm,
+        compiled=compiled,
+    )
+
+
+def _detector_of(
+    workdir: Path, calibrations: Mapping[str, Calibration], category: str | None
+) -> str:
+    """The detector that judges a category."""
+    names = trained(workdir)
+    if not names:
+        raise InputError(f"{workdir} has no trained detector yet: run jaxad train to its end")
+    if category is None:
+        found = names if len(names) == 1 else []
+    elif category in names:
+        found = [category]
+    else:
+        found = [n for n in names if n in calibrations and category in calibrations[n].categories]
+    if len(found) != 1:
+        known = {*names, *(c for own in calibrations.values() for c in own.categories)}
+        not_this = "" if category is None else f", not {category!r}"
+        raise InputError(
+            f"{workdir} judges {some(sorted(known), 5)}: name one of them by --category{not_this}"
+        )
+    return found[0]
+
+
+def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
+    from jaxad.export import load
+
+    exported = load(path)
+    if exported.calibration is None:
+        raise InputError(
+            f"{path} has no calibration: run jaxad calibrate on its work directory, then export it "
+            "again"
+        )
+    calibration = from_json(exported.calibration)
+    limits, told, false_alarm = _limits(calibration, asked, detector=exported.detector)
+
+    def compiled(batch_size: int) -> Score:
+        def score(images: np.ndarray) -> Scores:  # it would compile for every other number
+            count = len(images)
+            filled = np.pad(images, [(0, batch_size - count), (0, 0), (0, 0), (0, 0)])
+            return Scores(*(of[:count] for of in exported.score(filled)))
+
+        return score
+
+    return Judge(
+        id=exported.id,
+        category=told,
+        size=exported.size,
+        resample=exported.resample,
+        upright=exported.upright,
+        batch_size=batch_size or BATCH_SIZE,
+        limits=limits,
+        false_alarm=false_alarm,
+        compiled=compiled,
+    )
+
+
+def _limits(calibration: Calibration, asked: _Asked, *, detector: str) -> tuple[Limits, str, float]:
+    """The limits, the category that is told, and the rate."""
+    category, subclass, false_alarm = asked
+    if false_alarm is not None:
+        calibration = dataclasses.replace(calibration, false_alarm=false_alarm)
+    if category == detector and category not in calibration.categories:  # one for all, by its name
+        category = None
+    if category is None and len(calibration.categories) == 1:
+        category = next(iter(calibration.categories))
+    return calibration.limits(category, subclass), category or "", calibration.false_alarm

@@ -30,6 +30,7 @@ class Manifest(NamedTuple):
     categories: tuple[str, ...]
     size: tuple[int, int]
     resample: str
+    upright: bool
     platforms: tuple[str, ...]
     calling_convention: int
     weights: tuple[Tensor, ...]
@@ -47,6 +48,7 @@ def describe(
     categories: Sequence[str],
     size: tuple[int, int],
     resample: str,
+    upright: bool,
     platforms: Sequence[str],
     calling_convention: int,
     weights: Sequence[Tensor],
@@ -64,6 +66,7 @@ def describe(
         "categories": list(categories),
         "size": [height, width],
         "resample": resample,
+        "upright": upright,
         "platforms": list(platforms),
         "calling_convention": calling_convention,
         "inputs": {
@@ -137,9 +140,9 @@ def _manifest(found: dict[str, Any]) -> Manifest:
     if not platforms or not set(platforms) <= set(PLATFORMS):
         raise ValueError(f"no platforms: {platforms!r:.80}")
     names = _texts([found[key] for key in ("detector", "method", "resample", "id")])
-    convention = found["calling_convention"]
-    if type(convention) is not int:
-        raise ValueError("no calling convention")
+    convention, upright = found["calling_convention"], found["upright"]
+    if type(convention) is not int or type(upright) is not bool:
+        raise ValueError("no calling convention, or not whether photos are turned upright")
     members = {name: (own["bytes"], own["sha256"]) for name, own in found["members"].items()}
     if not set(archive.REQUIRED[1:]) <= members.keys() <= archive.MOST_BYTES.keys():
         raise ValueError(f"members {sorted(members)!r:.120}")
@@ -154,6 +157,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         categories=categories,
         size=(size[0], size[1]),
         resample=names[2],
+        upright=upright,
         platforms=platforms,
         calling_convention=convention,
         weights=weights,

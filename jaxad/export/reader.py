@@ -45,6 +45,8 @@ class Exported:
     """`(H, W)` of the images that it takes, pixels."""
     resample: str
     """Pillow's filter, in lower case, by which photos were resized to them."""
+    upright: bool
+    """Whether photos were turned by their EXIF orientation before."""
     platforms: tuple[str, ...]
     """What it runs on: "cpu", "cuda", "rocm", "tpu"."""
     calibration: dict[str, Any] | None
@@ -119,6 +121,7 @@ def load(path: str | os.PathLike[str]) -> Exported:
         categories=stated.categories,
         size=stated.size,
         resample=stated.resample,
+        upright=stated.upright,
         platforms=stated.platforms,
         calibration=texts.get(archive.CALIBRATION),
         provenance=texts[archive.PROVENANCE],

@@ -178,6 +178,13 @@ def reading_of(config: Any, backbones: Backbones) -> Reading:
     return Reading((height, width), resample, data.workers)
 
 
+def reads_upright(config: Any) -> bool:
+    """Whether photos are turned by their EXIF orientation; VisA's are read as stored."""
+    data = config.data
+    layouts = {part[0] for part in data.join} if data.layout == "join" else {data.layout}
+    return layouts != {"visa"}
+
+
 def prepared_folder(config: Any) -> Path | None:
     """The folder that `data.prepared` names, if it is one."""
     name = config.data.prepared

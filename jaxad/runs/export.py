@@ -20,7 +20,7 @@ from jaxad.files import confined, refusal, write_bytes
 from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones
 from jaxad.runs import calibrate
-from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of
+from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of, reads_upright
 from jaxad.runs.export_file import digest, file_of, provenance
 from jaxad.runs.workdir import opened, restore, trained, trained_backbones
 from jaxad.scorer import make_scorer
@@ -36,8 +36,8 @@ CHANGES = ("weights", "data", "score")
 """Sections of the configuration that may be told anew: where weights and photos are."""
 
 
-class _Trained(NamedTuple):
-    """A detector of a work directory, and what a file says of it."""
+class Subject(NamedTuple):
+    """A detector of a work directory, and what its file says of it."""
 
     name: str
     categories: tuple[str, ...]
@@ -93,8 +93,8 @@ def export(
             f"its work directory; add {here}, or set JAX_PLATFORMS"
         )
     _see_that_it_may_be_written(out, overwrite)
-    own = _trained(workdir, detector, changes)
-    images = _photos(own) if photos else np.zeros((0, *own.reading.size, 3), np.uint8)
+    own = subject_of(workdir, detector, changes)
+    images = photos_of(own) if photos else np.zeros((0, *own.reading.size, 3), np.uint8)
     check()
     made_up = generated.images(own.reading.size)
     every = np.concatenate([images, made_up])
@@ -108,6 +108,7 @@ def export(
         categories=own.categories,
         size=own.reading.size,
         resample=own.reading.resample,
+        upright=reads_upright(own.config),
         platforms=platforms,
         check=kept,
         texts=_texts(workdir, own),
@@ -159,7 +160,12 @@ def _see_that_it_may_be_written(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out.parent} is no folder: make it first")
 
 
-def _trained(workdir: Path, name: str | None, changes: Sequence[str]) -> _Trained:
+def subject_of(workdir: Path, name: str | None, changes: Sequence[str]) -> Subject:
+    """Read a detector of a work directory; see `export` for the arguments.
+
+    Raises:
+        InputError: It is not there, or what it needs is not.
+    """
     workdir = opened(workdir)
     config, hashes = load_config(confined(workdir, "config.json"))
     apply_changes(config, changes, only=CHANGES)
@@ -174,7 +180,7 @@ def _trained(workdir: Path, name: str | None, changes: Sequence[str]) -> _Traine
     model, method = restore(workdir, name, config, backbones, models(config, backbones))
     data = read_trained_on(workdir)
     categories = tuple(sorted(data.n_train)) if config.data.one_for_all else (name,)
-    return _Trained(
+    return Subject(
         name,
         categories,
         model.detector,
@@ -189,7 +195,7 @@ def _trained(workdir: Path, name: str | None, changes: Sequence[str]) -> _Traine
     )
 
 
-def _photos(own: _Trained) -> np.ndarray:
+def photos_of(own: Subject) -> np.ndarray:
     """Up to `PHOTOS` photos of the detector's categories, taken evenly of all splits."""
     mend = (
         "name where the photos are now by --config.data.root=DIR, or compare by generated images "
@@ -210,7 +216,7 @@ def _photos(own: _Trained) -> np.ndarray:
     return np.asarray(batch["image"])
 
 
-def _scorer(own: _Trained) -> Callable[[Any], Scores]:
+def _scorer(own: Subject) -> Callable[[Any], Scores]:
     return make_scorer(own.detector, own.variables, batch_size=BATCH, size=own.reading.size).score
 
 
@@ -229,7 +235,7 @@ def _scores(
     return np.concatenate(maps), np.concatenate(scores)
 
 
-def _texts(workdir: Path, own: _Trained) -> dict[str, Any]:
+def _texts(workdir: Path, own: Subject) -> dict[str, Any]:
     """What goes with the program, by member."""
     found: dict[str, Any] = {
         archive.PROVENANCE: provenance(own.config, own.backbones.sha256, own.trained_on)

@@ -29,6 +29,7 @@ def file_of(
     categories: Sequence[str],
     size: tuple[int, int],
     resample: str,
+    upright: bool,
     platforms: Sequence[str],
     check: dict[str, Any],
     texts: Mapping[str, Any],
@@ -43,6 +44,7 @@ def file_of(
         categories: That it was trained on.
         size: `(H, W)` of images.
         resample: The filter by which photos are resized.
+        upright: Whether they are turned by their EXIF orientation before.
         platforms: Of `manifest.PLATFORMS`.
         check: What `generated.record` makes of its scores.
         texts: Member -> JSON: `archive.PROVENANCE`, and `archive.CALIBRATION` if there is one.
@@ -80,6 +82,7 @@ def file_of(
         categories=categories,
         size=size,
         resample=resample,
+        upright=upright,
         platforms=platforms,
         calling_convention=convention,
         weights=weights,

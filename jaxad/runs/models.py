@@ -18,7 +18,7 @@ from jaxad.files import confined, read_json
 from jaxad.recipes.build import models
 from jaxad.runs import checkpoint
 from jaxad.runs.calibrate import read_calibrations
-from jaxad.runs.dataset import reading_of
+from jaxad.runs.dataset import reading_of, reads_upright
 from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
 from jaxad.scorer import make_scorer
 
@@ -118,14 +118,12 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None) -> Judge:
             restored.detector, variables, batch_size=batch_size, size=reading.size
         ).score
 
-    data = config.data
-    layouts = {part[0] for part in data.join} if data.layout == "join" else {data.layout}
     return Judge(
         id=hashlib.sha256(repr(facts).encode()).hexdigest()[:16],
         category=told,
         size=reading.size,
         resample=reading.resample,
-        upright=layouts != {"visa"},  # which is read as stored
+        upright=reads_upright(config),
         batch_size=batch_size or config.score.batch_size,
         limits=limits,
         false_alarm=false_alarm,
@@ -180,7 +178,7 @@ def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
         category=told,
         size=exported.size,
         resample=exported.resample,
-        upright=getattr(exported, "upright", True),
+        upright=exported.upright,
         batch_size=batch_size or BATCH_SIZE,
         limits=limits,
         false_alarm=false_alarm,

@@ -24,6 +24,7 @@ def exported(method: str, **changes: Any) -> tuple[bytes, Scorer]:
         "categories": ("part",),
         "size": SIZE,
         "resample": "bilinear",
+        "upright": True,
         "platforms": ("cpu", "cuda", "tpu"),
         "check": generated.record(*scorer.score(generated.images(SIZE))),
         "texts": {archive.PROVENANCE: {"made": "for a test"}},

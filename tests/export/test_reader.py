@@ -68,7 +68,7 @@ def test_exported_is_evaluated_for_any_batch_by_jax_and_numpy_alone(
 def test_says_what_it_is_and_scores_as_where_it_was_made(written: Path) -> None:
     found = export.load(written)
     assert (found.detector, found.categories, found.size) == ("part", ("part",), SIZE)
-    assert (found.resample, found.calibration) == ("bilinear", None)
+    assert (found.resample, found.upright, found.calibration) == ("bilinear", True, None)
     assert found.platforms == ("cpu", "cuda", "tpu")
     assert found.provenance == {"made": "for a test"}
     assert found.manifest["id"] == found.id
@@ -135,6 +135,7 @@ def repacked(written: Path, **members: object) -> Path:
         ({"kind": "other"}, "it is no manifest"),
         ({"platforms": ["tpu"]}, "is exported for tpu, and this is cpu"),
         ({"platforms": ["toaster"]}, "is damaged"),
+        ({"upright": 1}, "is damaged"),
         ({"calling_convention": 99}, "calling convention 99"),
         ({"size": [32, 10**9]}, "is damaged"),
         ({"size": [24, 48]}, "arguments and results are not those that the manifest states"),
@@ -229,3 +230,16 @@ def test_arrays_come_back_as_they_were(dtype: str) -> None:
 
     if dtype != "BF16":  # ours are others' files
         np.testing.assert_array_equal(other.load(tensors.save(every))["a/b"], array)
+
+
+def test_a_bit_flipped_anywhere_in_a_file_is_named(written: Path) -> None:
+    whole, other = written.read_bytes(), written.with_name("flipped.jaxad")
+    random = np.random.default_rng(0)
+    for place in (0, 14, 26, len(whole) - 1, *random.integers(0, len(whole), 60)):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        other.write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            export.load(other)
+        assert str(other) in str(caught.value)
+        assert "\n" not in str(caught.value)

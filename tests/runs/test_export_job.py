@@ -14,6 +14,7 @@ from conftest import files
 
 import jaxad
 import jaxad.export
+from benchmarks import exported as exported_benchmark
 from jaxad.data.images import decode_image
 from jaxad.errors import InputError
 from jaxad.main import main
@@ -46,6 +47,17 @@ def test_file_scores_photos_as_the_work_directory(
         atol = 1e-6 * np.ptp(want.map)
         np.testing.assert_allclose(own.map, want.map, rtol=0, atol=atol)
         np.testing.assert_allclose(own.image, want.image, rtol=0, atol=atol)
+
+
+def test_the_benchmark_compares_every_batch_size(
+    trained_once: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--workdir", str(trained_once), "--detector", "a", "--pairs", "1"]
+    assert exported_benchmark.main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+    assert "| outside.tiny | tiny | 24 |" in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert all(row[f"{kind}_{n}"] <= 1e-6 for kind in ("map", "image") for n in (1, 3, 8))
+    assert all(row[f"speed_{n}"] > 0 for n in (1, 3, 8))
 
 
 def test_says_where_it_comes_from(exported: Path, trained_once: Path) -> None:

@@ -14,7 +14,6 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,6 +33,7 @@ from jaxad.main import main
 from jaxad.runs import predict as module
 from jaxad.runs.calibrate import read_calibrations
 from jaxad.runs.drawings import Drawing, name_of
+from jaxad.runs.export import export
 from jaxad.runs.models import open_judge
 from jaxad.runs.predict import Limit, predict
 from jaxad.runs.rows import decode
@@ -441,31 +441,24 @@ def test_drift_is_said(
 
 
 def test_an_exported_file_judges_as_its_work_directory(
-    workdir: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, photos: Path, tmp_path: Path
 ) -> None:
     judge = open_judge(workdir=workdir, category="a")
-    sizes = set()
-
-    class Exported:
-        id, detector, categories = "0123", "a", ("a",)
-        size, resample, calibration = judge.size, judge.resample, None
-
-        def score(self, images: np.ndarray) -> Any:
-            sizes.add(len(images))
-            return judge.compiled(judge.batch_size)(images)
-
-    file = Exported()
-    monkeypatch.setitem(sys.modules, "jaxad.export", SimpleNamespace(load=lambda path: file))
-    with pytest.raises(InputError, match=r"x\.jaxad has no calibration: run jaxad calibrate"):
-        open_judge(model=Path("x.jaxad"))
-    file.calibration = read_calibrations(workdir)["a"].to_json()
-    own = open_judge(model=Path("x.jaxad"), batch_size=judge.batch_size)
-    assert (own.id, own.category, own.limits.score) == ("0123", "a", judge.limits.score)
+    bare = Path(shutil.copytree(workdir, tmp_path / "bare"))
+    (bare / "calibration.json").unlink()
+    for folder in (workdir, bare):
+        export(folder, tmp_path / f"{folder.name}.jaxad", detector="a", photos=False)
+    with pytest.raises(InputError, match=r"bare\.jaxad has no calibration: run jaxad calibrate"):
+        open_judge(model=tmp_path / "bare.jaxad")
+    own = open_judge(model=tmp_path / f"{workdir.name}.jaxad", batch_size=judge.batch_size)
+    for name in ("category", "size", "resample", "upright", "false_alarm"):
+        assert getattr(own, name) == getattr(judge, name)
+    assert (own.limits.score, own.limits.pixel) == (judge.limits.score, judge.limits.pixel)
     run(workdir, tmp_path / "one", photos)
     predict([str(photos)], tmp_path / "other", own)
-    rows = [[{**row, "model": ""} for row in rows_of(tmp_path / n)] for n in ("one", "other")]
-    assert rows[0] == rows[1]
-    assert sizes == {judge.batch_size}
+    one, other = ([dict(row) for row in rows_of(tmp_path / n)] for n in ("one", "other"))
+    assert {row.pop("model") for row in other} == {own.id} != {row.pop("model") for row in one}
+    assert one == other
 
 
 def test_a_killed_job_ends_with_each_photo_once(

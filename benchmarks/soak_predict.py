@@ -140,6 +140,8 @@ def measure(
     workdir, folder = prepare(root, data), write_photos(root, photos)
     whole = Job(root, workdir, folder, "whole")
     samples, seconds = whole.run()
+    most = max(sample.megabyte for sample in samples)
+    print(f"undisturbed: {seconds:.0f} s, {most:.0f} MB at most", flush=True)
     killed = Job(root, workdir, folder, "killed")
     when: list[dict[str, Any]] = []
     while len(when) < kills:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.errors import InputError, Stopped
+from jaxad.runtimes.engines import RUNTIMES
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -68,8 +69,22 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.runs.export import export
+    from jaxad.runs.export_graph import export_graph
     from jaxad.runs.stopping import Stopping
 
+    if args.to != "jaxad":
+        files = export_graph(
+            args.workdir,
+            args.out,
+            args.to,
+            batch_size=args.batch_size,
+            detector=args.detector,
+            changes=rest,
+            overwrite=args.overwrite,
+        )
+        told = ", ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
+        _print(f"{told}: images of noise score as in {args.workdir}")
+        return
     with Stopping() as stopping:
         found = export(
             args.workdir,
@@ -118,6 +133,7 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
             false_alarm=args.false_alarm,
             # What waits alone is scored at once, not in a batch that is padded.
             batch_size=1 if args.watch and args.batch_size is None else args.batch_size,
+            runtime=args.runtime,
         )
         if args.watch:
             _watch(args, judge, stopping.check)  # until stopped
@@ -301,6 +317,7 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--masks", action="store_true", help="write what is anomalous as PNG")
     predict.add_argument("--false-alarm", type=float, help="another rate than the calibration's")
     predict.add_argument("--batch-size", type=int, help="photos a program call")
+    predict.add_argument("--runtime", choices=RUNTIMES, help="what scores (docs/runtimes.md)")
     predict.add_argument("--max-errors", type=int, help="give up at more unreadable photos")
     predict.add_argument(
         "--fail-on-anomaly", action="store_true", help="exit with 1 if a photo is anomalous"
@@ -337,7 +354,9 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="write a trained detector as one file that jax and numpy run",
         usage="jaxad export --workdir DIR --out FILE [--detector NAME] [--platforms cpu,cuda,tpu] "
-        "[--no-photos] [--overwrite] [--config.data.root=DIR ...]",
+        "[--no-photos] [--overwrite] [--config.data.root=DIR ...]\n"
+        "       jaxad export --workdir DIR --out FILE --to onnx|openvino [--batch-size N] "
+        "[--detector NAME] [--overwrite]",
         description="The file is read back and scores photos of the data set; it is left only if "
         "it does as the work directory. docs/export.md says what is in it.",
     )
@@ -349,6 +368,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--no-photos", dest="photos", action="store_false", help="compare by generated images alone"
     )
     export.add_argument("--overwrite", action="store_true", help="replace an exported file")
+    export.add_argument(
+        "--to", choices=("jaxad", "onnx", "openvino"), default="jaxad", help="docs/runtimes.md"
+    )
+    export.add_argument(
+        "--batch-size", type=int, default=1, help="photos that a graph of --to takes; 1"
+    )
     export.set_defaults(run=_export)
 
     status = commands.add_parser(

@@ -267,6 +267,7 @@ def _measured(
         {"backbones": backbones.variables, "method": method},
         batch_size=batch_size,
         size=reading.size,
+        runtime=config.score.runtime,
     )
     return normal_scores(
         category,

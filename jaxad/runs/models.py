@@ -20,6 +20,7 @@ from jaxad.runs import checkpoint
 from jaxad.runs.calibrate import read_calibrations
 from jaxad.runs.dataset import reading_of, reads_upright
 from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
+from jaxad.runtimes.engines import check_runtime
 from jaxad.scorer import make_scorer
 
 BATCH_SIZE = 8
@@ -43,6 +44,7 @@ class Judge:
     upright: bool
     """Whether photos are turned by their EXIF orientation, as those of training were."""
     batch_size: int
+    runtime: str
     limits: Limits
     false_alarm: float
     compiled: Callable[[int], Score]
@@ -57,6 +59,7 @@ def open_judge(
     subclass: str | None = None,
     false_alarm: float | None = None,
     batch_size: int | None = None,
+    runtime: str | None = None,
 ) -> Judge:
     """Read a trained detector and its calibration; nothing is compiled.
 
@@ -68,6 +71,7 @@ def open_judge(
         subclass: Of the photos: their limits by calibration photos of this subclass alone.
         false_alarm: Rate that the limits are drawn for; None: the calibration's.
         batch_size: Images a program call; None: the configuration's.
+        runtime: What scores, see `make_scorer`; None: the configuration's. A file brings its own.
 
     Raises:
         InputError: Whatever a user can mend: no such detector, no calibration, damage.
@@ -78,8 +82,10 @@ def open_judge(
         raise InputError(f"--batch-size is {batch_size}: it must be 1 or more")
     asked = _Asked(category, subclass, false_alarm)
     if workdir is not None:
-        return _of_workdir(opened(workdir), asked, batch_size)
+        return _of_workdir(opened(workdir), asked, batch_size, runtime)
     assert model is not None
+    if runtime not in (None, "xla"):
+        raise InputError(f"--runtime {runtime} is for --workdir: a file of jaxad export is XLA's")
     return _of_file(model, asked, batch_size)
 
 
@@ -91,8 +97,10 @@ class _Asked(NamedTuple):
     false_alarm: float | None
 
 
-def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None) -> Judge:
+def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: str | None) -> Judge:
     config, hashes = load_config(confined(workdir, "config.json"))
+    runtime = runtime or config.score.runtime
+    check_runtime(runtime)
     calibrations = read_calibrations(workdir)
     name = _detector_of(workdir, calibrations, asked.category)
     if name not in calibrations:
@@ -115,7 +123,11 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None) -> Judge:
 
     def compiled(batch_size: int) -> Score:
         return make_scorer(
-            restored.detector, variables, batch_size=batch_size, size=reading.size
+            restored.detector,
+            variables,
+            batch_size=batch_size,
+            size=reading.size,
+            runtime=runtime,
         ).score
 
     return Judge(
@@ -125,6 +137,7 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None) -> Judge:
         resample=reading.resample,
         upright=reads_upright(config),
         batch_size=batch_size or config.score.batch_size,
+        runtime=runtime,
         limits=limits,
         false_alarm=false_alarm,
         compiled=compiled,
@@ -180,6 +193,7 @@ def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
         resample=exported.resample,
         upright=exported.upright,
         batch_size=batch_size or BATCH_SIZE,
+        runtime="xla",
         limits=limits,
         false_alarm=false_alarm,
         compiled=compiled,

@@ -118,6 +118,7 @@ def _settings(judge: Judge, drawing: Drawing) -> dict[str, Any]:
         "limit of scores": judge.limits.score,
         "limit of pixels": judge.limits.pixel,
         "batch size": judge.batch_size,
+        "run time": judge.runtime,
         **{f"choice of {name}": wanted for name, wanted in drawing._asdict().items()},
     }
 

@@ -15,7 +15,8 @@ def test_equals_the_function_on_all_positions(shape, rng):
     seen = []
 
     def function(a, b):
-        seen.append(len(a))
+        if a.ndim == 2:  # not the maps that other run times get
+            seen.append(len(a))
         return jnp.sum(jnp.square(a), axis=-1) - jnp.sum(b, axis=-1)
 
     found = jax.jit(lambda a, b: by_position(function, a, b))(a, b)

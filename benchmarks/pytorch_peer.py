@@ -8,7 +8,8 @@ and batch size: all variants of the peer are built and their maps and image scor
 ours; a float32 variant that differs by more than 1e-4 of the map's largest value is told, is not
 timed, and the exit code is 1. A short run finds the two fastest, which are then timed against ours
 in turn, A B A B. The headline ratio is float32 against float32. Variants in bfloat16 do not give
-equal maps; they have rows of their own, beside ours in bfloat16.
+equal maps; they have rows of their own, beside ours in bfloat16. Where OpenVINO is installed, our
+scorer by it (`runtime="openvino"`, docs/runtimes.md) takes its turn in the same rounds, on a CPU.
 
 Images come from the host as uint8, scores go back to it. Both libraries take all cores, one after
 the other: PyTorch's OpenMP threads go on spinning for some milliseconds after a run, so a pause,
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gc
+import importlib.util
 import os
 import statistics
 import sys
@@ -42,7 +44,7 @@ from benchmarks.torch_peer import (
     torch_detector,
     variants,
 )
-from jaxad.core import Variables
+from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
 from jaxad.files import write_json
 from jaxad.scorer import make_scorer
@@ -54,6 +56,8 @@ SUBJECTS = (
 """`simplenet_rewritten`: SimpleNet's peer has our patch aggregation, so the arithmetic is the same.
 `simplenet`: it unfolds neighbourhoods as the reference does, which is more work."""
 DEFAULT = SUBJECTS[:4]
+OTHER = "openvino"
+"""Our other run time."""
 TOLERANCE = 1e-4
 TF32_TOLERANCE = 2e-2
 PAUSE = 0.03
@@ -76,9 +80,12 @@ def our_score(
     size: tuple[int, int],
     dtype: str,
     resident: bool,
+    runtime: str = "xla",
 ) -> Callable[[Any], Output]:
     """Ours, compiled: NumPy to NumPy, or on the device and waited for."""
-    scorer = make_scorer(detector, variables, batch_size=batch, size=size, dtype=dtype)
+    scorer = make_scorer(
+        detector, variables, batch_size=batch, size=size, dtype=dtype, runtime=runtime
+    )
     finish = jax.block_until_ready if resident else jax.device_get
 
     def score(images: Any) -> Output:
@@ -174,6 +181,19 @@ def compare(
             own["map_difference"], own["image_difference"] = found
         both: dict[str, Callable[[], Any]] = {"jaxad": functools.partial(ours, placed)}
         both |= {label: runs[label] for label in best}
+        other = {**base, "library": OTHER, "variant": "", "dtype": dtype}
+        if importlib.util.find_spec(OTHER) and not gpu and not resident:
+            rows.append(other)
+            try:
+                run = ours_in(dtype=dtype, runtime=OTHER)
+            except InputError as error:
+                other["note"] = str(error)
+            else:
+                found = difference(host(run(placed)), reference)
+                other["map_difference"], other["image_difference"] = found
+                if dtype == "float32":
+                    other["equal"] = within(other, TOLERANCE)
+                both[OTHER] = functools.partial(run, placed)
         seconds = interleave(both, pairs=pairs, pause=PAUSE)
         own |= _spread(seconds["jaxad"])
         for label in best:
@@ -183,6 +203,10 @@ def compare(
             rival = min(best, key=lambda label: statistics.median(seconds[label]))
             own["against"], own["ratio"] = rival, row_of[rival]["ratio"]
         rows.append(own)
+        if OTHER in both:
+            other |= _spread(seconds[OTHER])
+            if best:
+                other |= {"against": rival, "ratio": ratio(seconds[rival], seconds[OTHER])}
     return rows
 
 

@@ -49,12 +49,18 @@ def test_every_method_scores_alike(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "resnet50_keras", "vgg16", "efficientnet_b0", "efficientnet_lite0"]
+    ("name", "levels"),
+    [
+        ("resnet18", ["layer1", "layer2"]),
+        ("resnet50_keras", ["layer2"]),
+        ("vgg16", ["block2", "block3"]),
+        ("efficientnet_b0", ["stage1", "stage3"]),
+        ("efficientnet_lite0", ["stage1", "stage3"]),
+    ],
 )
-def test_networks_are_convolutions_and_nothing_is_moved(name: str) -> None:
-    backbone, variables = init_backbone(name, jax.random.key(0))
+def test_networks_are_convolutions_and_nothing_is_moved(name: str, levels: list[str]) -> None:
+    backbone, variables = init_backbone(name, jax.random.key(0), levels=levels)
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 40, 3), np.uint8)
-    levels = list(backbone.levels)
 
     def score(images: Any) -> Scores:
         features = backbone.features(variables, images)

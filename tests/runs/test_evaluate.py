@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,30 @@ def test_the_same_again(trained: Path, capsys: Any) -> None:
     assert without_times(results_of(trained)) == without_times(before)
     assert results_of(trained)["seconds"]["train"] == before["seconds"]["train"]
     assert (trained / "report" / "index.html").is_file()
+
+
+def test_another_run_time_gives_the_same_results(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pytest.importorskip("onnx", reason="pip install 'jaxad[onnx]'")
+    pytest.importorskip("onnxruntime", reason="pip install 'jaxad[onnx]'")
+    change = "--config.score.runtime=onnxruntime"
+    before = results_of(trained)
+    assert said(capsys, trained, change) == []
+    after = results_of(trained)
+    assert after["environment"]["runtime"] == "onnxruntime"
+    for name, metrics in before["categories"].items():
+        assert after["categories"][name] == pytest.approx(metrics, abs=1e-3)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install 'jaxad[onnx]'" in refused(capsys, trained, change)
+
+
+def test_a_work_directory_of_before_there_were_run_times(trained: Path, capsys: Any) -> None:
+    stored = json.loads((trained / "config.json").read_text())
+    del stored["config"]["score"]["runtime"]
+    (trained / "config.json").write_text(json.dumps(stored))
+    assert said(capsys, trained) == []
+    assert results_of(trained)["environment"]["runtime"] == "xla"
 
 
 def test_an_interrupted_run_is_measured_as_far_as_it_went(

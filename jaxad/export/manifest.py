@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,8 +87,6 @@ def describe(
 
 def identity(members: dict[str, tuple[int, str]]) -> str:
     """Sixteen signs that stand for program and weights, and so for every score."""
-    import hashlib
-
     text = members[archive.PROGRAM][1] + members[archive.WEIGHTS][1]
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -32,8 +32,9 @@ TOLERANCE = 1e-5
 """Of maps and image scores, in parts of their spread over what is scored."""
 BATCH = 8
 """The most images at a time."""
-CHANGES = ("weights", "data", "score")
-"""Sections of the configuration that may be told anew: where weights and photos are."""
+CHANGES = ("weights", "data.root", "data.join", "data.prepared", "data.workers")
+"""What of the configuration may be told anew: where weights and photos are. What decides pixels is
+the training's."""
 
 
 class Subject(NamedTuple):
@@ -134,6 +135,7 @@ def export(
                     f"{difference:.1e} of their spread, more than {TOLERANCE:g}; report this, with "
                     "your configuration"
                 )
+        _see_that_it_may_be_written(out, overwrite)  # minutes may have passed
         try:
             temporary.replace(out)
         except OSError as error:

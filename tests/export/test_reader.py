@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -116,8 +117,6 @@ def repacked(written: Path, **members: object) -> Path:
     about = json.loads(every.pop("manifest.json"))
     changes = members.pop("manifest", {})
     every |= {name.replace("_", "."): data for name, data in members.items()}
-    import hashlib
-
     stated = {n: (len(d), hashlib.sha256(d).hexdigest()) for n, d in every.items()}
     about["members"] = {n: {"bytes": size, "sha256": d} for n, (size, d) in stated.items()}
     about["id"] = manifest.identity(stated)

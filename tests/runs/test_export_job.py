@@ -143,7 +143,10 @@ def test_what_can_not_be_exported_so_is_named_and_nothing_is_written(
         (["--out", str(foreign), "--detector", "a", "--overwrite"], "not written by jaxad export"),
         (["--out", str(tmp_path / "no" / "o"), "--detector", "a"], "is no folder"),
         (["--out", str(tmp_path), "--detector", "a", "--overwrite"], "not written by jaxad"),
-        (["--out", str(out), "--detector", "a", "--config.method.channels=5"], "belongs to the"),
+        (
+            ["--out", str(out), "--detector", "a", "--config.data.image_size=(8,8)"],
+            "belongs to the",
+        ),
         (
             ["--out", str(out), "--detector", "a", "--config.data.root=/absent"],
             "--config.data.root=DIR, or compare by generated images alone: --no-photos",

@@ -12,11 +12,14 @@ import pytest
 from conftest import files
 
 import jaxad
+from jaxad.core import Scores
 from jaxad.data.images import decode_image
+from jaxad.data.manifest import GOOD, Record
+from jaxad.data.reading import Reading
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
 from jaxad.main import main
-from jaxad.runs.calibrate import FILE, calibrate, read_calibrations
+from jaxad.runs.calibrate import FILE, calibrate, normal_scores, read_calibrations
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,28 @@ def test_new_photos_are_scored_as_the_detector_does(trained: Path, photos: Path)
     assert found.false_alarm == config.calibrate.false_alarm == 0.05
     limits = read_calibrations(trained)["a"].limits("a")
     assert (limits.score, limits.pixel) == (own.scores.max(), own.peaks.max())
+
+
+def test_pixels_have_a_limit_of_their_own(photos: Path) -> None:
+    records = [
+        Record(path.name, "a", kind, "calibration", GOOD)
+        for path, kind in zip(sorted(photos.iterdir()), "xyzxyzx")
+    ]
+
+    def score(images: np.ndarray) -> Scores:
+        pixels = np.asarray(images, np.float32)[..., 0]
+        return Scores(pixels, pixels.mean(axis=(1, 2)))
+
+    reading = Reading((24, 32), "bilinear")
+    found = normal_scores("a", records, photos, score, reading=reading, batch_size=3)
+    want = score(
+        np.stack(
+            [decode_image(photos / r.path, size=(24, 32), resample="bilinear") for r in records]
+        )
+    )
+    np.testing.assert_array_equal(found.scores, want.image)
+    np.testing.assert_array_equal(found.peaks, want.map.max(axis=(1, 2)))
+    assert found.subclasses == tuple("xyzxyzx")
 
 
 def test_another_rate_needs_no_photo(trained: Path, photos: Path) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxad.calibration import Calibration, Limits, from_json
 from jaxad.config import flat, load_config
 from jaxad.core import InputError, Scores
@@ -26,7 +24,7 @@ from jaxad.scorer import make_scorer
 BATCH_SIZE = 8
 """Where no configuration says one."""
 Score = Callable[[Any], Scores]
-"""Maps 1 to B images `(k, H, W, 3)` uint8 to their scores; does not wait."""
+"""Maps B images `(B, H, W, 3)` uint8 to their scores; does not wait."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Judge:
     limits: Limits
     false_alarm: float
     compiled: Callable[[int], Score]
-    """Makes the function that scores up to so many images; takes seconds."""
+    """Makes the function that scores so many images; takes seconds."""
 
 
 def open_judge(
@@ -179,12 +177,7 @@ def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
     limits, told, false_alarm = _limits(calibration, asked, detector=exported.detector)
 
     def compiled(batch_size: int) -> Score:
-        def score(images: np.ndarray) -> Scores:  # it would compile for every other number
-            count = len(images)
-            filled = np.pad(images, [(0, batch_size - count), (0, 0), (0, 0), (0, 0)])
-            return Scores(*(of[:count] for of in exported.score(filled)))
-
-        return score
+        return lambda images: Scores(*exported.score(images))
 
     return Judge(
         id=exported.id,

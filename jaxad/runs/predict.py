@@ -196,7 +196,7 @@ class _Job:
             batches = _batches(decoded, judge.batch_size)
             shard = begun
             each = pool.map if drawings.wanted else map
-            for batch, started in ahead(batches, lambda batch: start(batch, score)):
+            for batch, started in ahead(batches, lambda batch: start(batch, score, judge)):
                 check()
                 found = list(each(drawings.draw, judged(batch, started, judge)))
                 self._take(found)

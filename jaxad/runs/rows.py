@@ -53,10 +53,17 @@ def decode(photo: Photo, judge: Judge) -> Decoded:
         return Decoded(photo, None, (0, 0), str(error))
 
 
-def start(batch: Sequence[Decoded], score: Score) -> Any:
-    """Start to score those that could be read; None where there are none."""
+def start(batch: Sequence[Decoded], score: Score, judge: Judge) -> Any:
+    """Start to score those that could be read, in a full batch; None where there are none.
+
+    Of fewer images, the scores would be cut out by a program that is compiled for that number.
+    """
     pixels = [one.pixels for one in batch if one.pixels is not None]
-    return score(np.stack(pixels)) if pixels else None
+    if not pixels:
+        return None
+    images = np.zeros((judge.batch_size, *judge.size, 3), np.uint8)
+    images[: len(pixels)] = pixels
+    return score(images)
 
 
 def judged(batch: Sequence[Decoded], started: Any, judge: Judge) -> Iterator[Judged]:

@@ -138,7 +138,7 @@ def watch(
     took: list[float] = []
     with _observed(folder, arrivals, poll=poll):
         score = judge.compiled(judge.batch_size)
-        blank = np.zeros((1, *judge.size, 3), np.uint8)
+        blank = np.zeros((judge.batch_size, *judge.size, 3), np.uint8)
         np.asarray(score(blank).image)  # what is slow the first time
         print(f"watching {folder}", file=sys.stderr, flush=True)
         try:
@@ -150,7 +150,9 @@ def watch(
                 if not batch:
                     continue
                 decoded = [decode(Photo(one.path, one.path), judge) for one in batch]
-                for arrival, found in zip(batch, judged(decoded, start(decoded, score), judge)):
+                for arrival, found in zip(
+                    batch, judged(decoded, start(decoded, score, judge), judge)
+                ):
                     row, seconds = found.row, time.monotonic() - arrival.time
                     took = [*took[1 - _KEPT :], seconds]
                     emit({**_told(row), "seconds": round(seconds, 4)})

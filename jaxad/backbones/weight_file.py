@@ -179,6 +179,8 @@ def sha256(path: str | Path) -> str:
 def write(path: str | Path, variables: Variables, *, metadata: Metadata) -> None:
     """Write a weight file as float32, whole or not at all; its folder is made.
 
+    The same content gives the same bytes: runs know their weights by the file's SHA-256.
+
     Raises:
         InputError: It can not be written.
     """
@@ -189,7 +191,18 @@ def write(path: str | Path, variables: Variables, *, metadata: Metadata) -> None
         for name, array in sorted(flatten_dict(variables, sep="/").items())
     }
     strings = metadata.to_strings()
-    write_bytes(path, save(flat, metadata=strings | {CHECKSUM: checksum(strings, flat)}))
+    data = save(flat, metadata=strings | {CHECKSUM: checksum(strings, flat)})
+    write_bytes(path, _in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: their order is drawn anew in every call."""
+    length = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[length:]
 
 
 def checksum(strings: Mapping[str, str], flat: Mapping[str, np.ndarray]) -> str:

@@ -122,6 +122,12 @@ def test_a_write_follows_no_link(tmp_path):
     assert theirs.read_text() == "theirs"
 
 
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    for n in range(8):
+        weights.write(tmp_path / f"{n}.safetensors", SMALL, metadata=METADATA)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_any_wrong_bit_is_found(tmp_path):
     """Of the arrays, of what the metadata say, and of what tells arrays and metadata apart."""
     path = tmp_path / "net.safetensors"

@@ -189,7 +189,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def draw(rows: Sequence[dict[str, Any]]) -> Image.Image:
     """A panel for each rate and promise: what came, and the interval of what was promised."""
-    kinds = list(dict.fromkeys((row["confidence"], row["rate"]) for row in rows))
+    kinds = sorted(
+        {(row["confidence"], row["rate"]) for row in rows}, key=lambda k: (k[0] or 0, k[1])
+    )
     names = list(dict.fromkeys((row["method"], row["category"]) for row in rows))
     left, width, gap, line, top, fine = 190, 180, 24, 20, 46, 3
     size = (left + len(kinds) * (width + gap), top + len(names) * line + 30)
@@ -209,7 +211,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Image.Image:
         what = (
             "mean rate" if confidence is None else f"splits above the rate, {confidence:.0%} sure"
         )
-        text(start, 12, f"α = {rate:.0%}", "lm")
+        text(start, 12, f"rate {rate:.0%}", "lm")
         text(start, 28, what, "lm")
 
         def place(share: float, start: int = start, most: float = most) -> float:

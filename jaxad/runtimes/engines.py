@@ -94,14 +94,30 @@ def quantised(model: Any, photos: Photos | None) -> Any:
     nncf = needed("nncf")
     if photos is None or not len(photos):
         raise InputError("int8 takes its ranges from photos of normal parts: give some")
-    return nncf.quantize(
+    found = nncf.quantize(
         model,
         nncf.Dataset(list(photos), lambda photo: {0: photo[None]}),
         subset_size=len(photos),
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(types=list(EXACT_TYPES), validate=False),
     )
+    maps = []
+    for each in (model, found):
+        compiled = needed("openvino").compile_model(
+            each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        maps.append([np.array(compiled({0: photo[None]})[0]) for photo in photos[:COMPARED]])
+    alike = float(np.corrcoef(np.ravel(maps[0]), np.ravel(maps[1]))[0, 1])
+    if not alike >= ALIKE:  # nor if it is no number
+        raise InputError(
+            f"in int8 this detector's maps are others than in float32 (correlation {alike:.2f}, "
+            f"needed: {ALIKE}): use float32 or bfloat16"
+        )
+    return found
 
+
+COMPARED, ALIKE = 8, 0.9
+"""Photos of which maps in int8 are compared, and the least correlation with those in float32."""
 
 EXACT_TYPES = ("MatMul", "Subtract", "Multiply", "Divide", "ReduceSum", "ReduceMax", "Concat")
 """Operations of OpenVINO that stay float32 where convolutions are int8."""

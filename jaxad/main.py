@@ -96,6 +96,12 @@ def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
             overwrite=args.overwrite,
             check=stopping.check,
         )
+    if not found["calibrated"]:
+        print(
+            "the file has no calibration, so that jaxad predict can not decide by it: run jaxad "
+            f"calibrate --workdir {args.workdir}, then export again",
+            file=sys.stderr,
+        )
     _print(
         f"{args.out}: {found['bytes'] / 1e6:.1f} MB, model {found['id']}, for "
         f"{', '.join(found['platforms'])}\n{found['photos']} photos and generated images score as "
@@ -340,7 +346,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     calibrate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
     calibrate.add_argument("photos", type=_folder, nargs="?", help="folder of normal photos")
-    calibrate.add_argument("--false-alarm", type=float, help="of normal photos, 0 to 1; as before")
+    calibrate.add_argument(
+        "--false-alarm", type=float, help="share of normal photos, 0 to 1; default: as before"
+    )
     calibrate.add_argument(
         "--confidence", type=float, help="that the rate holds for this calibration; 0: on average"
     )

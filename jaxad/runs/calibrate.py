@@ -163,6 +163,8 @@ def calibrate(
 ) -> dict[str, Calibration]:
     """Refit a work directory's calibration: from new photos, or to another rate from the same.
 
+    Photos that were trained on are left out, and with `add` those that calibrate already.
+
     Args:
         workdir: What `jaxad train` wrote.
         folder: Normal photos, at any depth, that training has not seen; None: the scores that are
@@ -196,6 +198,7 @@ def calibrate(
             )
             own = kept.setdefault(detector, {})
             if category in own:
+                _say_what_is_odd(there[detector], category, normal)
                 stay = [add or name != subclass for name in own[category].subclasses]
                 normal = _joined(own[category], stay, normal)
             own[category] = normal
@@ -205,9 +208,8 @@ def calibrate(
         if confidence is None:
             confidence = before.confidence
         found = {n: Calibration(own, false_alarm, confidence or None) for n, own in kept.items()}
-        for calibration in found.values():
-            for name in calibration.categories:
-                calibration.limits(name)
+        for name, calibration in found.items():
+            _say_what_moved(calibration, there.get(name), workdir)
         ours = record.read(workdir) or record.Record(workdir)
         _write(ours, {name: own.to_json() for name, own in found.items()})
         return found
@@ -252,10 +254,11 @@ def _measured(
     learnt = {d for _, d in photo_digests(read_trained_on(workdir).fingerprint, split="train")}
     seen = [name for name, digest in own if digest in learnt]
     if seen:
-        raise InputError(
-            f"{len(seen)} of {len(records)} photos in {folder} were trained on ({some(seen)}), so "
-            "that their scores promise nothing: take them out"
-        )
+        told = f"{len(seen)} of {len(records)} photos in {folder} were trained on ({some(seen)})"
+        if len(seen) == len(records):
+            raise InputError(f"{told}, so that their scores promise nothing: name others")
+        print(f"{told}: left out, as their scores promise nothing", file=sys.stderr)
+        records = tuple(record for record in records if record.path not in set(seen))
     twice = len(own) - len({digest for _, digest in own})
     if twice:
         print(f"{twice} photos in {folder} are copies of others", file=sys.stderr)
@@ -280,8 +283,54 @@ def _measured(
     )
 
 
+def _say_what_is_odd(before: Calibration, category: str, new: Normal) -> None:
+    """Say where photos score as anomalous ones did: they may be such."""
+    try:
+        limit = before.limits(category).score
+    except InputError:  # too few
+        return
+    above = int((new.scores > limit).sum())
+    if above > 2 * before.false_alarm * len(new.scores) + 1:
+        print(
+            f"{above} of {len(new.scores)} photos score above the limit so far ({limit:.6g}): are "
+            f"they all of normal {category}?",
+            file=sys.stderr,
+        )
+
+
+def _say_what_moved(now: Calibration, before: Calibration | None, workdir: Path) -> None:
+    """Say how limits have moved.
+
+    Raises:
+        InputError: Photos are too few.
+    """
+    for name in now.categories:
+        try:
+            limit = now.limits(name).score
+        except InputError as error:
+            raise InputError(
+                f"{error}. More photos: jaxad calibrate --workdir {workdir} FOLDER --add"
+            ) from None
+        try:
+            last = before.limits(name).score if before else limit
+        except InputError:  # none of this category, or too few
+            continue
+        if last != limit:
+            print(f"{name}: the limit of scores was {last:.6g}", file=sys.stderr)
+
+
 def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:
+    """Those that stay, and of the new photos those that are not among them: by their scores."""
     keep = np.flatnonzero(stay)
+    there = {(before.scores[i], before.peaks[i]) for i in keep}
+    fresh = [i for i, pair in enumerate(zip(new.scores, new.peaks)) if pair not in there]
+    if len(fresh) < len(new.scores):
+        print(
+            f"{len(new.scores) - len(fresh)} photos are among those that calibrate already: left "
+            "out",
+            file=sys.stderr,
+        )
+    new = Normal(new.scores[fresh], new.peaks[fresh], tuple(new.subclasses[i] for i in fresh))
     return Normal(
         np.concatenate([before.scores[keep], new.scores]),
         np.concatenate([before.peaks[keep], new.peaks]),

@@ -77,8 +77,8 @@ def export(
         check: Called between the steps; may raise `errors.Stopped`.
 
     Returns:
-        "id", "bytes", "platforms", "photos" (how many were compared), "map" and "image": by how
-        much these differ at most, in parts of their spread.
+        "id", "bytes", "platforms", "calibrated", "photos" (how many were compared), "map" and
+        "image": by how much these differ at most, in parts of their spread.
 
     Raises:
         InputError: Whatever a user can mend; nothing is written then.
@@ -143,6 +143,7 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     told = {"id": identity, "bytes": len(data), "platforms": list(platforms)}
+    told["calibrated"] = exported.calibration is not None
     return {**told, "photos": len(images), **differences}
 
 

@@ -32,6 +32,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "a" / "train" / "good"
 
 
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Further ones."""
+    root = tmp_path_factory.mktemp("more")
+    write_dataset(
+        root, categories=("a",), n_train=3, n_test_good=1, n_test_bad=0, size=(32, 32), seed=8
+    )
+    return root / "a" / "train" / "good"
+
+
 def test_new_photos_are_scored_as_the_detector_does(trained: Path, photos: Path) -> None:
     found = calibrate(trained, photos, category="a")["a"]
     own = found.categories["a"]
@@ -80,17 +90,21 @@ def test_another_rate_needs_no_photo(trained: Path, photos: Path) -> None:
     assert (third.false_alarm, third.confidence) == (0.2, None)
 
 
-def test_photos_are_added_or_replace_those_of_their_kind(trained: Path, photos: Path) -> None:
+def test_photos_are_added_or_replace_those_of_their_kind(
+    trained: Path, photos: Path, more: Path, parts: Path, capsys: Any
+) -> None:
     def kinds() -> tuple[str, ...]:
         return read_calibrations(trained)["a"].categories["a"].subclasses
 
     calibrate(trained, photos, category="a", false_alarm=0.2)
-    calibrate(trained, photos, category="a", subclass="x")
-    assert kinds() == ("",) * 20 + ("x",) * 20
-    calibrate(trained, photos, category="a", subclass="x")
-    assert kinds() == ("",) * 20 + ("x",) * 20
-    calibrate(trained, photos, category="a", add=True)
-    assert kinds() == ("",) * 20 + ("x",) * 20 + ("",) * 20
+    for _ in range(2):
+        calibrate(trained, more, category="a", subclass="x")
+        assert kinds() == ("",) * 20 + ("x",) * 3
+    calibrate(trained, photos, category="a", add=True)  # they are there
+    assert kinds() == ("",) * 20 + ("x",) * 3
+    calibrate(trained, parts / "a" / "test" / "good", category="a", add=True)
+    assert kinds() == ("",) * 20 + ("x",) * 3 + ("",) * 2
+    assert "20 photos are among those that calibrate already: left out" in capsys.readouterr().err
 
 
 def test_what_breaks_the_promise_is_refused(
@@ -101,6 +115,9 @@ def test_what_breaks_the_promise_is_refused(
     mixed = tmp_path / "mixed"
     shutil.copytree(photos, mixed)
     shutil.copy(next((parts / "a" / "train" / "good").iterdir()), mixed / "seen.png")
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    shutil.copy(mixed / "seen.png", seen)
     few = tmp_path / "few"
     few.mkdir()
     for path in sorted(photos.iterdir())[:9]:
@@ -111,8 +128,8 @@ def test_what_breaks_the_promise_is_refused(
     (tmp_path / "empty").mkdir()
     a: dict[str, Any] = {"category": "a"}
     for folder, more, message in (
-        (mixed, a, r"1 of 21 photos in .* were trained on \('seen.png'\)"),
-        (few, a, "a: 9 calibration photos are too few .*: take 19 or more, or 0.1 as the rate"),
+        (seen, a, "1 of 1 photos in .* were trained on .'seen.png'., so that their scores promise"),
+        (few, a, "9 calibration photos are too few .*: take 19 or more, or 0.1 as the .* --add"),
         (broken, a, "no.png"),
         (tmp_path / "empty", a, "has no photos: name a folder of normal ones"),
         (photos, {}, "was trained on 'a', 'b': name one of them by --category, not None"),
@@ -124,9 +141,32 @@ def test_what_breaks_the_promise_is_refused(
             calibrate(trained, folder, **more)
     assert files(trained) == before
     shutil.copy(mixed / sorted(photos.iterdir())[0].name, mixed / "copy.png")
-    (mixed / "seen.png").unlink()
-    calibrate(trained, mixed, category="a")
-    assert "1 photos in" in capsys.readouterr().err
+    capsys.readouterr()
+    found = calibrate(trained, mixed, category="a")["a"]
+    said = capsys.readouterr().err
+    assert "1 photos in" in said
+    assert "1 of 22 photos in" in said
+    assert "left out, as their scores promise nothing" in said
+    assert len(found.categories["a"].scores) == 21
+
+
+def test_photos_that_look_anomalous_are_asked_about(
+    trained: Path, photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    scores = calibrate(trained, photos, category="a")["a"].categories["a"].scores
+    names = sorted(photos.iterdir())
+    for place, n in enumerate(np.argsort(scores)):
+        folder = tmp_path / ("low" if place < 10 else "high")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(names[n], folder)
+    (trained / FILE).unlink()
+    low = calibrate(trained, tmp_path / "low", category="a", false_alarm=0.2)
+    before = low["a"].limits("a").score
+    capsys.readouterr()
+    calibrate(trained, tmp_path / "high", category="a", add=True)
+    said = capsys.readouterr().err
+    assert f"10 of 10 photos score above the limit so far ({before:.6g}): are they all" in said
+    assert f"a: the limit of scores was {before:.6g}" in said
 
 
 def test_without_a_calibration_the_command_is_named(trained: Path) -> None:

@@ -77,4 +77,7 @@ def _no_category(root: Path) -> str:
                 f"{root}: the categories are one level deeper: set data.root to {deeper}, or "
                 "data.layout to texture_ad where those are subclasses"
             )
-    return f"{root}: no <category>/train folder here: set data.root or data.layout"
+    return (
+        f"{root}: no <category>/train folder here: set data.root, or data.layout (folder: photos "
+        "in good/ and bad/; jaxad data check looks what it is)"
+    )

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.errors import InputError, Stopped
-from jaxad.runtimes.engines import RUNTIMES
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -323,7 +322,7 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--masks", action="store_true", help="write what is anomalous as PNG")
     predict.add_argument("--false-alarm", type=float, help="another rate than the calibration's")
     predict.add_argument("--batch-size", type=int, help="photos a program call")
-    predict.add_argument("--runtime", choices=RUNTIMES, help="what scores (docs/runtimes.md)")
+    predict.add_argument("--runtime", help="what scores (docs/runtimes.md)")
     predict.add_argument("--max-errors", type=int, help="give up at more unreadable photos")
     predict.add_argument(
         "--fail-on-anomaly", action="store_true", help="exit with 1 if a photo is anomalous"

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=4"
     + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
+
+# Tests that import OpenVINO by themselves: it forks to tell of it, which JAX's threads do not stand.
+sys.modules.setdefault("openvino_telemetry", None)
 
 import jax
 import pytest

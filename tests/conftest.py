@@ -16,11 +16,11 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
 
-# Tests that import OpenVINO by themselves: it forks to tell of it, which JAX's threads do not stand.
-sys.modules.setdefault("openvino_telemetry", None)
-
 import jax
 import pytest
+
+# Where tests import OpenVINO themselves: it forks to tell of it, which JAX's threads do not stand.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import HERE, ROOT
 from PIL import Image
 
 from jaxad.errors import InputError, Stopped
-from jaxad.main import main
 from jaxad.runs import watch as module
 from jaxad.runs.models import Judge, open_judge
 from jaxad.runs.watch import Arrivals, watch
@@ -182,29 +184,32 @@ def test_no_folder(judge: Judge, tmp_path: Path) -> None:
 
 
 def test_the_command_prints_a_line_a_photo_until_it_is_stopped(
-    calibrated: Path, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    calibrated: Path, tmp_path: Path, photo: Path
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-
-    def work() -> None:
+    flags = ["--workdir", str(calibrated), "--category", "a", "--watch", str(folder)]
+    path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-m", "jaxad", "predict", *flags],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
         said = ""
         while "watching" not in said:
-            said += capsys.readouterr().err
-            time.sleep(0.05)
+            line = running.stderr.readline()
+            assert line, said
+            said += line
         shutil.copy(photo, folder / "1.png")
-        while "1.png" not in (line := capsys.readouterr().out):
-            time.sleep(0.05)
-        lines.append(line)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    lines: list[str] = []
-    thread = threading.Thread(target=work)
-    thread.start()
-    flags = ["--workdir", str(calibrated), "--category", "a", "--watch", str(folder)]
-    assert main(["predict", *flags]) == 143
-    thread.join()
-    row = json.loads(lines[0])
+        row = json.loads(running.stdout.readline())
+        running.send_signal(signal.SIGTERM)
+        _, rest = running.communicate(timeout=60)
+    assert running.returncode == 143
+    assert row["path"].endswith("1.png")
     assert row["decision"] in ("good", "anomalous")
     assert (row["width"], row["height"], row["category"]) == (40, 30, "a")
-    assert "photos took" in capsys.readouterr().err
+    assert "photos took" in rest

@@ -22,6 +22,7 @@ from jaxad.detector import Cost
 from jaxad.main import main
 from jaxad.recipes.build import build_backbones, models
 from jaxad.runs.evaluate import evaluate
+from jaxad.runs.export import export
 from jaxad.runs.train import describe, train
 
 ROOT = Path(__file__).parents[2]
@@ -248,7 +249,8 @@ def test_the_python_of_readme_runs(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run[0], "runs/parts")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    export(Path("runs/parts"), Path("part.jaxad"), platforms=("cpu",), photos=False)
     images = np.zeros((2, 32, 48, 3), np.uint8)
     names: dict[str, Any] = {"images_u8": images, "batches_u8": [images, images]}
     exec("\n".join(blocks), names)  # our own text

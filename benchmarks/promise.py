@@ -32,8 +32,9 @@ from jaxad.config import load_config, parse_config
 from jaxad.errors import InputError
 from jaxad.files import write_json
 from jaxad.recipes.build import models
-from jaxad.runs.calibrate import normal_scores, read_calibrations
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.dataset import jobs_of, read_dataset, reading_of
+from jaxad.runs.score_category import normal_scores
 from jaxad.runs.train import train
 from jaxad.runs.workdir import restore, trained_backbones
 from jaxad.scorer import make_scorer

@@ -21,10 +21,11 @@ import jax
 import numpy as np
 
 from benchmarks.measure import interleave, machine, markdown, ratio
-from jaxad.config import EVALUATION, apply_changes, load_config
+from jaxad.config import apply_changes, load_config
 from jaxad.data.manifest import Manifest
 from jaxad.errors import InputError
 from jaxad.files import write_json
+from jaxad.own_keys import EVALUATION
 from jaxad.recipes.build import models
 from jaxad.runs.dataset import jobs_of, read_dataset, reading_of
 from jaxad.runs.score_category import score_category

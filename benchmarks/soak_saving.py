@@ -20,8 +20,8 @@ import jax
 
 from benchmarks.detectors import configure
 from benchmarks.measure import interleave
-from jaxad.config import KEYS
 from jaxad.data.synthetic import write_dataset
+from jaxad.own_keys import KEYS
 from jaxad.parallel import data_parallel
 from jaxad.recipes.build import build_backbones
 from jaxad.runs import record

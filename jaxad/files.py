@@ -8,6 +8,7 @@ that stands in a file can name a place outside its folder, and whatever is wrong
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -88,6 +89,12 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     with written(path) as file:
         file.write(data)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hex, read in blocks."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_temporary(path: Path) -> bool:

@@ -21,7 +21,7 @@ from jaxad.errors import InputError, Stopped
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.config import parse_config
-    from jaxad.runs.calibrate import FILE, lines, read_calibrations
+    from jaxad.runs.calibrations import FILE, lines, read_calibrations
     from jaxad.runs.joining import join
     from jaxad.runs.processes import is_first, only_the_first_speaks
     from jaxad.runs.stopping import Stopping
@@ -47,7 +47,8 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    from jaxad.runs.calibrate import calibrate, lines
+    from jaxad.runs.calibrate import calibrate
+    from jaxad.runs.calibrations import lines
     from jaxad.runs.stopping import Stopping
 
     if rest:

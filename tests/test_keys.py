@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxad import keys
-from jaxad.config import KEYS, apply_changes, check_config, default_config, keys_of
+from jaxad.config import apply_changes, check_config, default_config, keys_of
 from jaxad.errors import InputError
 from jaxad.keys import Key, choice, flag, integer, number, several, text
+from jaxad.own_keys import KEYS
 from jaxad.recipes.build import OWN
 
 CONFIGS = {method: default_config(method) for method in OWN}

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "export", "ops", "parallel", "report"),
     ("backbones", "methods"),
     ("detector", "runtimes"),
-    ("recipes", "scorer"),
+    ("own_keys", "recipes", "scorer"),
     ("config", "training"),
     ("runs",),
     ("main",),

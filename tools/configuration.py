@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from jaxad.config import EVALUATION, KEYS, TRAINING  # noqa: E402
 from jaxad.keys import table  # noqa: E402
+from jaxad.own_keys import EVALUATION, KEYS, TRAINING  # noqa: E402
 from jaxad.recipes.build import OWN, recipe_named  # noqa: E402
 
 FILE = ROOT / "docs" / "configuration.md"

@@ -170,12 +170,6 @@ def _variant(fields: Mapping[str, object]) -> Variant:
     return variant
 
 
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hex, read in blocks."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write(path: str | Path, variables: Variables, *, metadata: Metadata) -> None:
     """Write a weight file as float32, whole or not at all; its folder is made.
 

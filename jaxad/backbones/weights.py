@@ -20,8 +20,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.backbones.architectures import ARCHITECTURES, Architecture, Variant, architecture
 from jaxad.backbones.layers import he_fan_out_std
-from jaxad.backbones.weight_file import SUFFIX, Metadata, check_values, few, read, sha256, write
+from jaxad.backbones.weight_file import SUFFIX, Metadata, check_values, few, read, write
 from jaxad.core import Array, Backbone, InputError, Preprocess, Variables
+from jaxad.files import sha256
 from jaxad.ops.fold import fold_batch_norm
 
 __all__ = [

@@ -14,6 +14,7 @@ from jaxad.data.decode import image_path
 from jaxad.data.manifest import Manifest
 from jaxad.data.members import find_member
 from jaxad.errors import InputError
+from jaxad.files import sha256
 
 Digests = dict[tuple[str, str], str]
 """`(record.root, record.path)` -> 64 hex digits."""
@@ -52,7 +53,6 @@ def file_digests(files: Iterable[Path]) -> dict[Path, str]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise InputError(f"{path}: can not be read ({error.strerror})") from error

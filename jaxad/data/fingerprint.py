@@ -24,6 +24,8 @@ from jaxad.data.members import file_finder
 from jaxad.errors import InputError
 
 VERSION = 1
+DIGITS = 12
+"""Of each hash."""
 _WORDS = {"train": "training", "calibration": "calibration", "test": "test"}
 _CHANGED = ("", "masks of ", "labels or subclasses of ")
 """What may change of a photo, in the order of its entry."""
@@ -74,27 +76,25 @@ def fingerprint(
     }
     for (category, split, name), records in groups.items():
         facts = [(r.path, r.label, r.subclass, r.as_stored) for r in records]
-        mask = [[path.name, known[path][:12]] for path in masks[category, split, name]]
-        photo_digest = known[photos[category, split, name]][:12]
+        mask = [[path.name, known[path][:DIGITS]] for path in masks[category, split, name]]
+        photo_digest = known[photos[category, split, name]][:DIGITS]
         mask_digest = _short(repr(mask)) if mask else ""
         entry = f"{photo_digest}-{mask_digest}-{_short(repr(facts))}"
         categories[category].setdefault(split, {})[name] = entry
     return {"version": VERSION, "categories": categories}
 
 
-def photo_digests(data: Mapping[str, Any], *, split: str = "") -> list[tuple[str, str]]:
-    """The paths and digests of photos in a fingerprint; of one split, or of all.
+def contents(data: Mapping[str, Any], *, split: str) -> set[str]:
+    """The first `DIGITS` digits of the SHA-256 of every photo of a split, by a fingerprint.
 
     Raises:
       InputError: `data` is no fingerprint.
     """
-    return [
-        (path, entry.split("-")[0])
+    return {
+        entry.split("-")[0]
         for splits in _categories(data).values()
-        for name, photos in splits.items()
-        if split in ("", name)
-        for path, entry in photos.items()
-    ]
+        for entry in splits.get(split, {}).values()
+    }
 
 
 def changes(
@@ -174,4 +174,4 @@ def _sha256(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    return _sha256(text)[:12]
+    return _sha256(text)[:DIGITS]

@@ -42,33 +42,47 @@ class Manifest(NamedTuple):
     id: str
 
 
+class About(NamedTuple):
+    """What a writer says of a detector."""
+
+    detector: str
+    """Its name."""
+    method: str
+    """That it is of."""
+    categories: Sequence[str]
+    """That it was trained on."""
+    size: tuple[int, int]
+    """`(H, W)` of images."""
+    resample: str
+    """The filter by which photos are resized."""
+    upright: bool
+    """Whether they are turned by their EXIF orientation before."""
+    platforms: Sequence[str]
+    """Of `PLATFORMS`."""
+    check: dict[str, Any]
+    """What `generated.record` makes of its scores."""
+
+
 def describe(
+    about: About,
     *,
-    detector: str,
-    method: str,
-    categories: Sequence[str],
-    size: tuple[int, int],
-    resample: str,
-    upright: bool,
-    platforms: Sequence[str],
     calling_convention: int,
     weights: Sequence[Tensor],
     members: dict[str, tuple[int, str]],
-    check: dict[str, Any],
 ) -> dict[str, Any]:
     """Make `manifest.json`; `parsed` reads it."""
-    height, width = size
+    height, width = about.size
     return {
         "format": FORMAT,
         "kind": KIND,
         "id": identity(members),
-        "detector": detector,
-        "method": method,
-        "categories": list(categories),
+        "detector": about.detector,
+        "method": about.method,
+        "categories": list(about.categories),
         "size": [height, width],
-        "resample": resample,
-        "upright": upright,
-        "platforms": list(platforms),
+        "resample": about.resample,
+        "upright": about.upright,
+        "platforms": list(about.platforms),
         "calling_convention": calling_convention,
         "inputs": {
             "weights": [[name, dtype, list(shape)] for name, dtype, shape in weights],
@@ -81,7 +95,7 @@ def describe(
         "members": {
             name: {"bytes": size, "sha256": digest} for name, (size, digest) in members.items()
         },
-        "check": check,
+        "check": about.check,
     }
 
 

@@ -1,8 +1,4 @@
-"""What normal photos score that training has not seen: measured, kept, refitted from new ones.
-
-A work directory keeps it in `calibration.json`: for every detector the scores themselves, so that
-another false-alarm rate needs no photo.
-"""
+"""The calibration job: thresholds from new normal photos, or for another rate from the same."""
 
 from __future__ import annotations
 
@@ -13,141 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.calibration import Calibration, Normal
 from jaxad.config import load_config
-from jaxad.core import InputError, Scores
+from jaxad.core import InputError
 from jaxad.data.check import require_readable
-from jaxad.data.fingerprint import fingerprint, photo_digests
+from jaxad.data.digests import photo_digests
+from jaxad.data.fingerprint import DIGITS, contents
 from jaxad.data.listing import images_below
 from jaxad.data.manifest import GOOD, Manifest, Record, some
-from jaxad.data.reading import Reading
-from jaxad.files import confined, read_json, write_json
-from jaxad.recipes.build import models
+from jaxad.files import confined
 from jaxad.runs import lock, record
+from jaxad.runs.calibrations import read_calibrations, write_calibrations
 from jaxad.runs.dataset import read_trained_on, reading_of
-from jaxad.runs.score_category import scored_batches
-from jaxad.runs.workdir import opened, restore, trained, trained_backbones
+from jaxad.runs.score_category import normal_scores
+from jaxad.runs.workdir import opened, trained, trained_detector
 from jaxad.scorer import make_scorer
-
-FILE = "calibration.json"
-FORMAT = 1
-
-
-def normal_scores(
-    name: str,
-    records: Sequence[Record],
-    root: Path,
-    score: Callable[[Any], Scores],
-    *,
-    reading: Reading,
-    batch_size: int,
-    share: tuple[int, int] = (0, 1),
-    check: Callable[[], None] = lambda: None,
-) -> Normal:
-    """Score normal photos of one category; see `score_category` for the arguments.
-
-    Raises:
-        InputError: A score is not finite.
-    """
-    scores, peaks = np.empty((2, len(records)), np.float32)
-    for rows, _, maps, own in scored_batches(
-        f"{name} calibrate",
-        records,
-        root,
-        score,
-        reading=reading,
-        batch_size=batch_size,
-        with_masks=False,
-        share=share,
-        check=check,
-    ):
-        scores[rows], peaks[rows] = own, maps.max(axis=(1, 2))
-    return Normal(scores, peaks, tuple(record.subclass for record in records))
-
-
-class Calibrations:
-    """The calibrations of a work directory's detectors, written one by one."""
-
-    def __init__(self, claimed: record.Record, rates: Any) -> None:
-        """Read those that are there; what is damaged is made again.
-
-        Args:
-            claimed: The record of the work directory.
-            rates: The section `calibrate` of a configuration.
-        """
-        self._claimed = claimed
-        self._rates = {
-            "false_alarm": rates.false_alarm,
-            "confidence": rates.confidence or None,
-        }
-        try:
-            self._there = _read(claimed.folder)
-        except InputError:
-            self._there = {}
-
-    def kept(self, detector: str) -> bool:
-        """Whether a detector is calibrated: it is the same again wherever this run goes on."""
-        return detector in self._there
-
-    def keep(self, detector: str, categories: Mapping[str, Normal]) -> None:
-        """Keep what a detector's calibration photos scored.
-
-        Raises:
-            InputError: It can not be written.
-        """
-        self._there[detector] = Calibration(categories, **self._rates).to_json()
-        _write(self._claimed, self._there)
-
-
-def read_calibrations(workdir: Path) -> dict[str, Calibration]:
-    """The calibrations of a work directory, by detector.
-
-    Raises:
-        InputError: There is none, or it is damaged.
-    """
-    if not confined(workdir, FILE).is_file():
-        raise InputError(
-            f"{workdir} has no calibration: run jaxad calibrate --workdir {workdir} DIR, DIR being "
-            "a folder of normal photos that training has not seen"
-        )
-    try:
-        return {name: from_json(own) for name, own in _read(workdir).items()}
-    except InputError as error:
-        raise InputError(f"{confined(workdir, FILE)}: {error}") from None
-
-
-def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
-    """Say for every category where the line is drawn, or why it can not be."""
-    found = []
-    for own in calibrations.values():
-        for name, normal in own.categories.items():
-            try:
-                limits = own.limits(name)
-            except InputError as error:
-                found.append(str(error))
-                continue
-            sure = f" (confidence {own.confidence:g})" if own.confidence else " on average"
-            found.append(
-                f"{name}: {len(normal.scores)} normal photos; above {limits.score:.6g} a photo is "
-                f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
-                f"{100 * own.false_alarm:g} % of normal photos{sure}"
-            )
-    return found
-
-
-def _write(claimed: record.Record, detectors: Mapping[str, Any]) -> None:
-    write_json(claimed.file(FILE), {"format": FORMAT, "detectors": detectors})
-
-
-def _read(workdir: Path) -> dict[str, dict[str, Any]]:
-    path = confined(workdir, FILE)
-    found = read_json(path, "the calibration", "run jaxad calibrate again") if path.exists() else {}
-    detectors = found.get("detectors", {}) if isinstance(found, dict) else None
-    if not isinstance(detectors, dict) or not all(isinstance(d, dict) for d in detectors.values()):
-        raise InputError("the calibration is damaged: run jaxad calibrate again")
-    if found and found.get("format") != FORMAT:
-        raise InputError(f"{path} is of another jaxad: run jaxad calibrate again")
-    return detectors
 
 
 def calibrate(
@@ -211,7 +87,7 @@ def calibrate(
         for name, calibration in found.items():
             _say_what_moved(calibration, there.get(name), workdir)
         ours = record.read(workdir) or record.Record(workdir)
-        _write(ours, {name: own.to_json() for name, own in found.items()})
+        write_calibrations(ours, {name: own.to_json() for name, own in found.items()})
         return found
 
 
@@ -250,24 +126,23 @@ def _measured(
     records = tuple(Record(name, category, subclass, "calibration", GOOD) for name in names)
     manifest = Manifest(folder, records)
     require_readable(manifest)
-    own = photo_digests(fingerprint(manifest))
-    learnt = {d for _, d in photo_digests(read_trained_on(workdir).fingerprint, split="train")}
-    seen = [name for name, digest in own if digest in learnt]
+    own = {path: digest for (_, path), digest in photo_digests(manifest).items()}
+    learnt = contents(read_trained_on(workdir).fingerprint, split="train")
+    seen = [name for name, digest in own.items() if digest[:DIGITS] in learnt]
     if seen:
         told = f"{len(seen)} of {len(records)} photos in {folder} were trained on ({some(seen)})"
         if len(seen) == len(records):
             raise InputError(f"{told}, so that their scores promise nothing: name others")
         print(f"{told}: left out, as their scores promise nothing", file=sys.stderr)
         records = tuple(record for record in records if record.path not in set(seen))
-    twice = len(own) - len({digest for _, digest in own})
+    twice = len(own) - len(set(own.values()))
     if twice:
         print(f"{twice} photos in {folder} are copies of others", file=sys.stderr)
-    backbones = trained_backbones(workdir, config, hashes)
-    model, method = restore(workdir, detector, config, backbones, models(config, backbones))
+    built, variables, backbones = trained_detector(workdir, detector, config, hashes)
     reading, batch_size = reading_of(config, backbones), config.score.batch_size
     scorer = make_scorer(
-        model.detector,
-        {"backbones": backbones.variables, "method": method},
+        built,
+        variables,
         batch_size=batch_size,
         size=reading.size,
         runtime=config.score.runtime,

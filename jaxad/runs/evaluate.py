@@ -13,7 +13,7 @@ import jax
 
 import jaxad
 from jaxad.calibration import Normal
-from jaxad.config import EVALUATION, apply_changes, check_config, load_config
+from jaxad.config import apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
 from jaxad.data.fingerprint import fingerprint
@@ -22,13 +22,13 @@ from jaxad.data.manifest import Manifest, some
 from jaxad.data.reading import Reading
 from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
+from jaxad.own_keys import EVALUATION
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
 from jaxad.runs import lock, record
-from jaxad.runs.calibrate import normal_scores
 from jaxad.runs.dataset import (
     TrainedOn,
     jobs_of,
@@ -41,7 +41,7 @@ from jaxad.runs.dataset import (
 )
 from jaxad.runs.outcomes import Kept, Outcomes, forget, is_under_way, measured_by, missing
 from jaxad.runs.replicates import add_summary, folders
-from jaxad.runs.score_category import score_category
+from jaxad.runs.score_category import normal_scores, score_category
 from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
 from jaxad.runtimes.engines import check_runtime
 from jaxad.scorer import Scorer, constants_pay, make_scorer
@@ -273,7 +273,7 @@ def evaluate(
 
     Args:
         workdir: What `jaxad train` wrote.
-        changes: `--config.a.b=VALUE` for keys of `config.EVALUATION`, such as where the data is.
+        changes: `--config.a.b=VALUE` for keys of `own_keys.EVALUATION`, such as where the data is.
         check: Called before every batch; may raise `errors.Stopped`.
 
     Returns:
@@ -412,8 +412,7 @@ def _evaluate(
 def _of_training(job: Job, n_train: Mapping[str, int]) -> Job:
     """The job without categories that its detector was not trained on."""
     known = {n: r for n, r in job.test.items() if not r or r[0].category in n_train}
-    own = {n: r for n, r in job.calibration.items() if n in n_train}
-    return job._replace(test=known, calibration=own)
+    return job._replace(test=known)
 
 
 def _say_what_is_missing(

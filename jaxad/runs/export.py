@@ -17,12 +17,11 @@ from jaxad.detector import Detector
 from jaxad.export import archive, generated, manifest
 from jaxad.export.reader import load as load_file
 from jaxad.files import confined, refusal, write_bytes
-from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones
-from jaxad.runs import calibrate
+from jaxad.runs.calibrations import calibration_of
 from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of, reads_upright
 from jaxad.runs.export_file import digest, file_of, provenance
-from jaxad.runs.workdir import opened, restore, trained, trained_backbones
+from jaxad.runs.workdir import opened, trained, trained_detector
 from jaxad.scorer import make_scorer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -101,10 +100,8 @@ def export(
     every = np.concatenate([images, made_up])
     expected = _scores(_scorer(own), every, check)
     kept = generated.record(*(value[len(images) :] for value in expected))
-    data, identity = file_of(
-        own.detector,
-        own.variables,
-        name=own.name,
+    about = manifest.About(
+        detector=own.name,
         method=own.config.method.name,
         categories=own.categories,
         size=own.reading.size,
@@ -112,8 +109,8 @@ def export(
         upright=reads_upright(own.config),
         platforms=platforms,
         check=kept,
-        texts=_texts(workdir, own),
     )
+    data, identity = file_of(own.detector, own.variables, about, texts=_texts(workdir, own))
     check()
     temporary = out.with_name(f".jaxad-{secrets.token_hex(8)}.tmp")
     try:
@@ -179,15 +176,14 @@ def subject_of(workdir: Path, name: str | None, changes: Sequence[str]) -> Subje
     if name is None or name not in names:
         asked = "" if name is None else f", not {name!r}"
         raise InputError(f"{workdir} has detectors {names}: name one of them by --detector{asked}")
-    backbones = trained_backbones(workdir, config, hashes)
-    model, method = restore(workdir, name, config, backbones, models(config, backbones))
+    detector, variables, backbones = trained_detector(workdir, name, config, hashes)
     data = read_trained_on(workdir)
     categories = tuple(sorted(data.n_train)) if config.data.one_for_all else (name,)
     return Subject(
         name,
         categories,
-        model.detector,
-        {"backbones": backbones.variables, "method": method},
+        detector,
+        variables,
         config,
         backbones,
         reading_of(config, backbones),
@@ -243,8 +239,7 @@ def _texts(workdir: Path, own: Subject) -> dict[str, Any]:
     found: dict[str, Any] = {
         archive.PROVENANCE: provenance(own.config, own.backbones.sha256, own.trained_on)
     }
-    if confined(workdir, calibrate.FILE).exists():
-        calibration = calibrate.read_calibrations(workdir).get(own.name)
-        if calibration is not None:
-            found[archive.CALIBRATION] = calibration.to_json()
+    calibration = calibration_of(workdir, own.name)
+    if calibration is not None:
+        found[archive.CALIBRATION] = calibration.to_json()
     return found

@@ -23,15 +23,8 @@ from jaxad.export import archive, manifest, program, tensors
 def file_of(
     detector: Detector,
     variables: Variables,
+    about: manifest.About,
     *,
-    name: str,
-    method: str,
-    categories: Sequence[str],
-    size: tuple[int, int],
-    resample: str,
-    upright: bool,
-    platforms: Sequence[str],
-    check: dict[str, Any],
     texts: Mapping[str, Any],
 ) -> tuple[bytes, str]:
     """Make the file that `jaxad.export.load` reads; the same bytes of the same arguments.
@@ -39,14 +32,7 @@ def file_of(
     Args:
         detector: What scores.
         variables: Its variables, as trained.
-        name: Of the detector.
-        method: That it is of.
-        categories: That it was trained on.
-        size: `(H, W)` of images.
-        resample: The filter by which photos are resized.
-        upright: Whether they are turned by their EXIF orientation before.
-        platforms: Of `manifest.PLATFORMS`.
-        check: What `generated.record` makes of its scores.
+        about: What is said of it.
         texts: Member -> JSON: `archive.PROVENANCE`, and `archive.CALIBRATION` if there is one.
 
     Returns:
@@ -65,29 +51,22 @@ def file_of(
 
     try:
         weights = [tensors.specification(place, array) for place, array in arrays.items()]
-        text, convention = program.make(score, weights, size, platforms)
+        text, convention = program.make(score, weights, about.size, about.platforms)
         refused = program.look_through(text)
         if refused:
             raise ValueError(f"it is more than computing: {', '.join(refused)}")
     except Exception as error:  # JAX says so in many ways, of methods that are not ours
         raise InputError(
-            f"method {method} can not be exported for any number of images: "
+            f"method {about.method} can not be exported for any number of images: "
             f"{first_line(error, 300)}"
         ) from error
     members = {archive.PROGRAM: text, archive.WEIGHTS: tensors.save(arrays)}
     members |= {member: _json(value) for member, value in texts.items()}
     found = manifest.describe(
-        detector=name,
-        method=method,
-        categories=categories,
-        size=size,
-        resample=resample,
-        upright=upright,
-        platforms=platforms,
+        about,
         calling_convention=convention,
         weights=weights,
         members={n: (len(d), hashlib.sha256(d).hexdigest()) for n, d in members.items()},
-        check=check,
     )
     return archive.pack({archive.MANIFEST: _json(found), **members}), found["id"]
 

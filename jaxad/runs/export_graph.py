@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxad.core import InputError
-from jaxad.files import confined
-from jaxad.runs import calibrate
+from jaxad.runs.calibrations import calibration_of
 from jaxad.runs.dataset import reads_upright
 from jaxad.runs.export import subject_of
 from jaxad.runtimes.files import write_onnx, write_openvino
@@ -69,10 +68,9 @@ def export_graph(
         "resample": own.reading.resample,
         "upright": json.dumps(reads_upright(own.config)),
     }
-    if confined(workdir, calibrate.FILE).exists():
-        calibration = calibrate.read_calibrations(workdir).get(own.name)
-        if calibration is not None:
-            said["calibration"] = json.dumps(calibration.to_json())
+    calibration = calibration_of(workdir, own.name)
+    if calibration is not None:
+        said["calibration"] = json.dumps(calibration.to_json())
     write(
         own.detector,
         own.variables,

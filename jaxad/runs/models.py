@@ -13,11 +13,10 @@ from jaxad.config import flat, load_config
 from jaxad.core import InputError, Scores
 from jaxad.data.manifest import some
 from jaxad.files import confined, read_json
-from jaxad.recipes.build import models
 from jaxad.runs import checkpoint
-from jaxad.runs.calibrate import read_calibrations
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.dataset import reading_of, reads_upright
-from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
+from jaxad.runs.workdir import CHECKPOINTS, opened, trained, trained_detector
 from jaxad.runtimes.engines import check_runtime
 from jaxad.scorer import make_scorer
 
@@ -107,10 +106,8 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
             f"--category {name} DIR, DIR being a folder of normal photos"
         )
     limits, told, false_alarm = _limits(calibrations[name], asked, detector=name)
-    backbones = trained_backbones(workdir, config, hashes)
-    restored, method = restore(workdir, name, config, backbones, models(config, backbones))
+    detector, variables, backbones = trained_detector(workdir, name, config, hashes)
     reading = reading_of(config, backbones)
-    variables = {"backbones": backbones.variables, "method": method}
     facts = (
         sorted((k, v) for k, v in flat(config.to_dict()).items() if k.startswith("method.")),
         sorted(hashes.items()),
@@ -121,7 +118,7 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
 
     def compiled(batch_size: int) -> Score:
         return make_scorer(
-            restored.detector,
+            detector,
             variables,
             batch_size=batch_size,
             size=reading.size,

@@ -20,9 +20,10 @@ import jax
 import numpy as np
 
 import jaxad
-from jaxad.config import MAY_CHANGE, flat
+from jaxad.config import flat
 from jaxad.errors import InputError, first_line
 from jaxad.files import confined, read_json, write_bytes
+from jaxad.own_keys import MAY_CHANGE
 from jaxad.report.view import CategoryView, Example
 from jaxad.runs import checkpoint, record
 from jaxad.runs.score_category import Scored

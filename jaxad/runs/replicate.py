@@ -14,7 +14,7 @@ from jaxad.core import InputError
 from jaxad.files import refusal
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, outcomes, record
-from jaxad.runs.calibrate import Calibrations
+from jaxad.runs.calibrations import Calibrations
 from jaxad.runs.dataset import DATA, TrainedOn, save_trained_on
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.evaluate import Outcome, write_results

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxad.config import MAY_CHANGE, flat, load_config
+from jaxad.config import flat, load_config
 from jaxad.core import InputError
 from jaxad.data.fingerprint import changes
 from jaxad.data.manifest import Record, some
 from jaxad.files import confined, read_json
+from jaxad.own_keys import MAY_CHANGE
 from jaxad.runs import record
 from jaxad.runs.dataset import TrainedOn, read_trained_on
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxad.calibration import Normal
 from jaxad.core import InputError, Scores
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.reading import Reading
@@ -154,3 +155,35 @@ def score_category(
     pixel = stream_metrics(pixels)
     metrics = category_metrics(labels, scores, pixel, n_train=n_train, n_calibration=n_calibration)
     return Scored(metrics, view.view(), end - start, steady)
+
+
+def normal_scores(
+    name: str,
+    records: Sequence[Record],
+    root: Path,
+    score: Callable[[Any], Scores],
+    *,
+    reading: Reading,
+    batch_size: int,
+    share: tuple[int, int] = (0, 1),
+    check: Callable[[], None] = lambda: None,
+) -> Normal:
+    """Score normal photos of one category; see `score_category` for the arguments.
+
+    Raises:
+        InputError: A score is not finite.
+    """
+    scores, peaks = np.empty((2, len(records)), np.float32)
+    for rows, _, maps, own in scored_batches(
+        f"{name} calibrate",
+        records,
+        root,
+        score,
+        reading=reading,
+        batch_size=batch_size,
+        with_masks=False,
+        share=share,
+        check=check,
+    ):
+        scores[rows], peaks[rows] = own, maps.max(axis=(1, 2))
+    return Normal(scores, peaks, tuple(record.subclass for record in records))

@@ -9,7 +9,6 @@ list are written again. At the end shards become one `predictions.parquet` and `
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxad.errors import InputError
-from jaxad.files import confined, read_json, write_json, written
+from jaxad.files import confined, read_json, sha256, write_json, written
 from jaxad.runs import record
 
 MANIFEST = "predictions.json"
@@ -96,9 +95,9 @@ class Shards:
         for number, shard in enumerate(shards):
             file = confined(path.parent, SHARDS, _name(number))
             try:
-                rows, sha256 = shard["rows"], shard["sha256"]
+                rows, digest = shard["rows"], shard["sha256"]
                 good = type(rows) is int and rows > 0 and isinstance(shard["photos"], str)
-                good = good and _digest(file) == sha256
+                good = good and sha256(file) == digest
             except (OSError, KeyError, TypeError):
                 good = False
             if not good:
@@ -142,7 +141,7 @@ class Shards:
         path /= _name(len(self._about["shards"]))
         with written(path) as file:
             pq.write_table(table, file)
-        entry = {"rows": len(rows), "sha256": _digest(path), "photos": photos}
+        entry = {"rows": len(rows), "sha256": sha256(path), "photos": photos}
         about = {**self._about, "shards": [*self._about["shards"], entry]}
         about.pop("summary", None)
         self._write(about)
@@ -212,8 +211,3 @@ def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
 
 def _name(number: int) -> str:
     return f"{number:06}.parquet"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume, track
-from jaxad.runs.calibrate import FILE as CALIBRATION
+from jaxad.runs.calibrations import FILE as CALIBRATION
 from jaxad.runs.dataset import (
     DATA,
     TrainedOn,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -116,6 +116,26 @@ def shapes_of(
     return built, template
 
 
+class Trained(NamedTuple):
+    """A trained detector, with its frozen networks."""
+
+    detector: Detector
+    variables: Variables
+    backbones: Backbones
+
+
+def trained_detector(workdir: Path, name: str, config: Any, hashes: Mapping[str, str]) -> Trained:
+    """Bring back one detector of a work directory whose configuration is read.
+
+    Raises:
+        InputError: Other weights, or the checkpoint is missing or damaged.
+    """
+    backbones = trained_backbones(workdir, config, hashes)
+    model, method = restore(workdir, name, config, backbones, models(config, backbones))
+    variables = {"backbones": backbones.variables, "method": method}
+    return Trained(model.detector, variables, backbones)
+
+
 def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Variables, Any]:
     """Load a trained detector: `(detector, variables, config)`; `detector.score` is jit-able.
 
@@ -133,6 +153,5 @@ def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Va
         detector = names[0]
     if detector not in names:
         raise InputError(f"{workdir} has detectors {names}: name one of them, not {detector!r}")
-    backbones = trained_backbones(workdir, config, hashes)
-    model, method = restore(workdir, detector, config, backbones, models(config, backbones))
-    return model.detector, {"backbones": backbones.variables, "method": method}, config
+    found = trained_detector(workdir, detector, config, hashes)
+    return found.detector, found.variables, config

@@ -89,7 +89,7 @@ def test_the_same_detector_gives_the_same_bytes_without_a_trace_of_this_machine(
     assert data == written.read_bytes()
     assert str(ROOT).encode() not in data
     assert b".py" not in data
-    other = exported("pfm", name="other", texts={archive.PROVENANCE: {}})[0]
+    other = exported("pfm", detector="other", texts={archive.PROVENANCE: {}})[0]
     (written.parent / "other").write_bytes(other)
     assert other != data
     assert export.load(written.parent / "other").id == export.load(written).id

@@ -19,7 +19,9 @@ from jaxad.data.reading import Reading
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
 from jaxad.main import main
-from jaxad.runs.calibrate import FILE, calibrate, normal_scores, read_calibrations
+from jaxad.runs.calibrate import calibrate
+from jaxad.runs.calibrations import FILE, read_calibrations
+from jaxad.runs.score_category import normal_scores
 
 
 @pytest.fixture(scope="module")

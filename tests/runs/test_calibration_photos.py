@@ -18,7 +18,7 @@ from jaxad.data.write_prepared import write_prepared
 from jaxad.errors import Stopped
 from jaxad.main import main
 from jaxad.recipes.build import build_backbones
-from jaxad.runs.calibrate import read_calibrations
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.dataset import jobs_of, read_dataset, reading_of
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train

@@ -13,7 +13,7 @@ from conftest import files
 import jaxad
 from jaxad.calibration import from_json
 from jaxad.main import main
-from jaxad.runs.calibrate import read_calibrations
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.scorer import make_scorer
 
 ort = pytest.importorskip("onnxruntime", reason="needs jaxad[onnx]")

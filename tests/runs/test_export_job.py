@@ -19,7 +19,8 @@ from jaxad.data.images import decode_image
 from jaxad.errors import InputError
 from jaxad.main import main
 from jaxad.runs import export as job
-from jaxad.runs.calibrate import calibrate, read_calibrations
+from jaxad.runs.calibrate import calibrate
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.scorer import make_scorer
 
 

@@ -31,7 +31,7 @@ from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError, Stopped
 from jaxad.main import main
 from jaxad.runs import predict as module
-from jaxad.runs.calibrate import read_calibrations
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.drawings import Drawing, name_of
 from jaxad.runs.export import export
 from jaxad.runs.models import open_judge

@@ -1,0 +1,119 @@
+"""What normal photos scored that training has not seen, as a work directory keeps it.
+
+`calibration.json` has the scores themselves, of every detector, so that another false-alarm rate
+needs no photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.core import InputError
+from jaxad.files import confined, read_json, write_json
+from jaxad.runs import record
+
+FILE = "calibration.json"
+FORMAT = 1
+
+
+class Calibrations:
+    """The calibrations of a work directory's detectors, written one by one."""
+
+    def __init__(self, claimed: record.Record, rates: Any) -> None:
+        """Read those that are there; what is damaged is made again.
+
+        Args:
+            claimed: The record of the work directory.
+            rates: The section `calibrate` of a configuration.
+        """
+        self._claimed = claimed
+        self._rates = {
+            "false_alarm": rates.false_alarm,
+            "confidence": rates.confidence or None,
+        }
+        try:
+            self._there = _read(claimed.folder)
+        except InputError:
+            self._there = {}
+
+    def kept(self, detector: str) -> bool:
+        """Whether a detector is calibrated: it is the same again wherever this run goes on."""
+        return detector in self._there
+
+    def keep(self, detector: str, categories: Mapping[str, Normal]) -> None:
+        """Keep what a detector's calibration photos scored.
+
+        Raises:
+            InputError: It can not be written.
+        """
+        self._there[detector] = Calibration(categories, **self._rates).to_json()
+        write_calibrations(self._claimed, self._there)
+
+
+def read_calibrations(workdir: Path) -> dict[str, Calibration]:
+    """The calibrations of a work directory, by detector.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    if not confined(workdir, FILE).is_file():
+        raise InputError(
+            f"{workdir} has no calibration: run jaxad calibrate --workdir {workdir} DIR, DIR being "
+            "a folder of normal photos that training has not seen"
+        )
+    try:
+        return {name: from_json(own) for name, own in _read(workdir).items()}
+    except InputError as error:
+        raise InputError(f"{confined(workdir, FILE)}: {error}") from None
+
+
+def calibration_of(workdir: Path, detector: str) -> Calibration | None:
+    """The calibration of one detector; None if it has none.
+
+    Raises:
+        InputError: What is there is damaged.
+    """
+    there = confined(workdir, FILE).exists()
+    return read_calibrations(workdir).get(detector) if there else None
+
+
+def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Say for every category where the line is drawn, or why it can not be."""
+    found = []
+    for own in calibrations.values():
+        for name, normal in own.categories.items():
+            try:
+                limits = own.limits(name)
+            except InputError as error:
+                found.append(str(error))
+                continue
+            sure = f" (confidence {own.confidence:g})" if own.confidence else " on average"
+            found.append(
+                f"{name}: {len(normal.scores)} normal photos; above {limits.score:.6g} a photo is "
+                f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
+                f"{100 * own.false_alarm:g} % of normal photos{sure}"
+            )
+    return found
+
+
+def write_calibrations(claimed: record.Record, detectors: Mapping[str, Any]) -> None:
+    """Write what `Calibration.to_json` gives of every detector.
+
+    Raises:
+        InputError: It can not be written.
+    """
+    write_json(claimed.file(FILE), {"format": FORMAT, "detectors": detectors})
+
+
+def _read(workdir: Path) -> dict[str, dict[str, Any]]:
+    path = confined(workdir, FILE)
+    found = read_json(path, "the calibration", "run jaxad calibrate again") if path.exists() else {}
+    detectors = found.get("detectors", {}) if isinstance(found, dict) else None
+    if not isinstance(detectors, dict) or not all(isinstance(d, dict) for d in detectors.values()):
+        raise InputError("the calibration is damaged: run jaxad calibrate again")
+    if found and found.get("format") != FORMAT:
+        raise InputError(f"{path} is of another jaxad: run jaxad calibrate again")
+    return detectors

@@ -1,10 +1,10 @@
-"""Write the README's tables from what `benchmarks.run_all` and `benchmarks.accuracy` measured.
+"""Write the tables of docs/speed.md and docs/accuracy.md from what was measured.
 
-    python -m benchmarks.readme FILE ... [--write README.md]
+    python -m benchmarks.readme FILE ... [--write docs/speed.md]
 
 A FILE is the JSON of `run_all` (speed) or `accuracy`. Prints the tables; `--write` puts them
 between the two markers of a Markdown file instead. What was not measured has no table. A test keeps
-the README equal to the files that it names.
+these pages equal to the files that it names.
 """
 
 from __future__ import annotations

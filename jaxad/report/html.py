@@ -43,6 +43,7 @@ def write_report(
     results: Mapping[str, Any],
     categories: Mapping[str, CategoryView],
     config_text: str,
+    sections: Sequence[tuple[str, Markup]] = (),
 ) -> None:
     """Write the report of a run, whole or not at all.
 
@@ -53,6 +54,7 @@ def write_report(
         categories: name -> what is shown of that category, in the order of the page; a category
             of `results` may be missing here and then appears in the table only.
         config_text: the run's configuration, shown verbatim.
+        sections: more of them, before "The run": heading and content, which is not escaped.
 
     Raises:
         InputError: the file can not be written, or its folder is a link that leads elsewhere.
@@ -72,6 +74,7 @@ def write_report(
             for name, anchor in _anchors(categories).items()
         ],
         gradient=_gradient(),
+        sections=sections,
         run=_run(results),
         config=Markup("\n").join(printable(line) for line in config_text.split("\n")),
     )

@@ -9,6 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from markupsafe import Markup
 from PIL import Image
 
 from jaxad.errors import InputError
@@ -215,6 +216,13 @@ def test_a_category_without_a_view_stands_in_the_table_only(tmp_path: Path) -> N
     assert "mono" in page.under("th")
     assert not page.all("img")
     assert not page.all("a")
+
+
+def test_more_sections_stand_before_the_run(tmp_path: Path) -> None:
+    more = [("<b>", Markup("<em>kept &amp; whole</em>")), ("Second", Markup(""))]
+    page = write(tmp_path, {}, sections=more)
+    assert page.under("h2")[-3:] == ["<b>", "Second", "The run"]
+    assert page.under("em") == ["kept & whole"]
 
 
 HOSTILE = '<script>alert("1")</script>\'&amp;\u202e\x00\udcff\n'

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from jaxad.report import ViewStream, select_examples
 from jaxad.report.colour import colour_range
+from jaxad.report.small import MOST, SIDE
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0, 8.0])), max_size=40
@@ -115,7 +116,7 @@ def test_what_is_not_shown_is_not_kept() -> None:
         stream.add(every[0], rng.random(batch), *every[1:])
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    shown = 6 * 512 * 512 * (3 + 4 + 1)
+    shown = 6 * 512 * 512 * (3 + 4 + 1) + MOST * SIDE**2 * (3 + 4)
     assert held < shown + 4 * 4_200_000 + 1e6  # 600 maps would be 630 MB
     view = stream.view()
     assert len(view.defects) == len(view.missed) == len(view.normal) == 2

@@ -22,6 +22,11 @@
       });
       if (focus) links[number].focus();
     };
+    // The address says which tab is open: a link to another one is then always a change of it.
+    const choose = (number, focus) => {
+      history.replaceState(null, "", links[number].hash);
+      select(number, focus);
+    };
     links.forEach((link, i) => {
       link.id = `tab-${i}`;
       link.setAttribute("role", "tab");
@@ -29,14 +34,13 @@
       panels[i].setAttribute("role", "tabpanel");
       link.addEventListener("click", (event) => {
         event.preventDefault();
-        history.replaceState(null, "", link.hash);
-        select(i, false);
+        choose(i, false);
       });
       link.addEventListener("keydown", (event) => {
         const to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: links.length - 1 }[event.key];
         if (to === undefined) return;
         event.preventDefault();
-        select((to + links.length) % links.length, true);
+        choose((to + links.length) % links.length, true);
       });
     });
     const follow = () => {
@@ -223,7 +227,9 @@
       dialog.querySelector("h2").textContent = card.querySelector(".name").textContent;
       const caption = card.querySelector("figcaption").cloneNode(true);
       caption.querySelector(".name").remove();
-      dialog.querySelector(".note").replaceChildren(...caption.childNodes);
+      const note = dialog.querySelector(".note");
+      note.replaceChildren(...caption.childNodes);
+      note.dataset.verdict = card.dataset.verdict;
       dialog.showModal();
     };
     const opens = (element, card, name) => {

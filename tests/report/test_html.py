@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from PIL import Image
 
+from jaxad.calibration import Calibration, Normal
 from jaxad.errors import InputError
 from jaxad.metrics import category_metrics, mean_metrics, pixel_metrics
-from jaxad.report import CategoryView, Example, ViewStream, write_report
+from jaxad.report import CategoryView, Example, ViewStream, html, write_report
+from jaxad.report.papers import PFM, Beside
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline", "polygon", "circle", "input"}
 
@@ -237,6 +239,57 @@ def test_more_sections_stand_before_the_run(tmp_path: Path) -> None:
     page = write(tmp_path, {}, sections=more)
     assert page.under("h2")[-3:] == ["<b>", "Second", "The run"]
     assert page.under("em") == ["kept & whole"]
+
+
+def test_a_calibration_is_the_page_s_line(tmp_path: Path) -> None:
+    metrics, view = category(count=40)
+    scores = np.linspace(0, 1.5, 59).astype(np.float32)
+    own = Calibration({"inner": Normal(scores, scores, ("",) * 59)}, 0.05)
+    page = write(tmp_path, {"mono": (metrics, view)}, calibrations={"mono": (own, "inner")})
+    text = "".join(text for _, text in page.texts)
+    assert "at most 5 % of photos of normal parts score above this line" in text
+    assert "Kolmogorov" in text
+    assert f"{own.limits('inner').score:.4g}" in page.under("output")
+    assert len(page.all("svg")) == 5
+    plain = write(tmp_path, {"mono": (metrics, view)})
+    assert "for looking only" in "".join(text for _, text in plain.texts)
+    assert len(plain.all("svg")) == 3  # and no PRO curve: nothing was kept of it
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    metrics = category()[0] | {"image_auroc": 0.9876, "pixel_auroc": None, "aupro_0.30": 0.96}
+    results = results_of({"bottle": metrics, "other": metrics})
+    page = write(
+        tmp_path, {}, results=results, beside=Beside(PFM, ("train.epochs 2 instead of 3",))
+    )
+    cells = page.under("td")
+    at = cells.index("98.76")
+    assert cells[at : at + 7] == ["98.76", "100", "-1.24", "–", "98.41", "96.00", "95.42"]
+    assert "Not the published recipe" in page.under("strong")
+    assert page.under("li") == ["train.epochs 2 instead of 3"]
+    assert page.under("th").count("mean") == 1  # theirs is of 15 categories
+    every = results_of(dict.fromkeys(PFM.categories, metrics))
+    page = write(tmp_path, {}, results=every, beside=Beside(PFM, ()))
+    assert page.under("th").count("mean") == 2
+    assert "97.447" in page.under("td")
+    assert not page.under("strong")
+    assert not write(tmp_path, {}, results=results).under("strong")
+
+
+def test_pictures_keep_to_their_share_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = category(count=24, size=(72, 72))
+    page = write(tmp_path, {"a": part, "b": part})
+    assert len(page.all("img")) - len(page.photos()) == 2 * 24 + 2  # two of the large photo
+    monkeypatch.setattr(html, "_PICTURES", 100_000)
+    page = write(tmp_path, {"a": part, "b": part})
+    small = [image for image in page.all("img") if not image["alt"]]
+    pictures = [src for image in small if (src := image.get("src"))]
+    assert 4 < len(pictures) < 40
+    assert sum(map(len, pictures)) < 100_000
+    assert len([row for row in page.all("tr") if "data-photo" in row]) == 48
+    assert "have no small picture" in "".join(text for _, text in page.texts)
 
 
 HOSTILE = '<script>alert("1")</script>\'&amp;\u202e\x00\udcff\n'

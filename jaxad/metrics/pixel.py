@@ -178,8 +178,7 @@ def _pro_curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thinned(fpr: np.ndarray, pro: np.ndarray, limit: float, points: int) -> np.ndarray:
-    inside = int(np.searchsorted(fpr, limit, side="right"))
-    x, y = np.append(fpr[:inside], limit), np.append(pro[:inside], np.interp(limit, fpr, pro))
+    x, y = _until(fpr, pro, limit)
     # Both grow, so their sum is a measure of the way along the curve.
     way = x / limit + y
     chosen = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points)))
@@ -188,8 +187,14 @@ def _thinned(fpr: np.ndarray, pro: np.ndarray, limit: float, points: int) -> np.
 
 
 def _area(fpr: np.ndarray, pro: np.ndarray, limit: float) -> float:
+    x, y = _until(fpr, pro, limit)
+    return float(np.trapezoid(y, x) / limit)
+
+
+def _until(fpr: np.ndarray, pro: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """The curve up to a rate, its last point between two others."""
     inside = int(np.searchsorted(fpr, limit, side="right"))
     x, y = fpr[:inside], pro[:inside]
     if x[-1] < limit:
         x, y = np.append(x, limit), np.append(y, np.interp(limit, fpr, pro))
-    return float(np.trapezoid(y, x) / limit)
+    return x, y

@@ -14,6 +14,7 @@
     if (!list) return;
     const links = all("a", list);
     list.setAttribute("role", "tablist");
+    panels[0].before(list);
     const select = (number, focus) => {
       links.forEach((link, i) => {
         link.setAttribute("aria-selected", String(i === number));
@@ -165,7 +166,9 @@
     const rows = [...body.rows];
     const search = panel.querySelector(".tools input");
     const chips = all(".chips button", panel);
-    const texts = rows.map((row) => `${row.cells[1].textContent}\n${row.cells[2].textContent}`.toLowerCase());
+    const name = (row) => row.cells[1].textContent;
+    const kind = (row) => row.cells[row.cells.length - 1].textContent;
+    const texts = rows.map((row) => `${name(row)}\n${kind(row)}`.toLowerCase());
     const told = panel.querySelector(".shown");
     let only = "";
 
@@ -181,8 +184,8 @@
     }
 
     const orders = {
-      name: (row) => row.cells[1].textContent,
-      kind: (row) => row.cells[2].textContent,
+      name,
+      kind,
       score: (row) => data.scores[row.dataset.photo],
       verdict: (row) => row.dataset.verdict,
     };

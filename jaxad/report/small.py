@@ -68,7 +68,8 @@ def pictures(
         if i not in place:
             continue
         photo, scores = small.photos[place[i]], small.maps[place[i]]
-        uri = _data_uri(np.concatenate([photo, overlay(photo, scores, colours)], axis=1))
+        pair = np.concatenate([photo, overlay(photo, scores, colours)], axis=1)
+        uri = data_uri(pair, quality=_QUALITY)
         budget -= len(uri)
         if budget < 0:
             break
@@ -76,7 +77,11 @@ def pictures(
     return found
 
 
-def _data_uri(pixels: np.ndarray) -> str:
+def data_uri(pixels: np.ndarray, **options: int) -> str:
+    """A JPEG as a data URI; options are Pillow's.
+
+    Not its `optimize`: it wants room for the whole file at once, and fails for a noisy photo.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

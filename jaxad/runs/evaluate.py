@@ -66,6 +66,7 @@ class Outcome(NamedTuple):
     seconds: dict[str, float]
     steady: tuple[int, float]
     detector: str = ""
+    """Its name."""
     sources: Mapping[str, str] = MappingProxyType({})
     """Name of a block -> the category that its photos are of."""
 

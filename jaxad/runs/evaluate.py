@@ -7,12 +7,13 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 
 import jaxad
-from jaxad.calibration import Normal
+from jaxad.calibration import Calibration, Normal
 from jaxad.config import apply_changes, check_config, load_config
 from jaxad.core import InputError, Variables
 from jaxad.data import prepared
@@ -29,6 +30,8 @@ from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
 from jaxad.report.view import CategoryView
 from jaxad.runs import lock, record
+from jaxad.runs.calibrations import FILE as CALIBRATION
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.dataset import (
     TrainedOn,
     jobs_of,
@@ -40,6 +43,7 @@ from jaxad.runs.dataset import (
     say_left_out,
 )
 from jaxad.runs.outcomes import Kept, Outcomes, forget, is_under_way, measured_by, missing
+from jaxad.runs.published import beside
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.score_category import normal_scores, score_category
 from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
@@ -61,6 +65,10 @@ class Outcome(NamedTuple):
     views: dict[str, CategoryView]
     seconds: dict[str, float]
     steady: tuple[int, float]
+    detector: str = ""
+    """Its name."""
+    sources: Mapping[str, str] = MappingProxyType({})
+    """Name of a block -> the category that its photos are of."""
 
 
 class Evaluator:
@@ -175,7 +183,8 @@ class Evaluator:
             total += scored.seconds
             images, steady = images + scored.steady[0], steady + scored.steady[1]
         seconds = {"features": 0.0, "train": 0.0, "score": total}
-        return Outcome(metrics, views, seconds, (images, steady))
+        sources = {name: records[0].category for name, records in tested.items()}
+        return Outcome(metrics, views, seconds, (images, steady), job.name, sources)
 
     def calibrate(
         self, job: Job, root: Path, model: Model, variables: Variables
@@ -205,10 +214,12 @@ def write_results(
     report: Path,
     part: bool = False,
     missing_yet: Sequence[str] = (),
+    calibrations: Mapping[str, Calibration] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write results and report from all outcomes so far; return the results.
 
-    `part` marks results of some of the detectors only; `missing_yet` are categories to come.
+    `part` marks results of some of the detectors only; `missing_yet` are categories to come;
+    `calibrations` are those that there are, by detector.
     """
     categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
     images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
@@ -233,6 +244,13 @@ def write_results(
         results=found,
         categories={name: view for o in outcomes for name, view in o.views.items()},
         config_text=str(config),
+        calibrations={
+            name: (calibrations[o.detector], category)
+            for o in outcomes
+            if o.detector in calibrations
+            for name, category in o.sources.items()
+        },
+        beside=beside(config),
     )
     return found
 
@@ -405,8 +423,20 @@ def _evaluate(
         report=ours.file("report", "index.html" if whole else "part.html"),
         part=not whole,
         missing_yet=missing(wanted, outcomes) if whole else (),
+        calibrations=_calibrations(workdir),
     )
     return [results]
+
+
+def _calibrations(workdir: Path) -> dict[str, Calibration]:
+    """Those that there are; results and report do without."""
+    if not confined(workdir, CALIBRATION).is_file():
+        return {}
+    try:
+        return read_calibrations(workdir)
+    except InputError as error:
+        print(f"{error}; the report does without it", file=sys.stderr)
+        return {}
 
 
 def _of_training(job: Job, n_train: Mapping[str, int]) -> Job:

@@ -80,16 +80,20 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
         training, prediction = row["training"], row["prediction"]
         return [
             f"{row['data']}, {name(row)}",
-            f"{training['command_seconds']:.0f} s",
-            f"{training['fit_seconds']:.0f} s",
+            f"{training['command_seconds']:,.0f} s",
+            f"{training['fit_seconds']:,.0f} s",
             f"{training['megabyte']:,.0f} MB",
             f"{prediction['command_seconds']:.0f} s",
             f"{prediction['megabyte']:,.0f} MB",
-            f"{training['load']:.1f}",
+            f"{training['others']:.1f}",
         ]
 
-    head = ("", "to train and test, whole command", "of it training", "memory at most")
-    tail = ("to judge the test photos, whole command", "memory at most", "load before training")
+    head = ("whole commands", "to train and test", "of it training", "memory at most")
+    tail = (
+        "to judge the test photos, whole command",
+        "memory at most",
+        "cores that others took meanwhile",
+    )
     return markdown((*head, *tail), [cells(row) for row in rows if "training" in row])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,8 +25,8 @@ class Run(NamedTuple):
     seconds: float
     megabyte: float
     """1e6 bytes at most, of the process and its children: what they share counts once."""
-    load: float
-    """Processes that wanted a core in the minute before: those of others."""
+    others: float
+    """Cores that others took meanwhile, on average."""
 
 
 def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Run:
@@ -34,10 +35,9 @@ def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) ->
     Raises:
         InputError: It failed.
     """
-    load = os.getloadavg()[0]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as said:
-        start = time.monotonic()
+        start, busy, own = time.monotonic(), _busy(), _own()
         process = subprocess.Popen(
             command, cwd=ROOT, env=dict(environment), stdout=said, stderr=said
         )
@@ -50,11 +50,12 @@ def run(command: Sequence[str], *, log: Path, environment: Mapping[str, str]) ->
                 except subprocess.TimeoutExpired:
                     continue
             seconds = time.monotonic() - start
+            others = (_busy() - busy - (_own() - own)) / seconds
         finally:
             process.kill()
     if process.returncode:
         raise InputError(_failed(command, log))
-    return Run(seconds, most / 1e6, load)
+    return Run(seconds, most / 1e6, max(others, 0.0))
 
 
 class Worker:
@@ -114,6 +115,18 @@ def _failed(command: Sequence[str], log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1].strip()[:300] if lines else "it said nothing"
     return f"{' '.join(command[:5])} ... failed: {last} (all it said: {log})"
+
+
+def _busy() -> float:
+    """Seconds that cores were busy since the machine began, those taken by its host included."""
+    user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *rest))) / os.sysconf("SC_CLK_TCK")
+
+
+def _own() -> float:
+    """Seconds of cores that ended children took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tree(process: int) -> list[int]:

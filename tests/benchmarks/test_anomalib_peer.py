@@ -196,6 +196,33 @@ def test_the_page_has_what_was_measured(tmp_path: Path) -> None:
     assert "| anomalib | 9 | – |" in lines
 
 
+def test_rows_of_other_data_sets_stay_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.json"
+    old = [{**row, "data": data} for row in FOUND["rows"] for data in ("magnetic_tile", "gone")]
+    file.write_text(json.dumps({**FOUND, "rows": [*old, *FOUND["rows"]]}))
+    made = init_backbone("resnet18", jax.random.key(0))
+    photos = Photos(tmp_path, "c", 1, (tmp_path,) * 9, np.ones(9, bool), np.ones((9, 1, 1), bool))
+    asked: list[tuple[Any, ...]] = []
+
+    def measure(data: str, photos: Any, place: Any, *, timed: int, rounds: int) -> Any:
+        asked.append((data, timed, rounds, place.peer, place.quick))
+        return [peer_row("jaxad", "new")], {k: FOUND[k] for k in ("versions", "feature_difference")}
+
+    monkeypatch.setattr(anomalib_peer, "load_backbone", lambda name: made)
+    monkeypatch.setattr(anomalib_peer, "imports", lambda library, place: 1.0)
+    monkeypatch.setattr(anomalib_peer, "prepare", lambda *a, **k: photos)
+    monkeypatch.setattr(anomalib_peer, "measure", measure)
+    arguments = ["--data", str(tmp_path), "--peer", "PYTHON", "--only", "bottle"]
+    assert main([*arguments, "--rounds", "2", "--json", str(file)]) == 0
+    assert asked == [("bottle", 9, 2, "PYTHON", False)]
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["data"] for row in rows] == ["bottle"] + 3 * ["magnetic_tile"]
+    assert rows[0]["method"] == "new"
+    assert "| bottle, jaxad new |" in capsys.readouterr().out
+
+
 def test_the_page_says_what_its_file_says() -> None:
     path = "benchmarks/results/anomalib.json"
     text = PAGE.read_text()

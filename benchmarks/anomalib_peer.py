@@ -185,9 +185,10 @@ def compare(args: argparse.Namespace, place: Place) -> dict[str, Any]:
     _, variables = load_backbone("resnet18")
     state: dict[str, Any] = torch_state(variables)
     np.savez(place.work / "resnet18.npz", **state)
+    asked = "".join(f" --{flag}" for flag in ("full", "quick") if getattr(args, flag))
     result: dict[str, Any] = {
         "benchmark": "anomalib_peer",
-        "command": "python -m benchmarks.anomalib_peer --data FOLDER --peer PYTHON",
+        "command": f"python -m benchmarks.anomalib_peer --data FOLDER --peer PYTHON{asked}",
         "machine": machine(),
         "rounds": args.rounds,
         "lines": {

@@ -36,10 +36,8 @@ def scripts(text: str) -> dict[str, dict[str, str]]:
 
 def lines_of(script: str) -> int:
     """Lines that a user writes: none that are empty or a comment; one that goes on counts once."""
-    joined = script.replace("\\\n", " ")
-    return sum(
-        bool(line.strip()) and not line.strip().startswith("#") for line in joined.splitlines()
-    )
+    lines = [line.strip() for line in script.replace("\\\n", " ").splitlines()]
+    return sum(bool(line) and not line.startswith("#") for line in lines)
 
 
 def name(row: Mapping[str, Any]) -> str:
@@ -89,11 +87,7 @@ def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
 
     head = ("whole commands", "to train and test", "of it training", "memory at most")
-    tail = (
-        "to judge the test photos, whole command",
-        "memory at most",
-        "cores that others took meanwhile",
-    )
+    tail = ("to judge the test photos", "memory at most", "cores that others took")
     return markdown((*head, *tail), [cells(row) for row in rows if "training" in row])
 
 

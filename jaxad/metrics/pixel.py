@@ -66,7 +66,7 @@ def stream_metrics(
     metrics["pixel_ap"] = _average_precision(ranking)
     fpr, pro = _pro_curve(ranking)
     for limit in limits:
-        metrics[aupro_name(limit)] = _area(fpr, pro, limit)
+        metrics[aupro_name(limit)] = area(fpr, pro, limit)
     return metrics
 
 
@@ -107,7 +107,7 @@ def aupro(
     """
     _check_limit(limit)
     ranking = rank_pixels(masks, maps, regions=regions)
-    return None if ranking is None else _area(*_pro_curve(ranking), limit)
+    return None if ranking is None else area(*_pro_curve(ranking), limit)
 
 
 def pro_curve(
@@ -161,7 +161,8 @@ def _pro_curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
     return fpr[moved], pro[moved]
 
 
-def _area(fpr: np.ndarray, pro: np.ndarray, limit: float) -> float:
+def area(fpr: np.ndarray, pro: np.ndarray, limit: float) -> float:
+    """The area under a rising curve from (0, 0), up to a limit and divided by it."""
     inside = int(np.searchsorted(fpr, limit, side="right"))
     x, y = fpr[:inside], pro[:inside]
     if x[-1] < limit:

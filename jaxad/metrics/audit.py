@@ -83,12 +83,12 @@ def audit(
             check_masks(own)
             if own.shape != maps.shape:
                 raise InputError(f"masks have shape {own.shape} and maps {maps.shape}: resize them")
-    labels = masks.any(axis=(1, 2)) if labels is None else np.asarray(labels)
-    scores = maps.max(axis=(1, 2)) if scores is None else np.asarray(scores)
-    if labels.shape != (len(maps),):
-        raise InputError(f"labels have shape {labels.shape}: give one for each of {len(maps)} maps")
+    kinds: Any = masks.any(axis=(1, 2)) if labels is None else np.asarray(labels)
+    own_scores: Any = maps.max(axis=(1, 2)) if scores is None else np.asarray(scores)
+    if kinds.shape != (len(maps),):
+        raise InputError(f"labels have shape {kinds.shape}: give one for each of {len(maps)} maps")
     line = None if threshold is None else Line(threshold, "threshold set on other photos")
-    photos = Photos(maps, masks, labels, scores, known, halves)
+    photos = Photos(maps, masks, kinds, own_scores, known, halves)
     return audited(photos, line=line, resamples=resamples, seed=seed).rows
 
 

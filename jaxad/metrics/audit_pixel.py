@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class _Measuring:
     ) -> Sums:
         """Counts above thresholds, of all photos first, then of each resample."""
 
-        def photo(n: int) -> Pixels:
+        def photo(n: Any) -> Pixels:
             self._check()
             mask, scores = masks[n], self.maps[n]
             if crop:

@@ -112,7 +112,7 @@ def count(
             add()
     if rows:
         add()
-    return Sums(*sums, regions)
+    return Sums(sums[0], sums[1], sums[2], sums[3], regions)
 
 
 def _above(ascending: np.ndarray, falling: np.ndarray) -> np.ndarray:

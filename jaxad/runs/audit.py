@@ -135,7 +135,7 @@ class _Pass:
     def kept(self, name: str) -> Scored | None:
         """Nothing is: the maps are wanted."""
         del name
-        return None  # noqa: RET501
+        return None
 
     def _take(
         self, name: str, rows: slice, batch: Any, maps: np.ndarray, scores: np.ndarray

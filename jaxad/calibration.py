@@ -162,8 +162,8 @@ def calibrate(
         )
     if not (np.isfinite(own).all() and np.isfinite(tops).all()):
         raise InputError("scores must be finite (did training diverge?)")
-    lines = (threshold(each, alpha, confidence=confidence) for each in (own, tops))
-    return Limits(*lines, (Normal(own, tops, ("",) * len(own)),))
+    score, pixel = (threshold(each, alpha, confidence=confidence) for each in (own, tops))
+    return Limits(score, pixel, (Normal(own, tops, ("",) * len(own)),))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from jaxad.metrics.pixel import (
     pixel_auroc,
     pixel_metrics,
     pro_curve,
+    stream_curve,
     stream_metrics,
 )
 from jaxad.metrics.regions import Regions, label_regions
@@ -27,5 +28,6 @@ __all__ = [
     "pixel_metrics",
     "presorted",
     "pro_curve",
+    "stream_curve",
     "stream_metrics",
 ]

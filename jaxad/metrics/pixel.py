@@ -55,19 +55,35 @@ def stream_metrics(
     Raises:
         InputError: a limit is not in (0, 1].
     """
+    return stream_curve(stream, limits=limits)[0]
+
+
+def stream_curve(
+    stream: PixelStream, *, limits: Sequence[float] = (0.3,), points: int = 200
+) -> tuple[dict[str, float | None], np.ndarray | None]:
+    """`stream_metrics`, and points of the PRO curve to draw; the stream ends here.
+
+    Returns:
+        The metrics, and `(2, P)` float64 of at most `points` + 2 points: false-positive rate and
+        overlap, from 0 to the largest limit, spaced evenly along the curve; None where the metrics
+        are.
+
+    Raises:
+        InputError: a limit is not in (0, 1].
+    """
     for limit in limits:
         _check_limit(limit)
     ranking = stream.rank()
     metrics: dict[str, float | None] = {"pixel_auroc": None, "pixel_ap": None}
     metrics.update({aupro_name(limit): None for limit in limits})
     if ranking is None:
-        return metrics
+        return metrics, None
     metrics["pixel_auroc"] = _auroc(ranking)
     metrics["pixel_ap"] = _average_precision(ranking)
     fpr, pro = _pro_curve(ranking)
     for limit in limits:
         metrics[aupro_name(limit)] = area(fpr, pro, limit)
-    return metrics
+    return metrics, _thinned(fpr, pro, max(limits, default=1.0), points)
 
 
 def aupro_name(limit: float) -> str:
@@ -161,10 +177,25 @@ def _pro_curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
     return fpr[moved], pro[moved]
 
 
+def _thinned(fpr: np.ndarray, pro: np.ndarray, limit: float, points: int) -> np.ndarray:
+    x, y = _until(fpr, pro, limit)
+    # Both grow, so their sum is a measure of the way along the curve.
+    way = x / limit + y
+    chosen = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points)))
+    chosen = np.union1d(chosen, [0, len(x) - 1])
+    return np.stack([x[chosen], y[chosen]])
+
+
 def area(fpr: np.ndarray, pro: np.ndarray, limit: float) -> float:
     """The area under a rising curve from (0, 0), up to a limit and divided by it."""
+    x, y = _until(fpr, pro, limit)
+    return float(np.trapezoid(y, x) / limit)
+
+
+def _until(fpr: np.ndarray, pro: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """The curve up to a rate, its last point between two others."""
     inside = int(np.searchsorted(fpr, limit, side="right"))
     x, y = fpr[:inside], pro[:inside]
     if x[-1] < limit:
         x, y = np.append(x, limit), np.append(y, np.interp(limit, fpr, pro))
-    return float(np.trapezoid(y, x) / limit)
+    return x, y

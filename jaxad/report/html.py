@@ -1,39 +1,45 @@
 """One self-contained HTML page a run: figures, curves, and photos beside their heatmaps.
 
-The page loads nothing and runs nothing: styles and images are inside, there are no scripts, and a
-content security policy says so to the browser. What stands where is in `page.html.jinja`; here is
-what stands in it. The template escapes every text.
+The page loads nothing: styles, images and its one script (`script.js`) are inside, and a content
+security policy has the browser load nothing and run no other script, which it knows by its SHA-256.
+Without scripts all of it is there to be read. What stands where is in `page.html.jinja` and
+`category.html.jinja`; here is what stands in it. The templates escape every text.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from jaxad.calibration import Calibration
 from jaxad.errors import printable
 from jaxad.files import confined, make_folder, write_text
 from jaxad.report.colour import colour_map
-from jaxad.report.plots import histogram_svg, roc_svg
+from jaxad.report.line import draw
+from jaxad.report.panel import panel
+from jaxad.report.papers import METRICS, Beside
 from jaxad.report.terms import format_metric, metric_meaning, metric_names, metric_title
-from jaxad.report.thumbnails import thumbnails
-from jaxad.report.view import CategoryView, Example
+from jaxad.report.view import CategoryView
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_HEADLINES = ("image_auroc", "pixel_auroc", "aupro_0.30")
-_GROUPS = (
-    ("defects", "Clearest defects", "defective photos with the highest scores"),
-    ("missed", "Hardest defects", "defective photos with the lowest scores"),
-    ("normal", "Nearest false alarms", "good photos with the highest scores"),
+_POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+    "style-src 'unsafe-inline'"
 )
+_HEADLINES = ("image_auroc", "pixel_auroc", "aupro_0.30")
+_PICTURES = 8e6
+"""Characters of a page that small pictures may take, in all categories."""
 
 
 def write_report(
@@ -44,6 +50,8 @@ def write_report(
     categories: Mapping[str, CategoryView],
     config_text: str,
     sections: Sequence[tuple[str, Markup]] = (),
+    calibrations: Mapping[str, tuple[Calibration, str]] = MappingProxyType({}),
+    beside: Beside | None = None,
 ) -> None:
     """Write the report of a run, whole or not at all.
 
@@ -55,6 +63,9 @@ def write_report(
             of `results` may be missing here and then appears in the table only.
         config_text: the run's configuration, shown verbatim.
         sections: more of them, before "The run": heading and content, which is not escaped.
+        calibrations: name -> the calibration that decides for that category, and the category's
+            name in it; where there is none, the page starts at the best F1 of the test photos.
+        beside: a paper's figures.
 
     Raises:
         InputError: the file can not be written, or its folder is a link that leads elsewhere.
@@ -62,16 +73,30 @@ def write_report(
     target = Path(path)
     if target.parent.is_symlink():  # in a stranger's work directory it may lead anywhere
         confined(target.parent.parent, target.parent.name)
+    none = (None, "")
+    script = _part("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _template().render(
-        policy=_POLICY,
+        policy=f"{_POLICY}; script-src 'sha256-{digest}'",
         style=Markup(_part("style.css")),
+        script=Markup(script),
         title=title,
         about=" · ".join(str(results[key]) for key in ("method", "dataset") if key in results),
         tiles=_tiles(results),
         table=_table(results, categories),
+        papers=_papers(results, beside),
         categories=[
-            _category(anchor, name, categories[name])
-            for name, anchor in _anchors(categories).items()
+            panel(
+                *(
+                    anchor,
+                    name,
+                    view,
+                    draw(view.labels, view.scores, *calibrations.get(name, none)),
+                ),
+                results["categories"].get(name, {}),
+                budget=_PICTURES / len(categories),
+            )
+            for (name, anchor), view in zip(_anchors(categories).items(), categories.values())
         ],
         gradient=_gradient(),
         sections=sections,
@@ -86,13 +111,14 @@ def write_report(
 def _template() -> Template:
     """The page; texts are made printable and then escaped, wherever they stand in it."""
     environment = Environment(
+        loader=FunctionLoader(_part),
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.from_string(_part("page.html.jinja"))
+    return environment.get_template("page.html.jinja")
 
 
 def _part(name: str) -> str:
@@ -140,48 +166,39 @@ def _table(results: Mapping[str, Any], categories: Mapping[str, CategoryView]) -
     }
 
 
-def _category(anchor: str, name: str, view: CategoryView) -> dict[str, Any]:
-    low, high = view.colours
+def _papers(results: Mapping[str, Any], beside: Beside | None) -> dict[str, Any] | None:
+    """The paper's figures beside ours, a row a category that both have."""
+    if beside is None:
+        return None
+    paper, found = beside.paper, results["categories"]
+    rows = [
+        (name, [_pair(found[name].get(metric), row[i]) for i, metric in enumerate(METRICS)])
+        for name, row in paper.categories.items()
+        if name in found
+    ]
+    mean = None
+    # A mean of other categories, or of some, is not the paper's.
+    of = paper.mean_of or paper.categories.keys()
+    if paper.mean is not None and (not of or of == found.keys()):
+        ours = results["mean"]
+        mean = [_pair(ours.get(metric), paper.mean[i]) for i, metric in enumerate(METRICS)]
+    if not rows and mean is None:
+        return None
     return {
-        "anchor": anchor,
-        "name": name,
-        "roc": Markup(roc_svg(view.labels, view.scores)),
-        "histogram": Markup(histogram_svg(view.labels, view.scores)),
-        "low": f"{low:.4g}",
-        "high": f"{high:.4g}",
-        "groups": [
-            {"heading": heading, "note": note, "cards": [_card(e, view) for e in examples]}
-            for field, heading, note in _GROUPS
-            if (examples := getattr(view, field))
-        ],
+        "names": [metric_title(metric) for metric in METRICS],
+        "rows": rows,
+        "mean": mean,
+        "source": paper.source,
+        "config": paper.config,
+        "differences": beside.differences,
     }
 
 
-def _card(example: Example, view: CategoryView) -> dict[str, str]:
-    photo, heat = thumbnails(example, view.colours)
-    marked = example.mask is not None and example.mask.any()
-    return {
-        "photo": photo,
-        "heat": heat,
-        "name": example.name,
-        "kind": "defective" if example.label else "good",
-        "score": f"{example.score:.4g}",
-        "outlined": ", defect outlined" if marked else "",
-        "unknown": " · no mask" if example.label and example.mask is None else "",
-        "rank": _rank(example, view),
-    }
-
-
-def _rank(example: Example, view: CategoryView) -> str:
-    """Where a score stands among the photos of the other kind."""
-    others = view.scores[view.labels != example.label]
-    if not len(others):
-        return ""
-    if example.label:
-        count = int(np.sum(others >= example.score))
-        return f"{count} of {len(others)} good photos score as high or higher"
-    count = int(np.sum(others <= example.score))
-    return f"{count} of {len(others)} defective photos score as low or lower"
+def _pair(ours: float | None, theirs: float | None) -> tuple[str, str, str]:
+    """Our figure, the paper's, and how far ours lies above, in percent."""
+    told = ["–" if ours is None else f"{100 * ours:.2f}", "–" if theirs is None else f"{theirs:g}"]
+    apart = "" if ours is None or theirs is None else f"{100 * ours - theirs:+.2f}"
+    return told[0], told[1], apart
 
 
 def _run(results: Mapping[str, Any]) -> Sequence[tuple[str, str]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
 from PIL import Image
 
 from jaxad.report.colour import outline, overlay
+from jaxad.report.small import data_uri
 from jaxad.report.view import Example
 
 SIDE = 256  # pixels of a thumbnail's longer side, at most
@@ -32,11 +30,8 @@ def thumbnails(example: Example, colours: tuple[float, float]) -> tuple[str, str
         # BOX averages all pixels a thumbnail pixel covers; any defective one keeps it above 0.
         mask = np.asarray(grey.convert("F").resize(size, Image.Resampling.BOX)) > 0
         photo, heat = outline(photo, mask), outline(heat, mask)
-    return _data_uri(photo), _data_uri(heat)
-
-
-def _data_uri(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
     # No chroma subsampling: it would smear the one-pixel outlines.
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    photo_uri, heat_uri = (
+        data_uri(pixels, quality=_QUALITY, subsampling=0) for pixels in (photo, heat)
+    )
+    return photo_uri, heat_uri

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from jaxad.report.colour import colour_range, colour_sample
+from jaxad.report.small import MOST, Small, shrink, stacked
 
 
 class Example(NamedTuple):
@@ -24,6 +25,8 @@ class Example(NamedTuple):
     mask: np.ndarray | None
     """`(h, w)` bool, True where defective, or None where unknown."""
     score: float
+    number: int = -1
+    """Which of the category's test photos it is; -1 where that is not known."""
 
 
 class CategoryView(NamedTuple):
@@ -41,6 +44,14 @@ class CategoryView(NamedTuple):
     """Good photos of the highest scores, highest first."""
     colours: tuple[float, float]
     """Scores at the two ends of the heatmap's colours, common to all photos of the category."""
+    names: Sequence[str] = ()
+    """N file names; none: the page has no table of all photos."""
+    kinds: Sequence[str] = ()
+    """N defect types, as labelled; "good" for a good photo."""
+    small: Small | None = None
+    """Small pictures."""
+    pro: np.ndarray | None = None
+    """`(2, P)` float64: points of the PRO curve, false-positive rate and overlap."""
 
 
 class Selection(NamedTuple):
@@ -77,20 +88,30 @@ def select_examples(labels: npt.ArrayLike, scores: npt.ArrayLike, n: int = 6) ->
 class ViewStream:
     """Gathers what a report shows of one category while its photos are scored, batch by batch.
 
-    Of photos, maps and masks only those are kept that may still be shown, at most 3 n, and a sample
-    of the scores.
+    Of photos, maps and masks only those are kept that may still be shown, at most 3 n, small
+    pictures of at most `small.MOST`, and a sample of the scores.
     """
 
-    def __init__(self, names: Sequence[str], labels: npt.ArrayLike, *, n: int = 6) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        labels: npt.ArrayLike,
+        *,
+        n: int = 6,
+        kinds: Sequence[str] = (),
+    ) -> None:
         """Begin with what is known before any score.
 
         Args:
             names: N file names as the page shows them.
             labels: `(N,)` 0 or 1.
             n: the most photos in each of the three lists.
+            kinds: N defect types; none: "good" and "defective".
         """
         self._names, self._labels, self._n = names, np.asarray(labels).astype(int), n
+        self._kinds = kinds or [("good", "defective")[label] for label in self._labels.tolist()]
         self._scores = np.empty(0)
+        self._small: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._kept: dict[int, Example] = {}
         self._sample: list[np.ndarray] = []
 
@@ -122,14 +143,28 @@ class ViewStream:
                 maps[i - done].copy(),
                 None if mask is None else mask.copy(),
                 float(self._scores[i]),
+                i,
             )
 
-        # Who is not among the extremes of those seen so far is not among those of all.
-        seen = np.array([*sorted(self._kept), *range(done, len(self._scores))], int)
-        chosen = select_examples(self._labels[seen], self._scores[seen], self._n)
-        self._kept = {
-            i: self._kept.get(i) or example(i) for i in seen[np.concatenate(chosen)].tolist()
+        # A share of `MOST` for each list; where all photos are fewer, all have a small picture.
+        most = MOST // 3 if len(self._names) > MOST else MOST
+        self._kept = {i: self._kept.get(i) or example(i) for i in self._extremes(self._kept, done)}
+        self._small = {
+            i: self._small.get(i) or shrink(images[i - done], maps[i - done])
+            for i in self._extremes(self._small, done, most)
         }
+
+    def _extremes(self, kept: Iterable[int], done: int, n: int | None = None) -> list[int]:
+        """Who may still be shown, of those that are kept and those that are new.
+
+        Who is not among the extremes of those seen so far is not among those of all.
+        """
+        seen = np.array([*sorted(kept), *range(done, len(self._scores))], int)
+        chosen = select_examples(
+            self._labels[seen], self._scores[seen], self._n if n is None else n
+        )
+        found: list[int] = seen[np.concatenate(chosen)].tolist()
+        return found
 
     def view(self) -> CategoryView:
         """What the report shows, once all photos have come."""
@@ -139,4 +174,9 @@ class ViewStream:
             for indices in select_examples(labels, scores, self._n)
         )
         sample = np.concatenate(self._sample or [np.empty((0, 1), np.float32)])
-        return CategoryView(labels, scores, defects, missed, normal, colour_range(sample, labels))
+        return CategoryView(
+            *(labels, scores, defects, missed, normal, colour_range(sample, labels)),
+            names=self._names[: len(scores)],
+            kinds=self._kinds[: len(scores)],
+            small=stacked(self._small),
+        )

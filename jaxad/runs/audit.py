@@ -25,7 +25,14 @@ from jaxad.report.audit import audit_section
 from jaxad.runs import lock, record
 from jaxad.runs.audit_photos import Taken
 from jaxad.runs.calibrations import calibration_of
-from jaxad.runs.evaluate import is_whole, results_before, results_of, seconds_of, write_page
+from jaxad.runs.evaluate import (
+    calibrations_of,
+    is_whole,
+    results_before,
+    results_of,
+    seconds_of,
+    write_page,
+)
 from jaxad.runs.evaluator import Outcome
 from jaxad.runs.measuring import Opened, jobs_there, nothing_trained, opened_replicates
 from jaxad.runs.score_category import Scored
@@ -108,7 +115,14 @@ def audit(
         results = results_of(outcomes, config, part=not whole)
         page = ours.file("report", "index.html" if whole else "part.html")
         write_json(ours.file(FILE), found)
-        write_page(page, results, outcomes, config, [audit_section(found)])
+        write_page(
+            page,
+            results,
+            outcomes,
+            config,
+            calibrations=calibrations_of(workdir),
+            sections=[audit_section(found)],
+        )
         return {**found, "page": page.name}
 
 

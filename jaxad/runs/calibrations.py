@@ -6,6 +6,7 @@ needs no photo.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ class Calibrations:
     def kept(self, detector: str) -> bool:
         """Whether a detector is calibrated: it is the same again wherever this run goes on."""
         return detector in self._there
+
+    def all(self) -> dict[str, Calibration]:
+        """Those that there are, by detector; what is damaged is none."""
+        found = {}
+        for name, own in self._there.items():
+            with contextlib.suppress(InputError):
+                found[name] = from_json(own)
+        return found
 
     def keep(self, detector: str, categories: Mapping[str, Normal]) -> None:
         """Keep what a detector's calibration photos scored.

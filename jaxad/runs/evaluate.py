@@ -7,21 +7,26 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 from markupsafe import Markup
 
 import jaxad
+from jaxad.calibration import Calibration
 from jaxad.core import InputError
 from jaxad.data.jobs import Job
 from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
 from jaxad.report.html import write_report
 from jaxad.runs import lock, record
+from jaxad.runs.calibrations import FILE as CALIBRATION
+from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.evaluator import Outcome
 from jaxad.runs.measuring import Opened, jobs_there, nothing_trained, opened_replicates
 from jaxad.runs.outcomes import Kept, Outcomes, forget, is_under_way, measured_by, missing
+from jaxad.runs.published import beside
 from jaxad.runs.replicates import add_summary, folders
 from jaxad.runs.workdir import CHECKPOINTS, opened
 
@@ -39,14 +44,16 @@ def write_results(
     report: Path,
     part: bool = False,
     missing_yet: Sequence[str] = (),
+    calibrations: Mapping[str, Calibration] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write results and report from all outcomes so far; return the results.
 
-    `part` marks results of some of the detectors only; `missing_yet` are categories to come.
+    `part` marks results of some of the detectors only; `missing_yet` are categories to come;
+    `calibrations` are those that there are, by detector.
     """
     found = results_of(outcomes, config, part=part, missing_yet=missing_yet)
     write_json(results, found)
-    write_page(report, found, outcomes, config)
+    write_page(report, found, outcomes, config, calibrations=calibrations)
     return found
 
 
@@ -81,15 +88,24 @@ def write_page(
     results: Mapping[str, Any],
     outcomes: Sequence[Outcome],
     config: Any,
+    *,
+    calibrations: Mapping[str, Calibration] = MappingProxyType({}),
     sections: Sequence[tuple[str, Markup]] = (),
 ) -> None:
-    """Write the report; `sections` are more of them, see `write_report`."""
+    """Write the report; see `write_results`, and `write_report` for the sections."""
     write_report(
         report,
         title=f"{config.method.name} on {config.data.layout}",
         results=results,
         categories={name: view for o in outcomes for name, view in o.views.items()},
         config_text=str(config),
+        calibrations={
+            name: (calibrations[o.detector], category)
+            for o in outcomes
+            if o.detector in calibrations
+            for name, category in o.sources.items()
+        },
+        beside=beside(config),
         sections=sections,
     )
 
@@ -178,8 +194,20 @@ def _evaluate(replicate: Opened) -> list[dict[str, Any]]:
         report=ours.file("report", "index.html" if whole else "part.html"),
         part=not whole,
         missing_yet=missing(wanted, outcomes) if whole else (),
+        calibrations=calibrations_of(workdir),
     )
     return [results]
+
+
+def calibrations_of(workdir: Path) -> dict[str, Calibration]:
+    """Those that there are; results and report do without."""
+    if not confined(workdir, CALIBRATION).is_file():
+        return {}
+    try:
+        return read_calibrations(workdir)
+    except InputError as error:
+        print(f"{error}; the report does without it", file=sys.stderr)
+        return {}
 
 
 def is_whole(before: Mapping[str, Any], outcomes: Sequence[Outcome], *, narrowed: bool) -> bool:

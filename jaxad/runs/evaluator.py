@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,10 @@ class Outcome(NamedTuple):
     views: dict[str, CategoryView]
     seconds: dict[str, float]
     steady: tuple[int, float]
+    detector: str = ""
+    """Its name."""
+    sources: Mapping[str, str] = MappingProxyType({})
+    """Name of a block -> the category that its photos are of."""
 
 
 class Evaluator:
@@ -148,7 +153,8 @@ class Evaluator:
             total += scored.seconds
             images, steady = images + scored.steady[0], steady + scored.steady[1]
         seconds = {"features": 0.0, "train": 0.0, "score": total}
-        return Outcome(metrics, views, seconds, (images, steady))
+        sources = {name: records[0].category for name, records in tested.items()}
+        return Outcome(metrics, views, seconds, (images, steady), job.name, sources)
 
     def calibrate(
         self, job: Job, root: Path, model: Model, variables: Variables

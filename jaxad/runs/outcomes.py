@@ -24,6 +24,7 @@ from jaxad.config import flat
 from jaxad.errors import InputError, first_line
 from jaxad.files import confined, read_json, write_bytes
 from jaxad.own_keys import MAY_CHANGE
+from jaxad.report.small import Small
 from jaxad.report.view import CategoryView, Example
 from jaxad.runs import checkpoint, record
 from jaxad.runs.score_category import Scored
@@ -31,6 +32,8 @@ from jaxad.runs.score_category import Scored
 FOLDER = "outcomes"
 _LISTS = ("defects", "missed", "normal")
 _ABOUT = "about"
+_FORMAT = 2
+"""Of a file; what another one holds is measured anew."""
 
 
 def measured_by(
@@ -81,11 +84,16 @@ class Outcomes:
         for kind in _LISTS:
             names[kind] = []
             for n, example in enumerate(getattr(view, kind)):
-                names[kind].append([example.name, example.label, example.score])
+                names[kind].append([example.name, example.label, example.score, example.number])
                 arrays[f"{kind}/{n}/image"], arrays[f"{kind}/{n}/map"] = example.image, example.map
                 if example.mask is not None:
                     arrays[f"{kind}/{n}/mask"] = example.mask
+        if view.small is not None:
+            arrays |= {f"small/{part}": own for part, own in view.small._asdict().items()}
+        if view.pro is not None:
+            arrays["pro"] = view.pro
         about = {
+            "format": _FORMAT,
             "key": self._key,
             "name": name,
             "metrics": scored.metrics,
@@ -93,6 +101,8 @@ class Outcomes:
             "steady": scored.steady,
             "colours": view.colours,
             "examples": names,
+            "names": list(view.names),
+            "kinds": list(view.kinds),
         }
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
         data = io.BytesIO()
@@ -122,6 +132,8 @@ class Outcomes:
                 raise InputError("it is compressed")
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(arrays[_ABOUT].tobytes())
+            if about.get("format") != _FORMAT:
+                return None
             if about["key"] != self._key or about["name"] != name:
                 return None
             defects, missed, normal = (
@@ -130,15 +142,20 @@ class Outcomes:
                         *(str(of[0]), int(of[1])),
                         *(arrays[f"{kind}/{n}/image"], arrays[f"{kind}/{n}/map"]),
                         arrays.get(f"{kind}/{n}/mask"),
-                        float(of[2]),
+                        *(float(of[2]), int(of[3])),
                     )
                     for n, of in enumerate(about["examples"][kind])
                 ]
                 for kind in _LISTS
             )
             low, high = about["colours"]
+            parts = [f"small/{part}" for part in Small._fields]
             view = CategoryView(
-                arrays["labels"], arrays["scores"], defects, missed, normal, (low, high)
+                *(arrays["labels"], arrays["scores"], defects, missed, normal, (low, high)),
+                names=[str(one) for one in about["names"]],
+                kinds=[str(one) for one in about["kinds"]],
+                small=Small(*map(arrays.__getitem__, parts)) if parts[0] in arrays else None,
+                pro=arrays.get("pro"),
             )
         images, seconds = about["steady"]
         return Scored(about["metrics"], view, float(about["seconds"]), (images, seconds))

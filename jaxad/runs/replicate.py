@@ -161,6 +161,7 @@ class Replicate:
             results=self._claimed.file("results.json"),
             report=self._claimed.file("report", "index.html"),
             missing_yet=outcomes.missing(self._categories, self._outcomes),
+            calibrations=self._calibrations.all(),
         )
 
     def finish(self) -> None:

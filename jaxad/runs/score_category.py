@@ -15,7 +15,7 @@ from jaxad.calibration import Normal
 from jaxad.core import InputError, Scores
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.reading import Reading
-from jaxad.metrics.pixel import stream_metrics
+from jaxad.metrics.pixel import stream_curve
 from jaxad.metrics.stream import PixelStream
 from jaxad.metrics.summary import category_metrics
 from jaxad.parallel import together
@@ -120,7 +120,12 @@ def score_category(
     labels = np.asarray([not record.is_good for record in records], np.int32)
     scores, has_mask = np.empty(count, np.float32), np.zeros(count, bool)
     pixels = PixelStream(count * height * width)
-    view = ViewStream([record.path for record in records], labels, n=examples)
+    view = ViewStream(
+        [record.path for record in records],
+        labels,
+        n=examples,
+        kinds=[record.label for record in records],
+    )
     start = warm = time.monotonic()
     done = first = 0
     for rows, batch, maps, own in scored_batches(
@@ -159,9 +164,9 @@ def score_category(
             file=sys.stderr,
         )
     steady = (done - first, end - warm) if done > first else (done, end - start)
-    pixel = stream_metrics(pixels)
+    pixel, pro = stream_curve(pixels)
     metrics = category_metrics(labels, scores, pixel, n_train=n_train, n_calibration=n_calibration)
-    return Scored(metrics, view.view(), end - start, steady)
+    return Scored(metrics, view.view()._replace(pro=pro), end - start, steady)
 
 
 def normal_scores(

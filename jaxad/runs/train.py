@@ -233,10 +233,11 @@ def _train(
                 outcome.seconds.update(fit.seconds)
                 outcome.seconds["features"] += waited
                 waited = 0.0
-                replicate.add(outcome)
+                # Before the report, which draws the line by it.
                 if any(job.calibration.values()) and not replicate.calibrated(job.name):
                     found = evaluator.calibrate(job, manifest.root, fit.model, variables)
                     replicate.calibrate(job.name, found)
+                replicate.add(outcome)
         every = [replicate.results for replicate in replicates]
         results = dict(words.first(lambda: add_summary(workdir, every)))
         for replicate in replicates:

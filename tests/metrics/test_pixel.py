@@ -18,6 +18,7 @@ from jaxad.metrics import (
     pixel_auroc,
     pixel_metrics,
     pro_curve,
+    stream_curve,
     stream_metrics,
 )
 
@@ -300,3 +301,27 @@ def test_bad_input_is_named() -> None:
         aupro(V1_MASKS, V1_MAPS, regions=label_regions(~V1_MASKS))
     with pytest.raises(InputError, match="labelled for shape"):
         aupro(V1_MASKS, V1_MAPS, regions=label_regions(V1_MASKS[:1]))
+
+
+@pytest.mark.parametrize("points", [3, 20, 10_000])
+def test_the_drawn_pro_curve_lies_on_the_exact_one(points: int) -> None:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((4, 40, 40), bool)
+    masks[1:3, 5:20, 8:30] = masks[3, 2, 2] = True
+    maps = (rng.normal(size=masks.shape) + 1.5 * masks).astype(np.float32)
+    stream = PixelStream(masks.size)
+    stream.add(masks, maps)
+    metrics, curve = stream_curve(stream, points=points)
+    assert metrics == pixel_metrics(masks, maps)
+    assert curve is not None
+    fpr, pro = pro_curve(masks, maps)
+    assert 2 <= curve.shape[1] <= points + 2
+    assert (np.diff(curve) >= 0).all()
+    assert (curve[0, 0], curve[0, -1]) == (0, 0.3)
+    for x, y in curve.T:  # between the lowest and the highest point at this rate
+        assert np.interp(x - 1e-9, fpr, pro) - 1e-6 <= y <= np.interp(x + 1e-9, fpr, pro) + 1e-6
+    area = np.trapezoid(curve[1], curve[0]) / 0.3
+    assert area == pytest.approx(
+        metrics["aupro_0.30"], abs={3: 0.2, 20: 0.02, 10_000: 1e-9}[points]
+    )
+    assert stream_curve(PixelStream(4))[1] is None

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import strategies as st
 
 from jaxad.metrics import image_metrics
-from jaxad.report.plots import histogram_svg, roc_svg
+from jaxad.report.plots import (
+    histogram_svg,
+    p_values_svg,
+    pr_svg,
+    pro_svg,
+    roc_svg,
+    steps_svg,
+)
 
 rows = st.lists(
     st.tuples(
@@ -55,6 +62,53 @@ def test_roc_curve_shows_the_metric() -> None:
     (x0, y0), (x1, y1) = points[0], points[-1]
     fpr, tpr = (points[:, 0] - x0) / (x1 - x0), (points[:, 1] - y0) / (y1 - y0)
     assert np.trapezoid(tpr, fpr) == pytest.approx(0.75, abs=1e-3)
+
+
+def shares(svg: str, name: str = "curve") -> np.ndarray:
+    """Points of a line, as shares of the plot."""
+    root = ET.fromstring(svg)
+    line = next(e for e in root.iter("polyline") if e.get("class") == name).get("points", "")
+    points = np.array([[float(v) for v in pair.split(",")] for pair in line.split()])
+    left, right, bottom, top = (348 - 294, 348.0, 210.0, 14.0)
+    return (points - [left, bottom]) / [right - left, top - bottom]
+
+
+def test_the_area_below_precision_over_recall_is_the_metric() -> None:
+    labels, scores = np.array([0, 0, 1, 1, 0, 1]), np.array([0.1, 0.4, 0.35, 0.8, 0.5, 0.5])
+    svg = pr_svg(labels, scores, 0.45)
+    ap = image_metrics(labels, scores)["image_ap"]
+    assert f"AP {ap:.4f}" in svg
+    x, y = shares(svg).T
+    assert np.trapezoid(y, x) == pytest.approx(ap, abs=2e-3)
+    (mark,) = ET.fromstring(svg).iter("circle")
+    place = [(float(mark.get("cx", "")) - 54) / 294, (210 - float(mark.get("cy", ""))) / 196]
+    assert place == pytest.approx([2 / 3, 2 / 3], abs=1e-3)  # 2 of 3 found, 1 false alarm
+    assert "needs both" in pr_svg(np.ones(3), np.arange(3.0))
+
+
+def test_pro_curve_ends_at_its_limit() -> None:
+    svg = pro_svg(np.array([[0, 0.1, 0.3], [0, 0.8, 0.9]]), 0.7125)
+    np.testing.assert_allclose(shares(svg), [[0, 0], [1 / 3, 0.8], [1, 0.9]], atol=1e-3)
+    assert "AUPRO 0.7125" in svg
+    assert ">0.3<" in svg
+    for none in ((None, 0.5), (np.zeros((2, 2)), None)):
+        assert "needs masks" in pro_svg(*none)
+
+
+def test_calibration_and_test_photos_as_steps() -> None:
+    svg = steps_svg(np.array([0.0, 1.0]), np.array([2.0, 2.0, 4.0]), 1.0)
+    np.testing.assert_allclose(
+        shares(svg, "reference"),
+        [[0, 0], [0, 0.5], [0.25, 0.5], [0.25, 1], [1, 1]],
+        atol=1e-3,
+    )
+    good = shares(svg)
+    assert good[good[:, 0] < 0.49][:, 1].max() == pytest.approx(0, abs=1e-3)
+    assert good[np.isclose(good[:, 0], 0.5, atol=1e-3)][:, 1].max() == pytest.approx(
+        2 / 3, abs=1e-3
+    )
+    assert "<svg" in steps_svg(np.ones(3), np.empty(0), 1.0)
+    assert bars(p_values_svg(np.array([0.05, 0.06, 1.0])), "good") == 3
 
 
 @pytest.mark.parametrize("label", [0, 1])

@@ -37,6 +37,13 @@ def test_small_photos_are_not_blown_up_and_slim_ones_do_not_vanish() -> None:
         assert decoded(thumbnails(example, (0.0, 1.0))[0]).shape[:2] == expected
 
 
+def test_a_photo_of_noise_has_one() -> None:
+    """As of a fine texture: its file is larger than a byte a pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    flat = np.zeros((8, 8), np.float32)
+    assert decoded(thumbnails(Example("a", 0, noise, flat, None, 0.0), (0.0, 1.0))[0]).std() > 50
+
+
 def test_heat_lies_where_the_scores_are_high() -> None:
     photo = np.full((64, 64, 3), 128, np.uint8)
     scores = np.zeros((16, 16), np.float32)

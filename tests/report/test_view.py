@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from jaxad.report import ViewStream, select_examples
 from jaxad.report.colour import colour_range
+from jaxad.report.small import MOST, SIDE
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.5, 1.0, 2.0, 8.0])), max_size=40
@@ -105,7 +106,7 @@ def test_what_is_shown_does_not_hold_its_batch() -> None:
 def test_what_is_not_shown_is_not_kept() -> None:
     """The memory of a long test set: few photos of their own memory, a sample of the scores."""
     images, maps, masks = photos(1, 512)
-    count, batch = 600, 20
+    count, batch = 360, 20
     labels = np.arange(count) % 2
     rng = np.random.default_rng(1)
     stream = ViewStream([""] * count, labels, n=2)
@@ -115,8 +116,8 @@ def test_what_is_not_shown_is_not_kept() -> None:
         stream.add(every[0], rng.random(batch), *every[1:])
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    shown = 6 * 512 * 512 * (3 + 4 + 1)
-    assert held < shown + 4 * 4_200_000 + 1e6  # 600 maps would be 630 MB
+    shown = 6 * 512 * 512 * (3 + 4 + 1) + MOST * SIDE**2 * (3 + 4)
+    assert held < shown + 4 * 4_200_000 + 1e6  # 360 maps would be 380 MB
     view = stream.view()
     assert len(view.defects) == len(view.missed) == len(view.normal) == 2
     assert view.colours == pytest.approx(colour_range(maps, [0]), rel=0.1)

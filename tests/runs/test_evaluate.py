@@ -428,3 +428,20 @@ def test_a_refused_checkpoint_is_exactly_one_line(
     assert "taken from" in lines[0]
     assert len(lines) == 1 + 6
     assert all(line.startswith("jaxad: ") and "checkpoint" in line for line in lines[1:])
+
+
+def test_the_report_draws_the_line_by_the_calibration(
+    calibrated: Path, tmp_path: Path, capsys: Any
+) -> None:
+    workdir = Path(shutil.copytree(calibrated, tmp_path / "w", symlinks=True))
+    assert said(capsys, workdir) == []
+    page = (workdir / "report" / "index.html").read_text()
+    assert page.count("at most 10 % of photos of normal parts") == 1  # "a" alone is calibrated
+    assert page.count("for looking only") == 1
+    results = results_of(workdir)
+    (workdir / "calibration.json").write_text("{")
+    (line,) = said(capsys, workdir)
+    assert "calibration.json" in line
+    assert line.endswith("; the report does without it")
+    assert (workdir / "report" / "index.html").read_text().count("for looking only") == 2
+    assert without_times(results_of(workdir)) == without_times(results)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from conftest import files
 
+from jaxad.report.small import Small
 from jaxad.report.view import CategoryView, Example
+from jaxad.runs import outcomes as keeping
 from jaxad.runs import record
 from jaxad.runs.outcomes import FOLDER, Outcomes, forget
 from jaxad.runs.score_category import Scored
@@ -31,6 +33,7 @@ def scored(seed: int = 0) -> Scored:
             rng.normal(size=(4, 6)).astype(np.float32),
             rng.random((4, 6)) > 0.5 if mask else None,
             float(rng.normal()),
+            7,
         )
 
     view = CategoryView(
@@ -40,6 +43,12 @@ def scored(seed: int = 0) -> Scored:
         [],
         [example(False)],
         (0.1, 0.30000000000000004),
+        names=["a/caf\udce9.png", "b"],
+        kinds=["good", "caf\udce9"],
+        small=Small(
+            np.asarray([1]), rng.integers(0, 255, (1, 2, 3, 3), np.uint8), rng.random((1, 2, 3))
+        ),
+        pro=rng.random((2, 7)) if seed else None,
     )
     metrics = {"image_auroc": 1 / 3, "pixel_auroc": None, "n_test": 5}
     return Scored(metrics, view, 1.25, (3, 0.1))
@@ -74,6 +83,16 @@ def test_of_another_key_it_is_nothing(tmp_path: Path, capsys: Any) -> None:
     (path,) = (tmp_path / FOLDER).iterdir()
     path.rename(kept_in(tmp_path)._path("other"))
     assert kept_in(tmp_path).kept("other") is None
+    assert capsys.readouterr().err == ""
+
+
+def test_of_another_form_it_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(keeping, "_FORMAT", 1)
+        kept_in(tmp_path).keep(NAME, scored())
+    assert kept_in(tmp_path).kept(NAME) is None
     assert capsys.readouterr().err == ""
 
 

@@ -23,7 +23,7 @@ def test_every_resample_has_as_many_of_each_kind() -> None:
 def test_weights_are_copies_of_photos() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([0, 1] * 10)
-    scores = np.round(rng.normal(labels, 1), 1)
+    scores = np.round(rng.normal(labels, 1))  # with ties between the kinds
     weights = draws(labels, 30)
     found = image_figures(labels, scores, weights)
     for n, own in enumerate(weights):

@@ -29,7 +29,7 @@ def by_hand(good: np.ndarray, defect: np.ndarray) -> float:
 @pytest.mark.parametrize("digits", [2, 6], ids=["ties", "no ties"])
 def test_it_is_what_the_paper_defines(digits: int) -> None:
     rng = np.random.default_rng(1)
-    good = np.round(rng.normal(size=2000), digits).astype(np.float32)
+    good = np.round(rng.normal(size=6000), digits).astype(np.float32)
     defects = [np.round(rng.normal(m, 1, 40), digits).astype(np.float32) for m in (0.5, 2, 9)]
     found = aupimo(good, defects, bounds=BOUNDS)
     assert found is not None

@@ -121,3 +121,19 @@ def test_an_outlier_leaves_linear_thresholds_nothing(
     points = sums.fpr()[:, :-1], sums.pro()[:, :-1]
     (value,) = thresholded.rescaled(*points, 0.3, inclusive=False, from_least=True)
     assert np.isnan(value)
+
+
+@pytest.mark.parametrize(
+    ("inclusive", "from_least", "expected"),
+    [
+        (False, False, 0.5 * (0.2 + 0.6) / 2),  # from one half to 1
+        (False, True, (0.2 + 0.6) / 2),  # from 0 to 1
+        (True, True, 0.5 * (0.2 + 0.6) / 2 + 0.5 * (0.6 + 0.8) / 2),
+    ],
+)
+def test_thresholds_within_the_limit_are_stretched(
+    inclusive: bool, from_least: bool, expected: float
+) -> None:
+    fpr, pro = np.array([[0.125, 0.25, 0.375, 0.9]]), np.array([[0.2, 0.6, 0.8, 1.0]])
+    found = thresholded.rescaled(fpr, pro, 0.375, inclusive=inclusive, from_least=from_least)
+    assert found[0] == pytest.approx(expected)

@@ -87,7 +87,7 @@ def test_exact_rows_are_those_of_the_results(
     assert changed == {"audit.json", "jaxad.json", "report/index.html"}
     page = (workdir / "report" / "index.html").read_text()
     assert "Audit: one detector, every convention" in page
-    assert page.count("<svg") == 2 * 3
+    assert page.count("figures of one detector, from") == 2 * 2  # label and title of each plot
     assert "audit.json" in json.loads((workdir / "jaxad.json").read_text())["wrote"]
 
 

@@ -125,8 +125,8 @@ def pixel_rows(
     add(
         *(
             "AUPRO@0.30",
-            "false positives of photos with a defect alone",
-            "copies of PatchCore's loop",
+            "photos with a defect alone",
+            "PatchCore's results, beside full_pro",
         ),
         *(alone["aupro_0.30"], _aupro(0.3, good=False), ours),
     )
@@ -148,7 +148,7 @@ def pixel_rows(
         add(
             *(
                 metric,
-                "centre crop of map and mask, 7/8 a side",
+                "centre crop of map and mask, 7/8",
                 "PatchCore, SimpleNet crop photos",
             ),
             *(cropped.get(key), measure, of_crop),

@@ -14,6 +14,7 @@ from jaxad.report.table import fitting
 from jaxad.report.terms import format_metric, metric_title
 
 _EXACT = "*"
+_WHOLE = ' style="white-space:nowrap"'
 _HEAD = ("figure", "convention", "used by", "value", "95 % over photos")
 _NOTE = (
     f"{_EXACT} as in results.json. Intervals: bootstrap over test photos; they say nothing of "
@@ -56,7 +57,9 @@ def audit_section(found: Mapping[str, Any]) -> tuple[str, Markup]:
         lines = "".join(
             "<tr>"
             f'<th scope="row">{escape(row[0])}</th>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+            + "".join(
+                f"<td{_WHOLE if n == 2 else ''}>{escape(c)}</td>" for n, c in enumerate(row[1:])
+            )
             + "</tr>"
             for row in body
         )
@@ -71,12 +74,13 @@ def audit_svg(rows: Sequence[Mapping[str, Any]]) -> str:
 
     The share of false alarms is left out, too: of it less is better.
     """
-    shown = [r for r in rows if r["value"] is not None and r["metric"] != "false alarms"]
+    known = [r for r in rows if r["value"] is not None and r["metric"] != "false alarms"]
+    shown = _by_metric(known)
     if not shown:
         return '<p class="note">Nothing could be measured.</p>'
     least = min(row["value"] if row["low"] is None else row["low"] for row in shown)
     low = max(0.0, (least * 20 // 1) / 20 if least < 0.95 else 0.95)
-    left, right, step, top = 300, 640, 16, 10
+    left, right, step, top = 350, 690, 16, 10
     body, y = [], top
 
     def x(value: float) -> float:
@@ -105,7 +109,7 @@ def audit_svg(rows: Sequence[Mapping[str, Any]]) -> str:
         body.append(_text(x(value), bottom + 14, f"{value:.3g}", "tick", "middle"))
     label = f"{len(shown)} figures of one detector, from {least:.4f} up"
     return (
-        f'<svg viewBox="0 0 {right + 20} {bottom + 22}" style="max-width:46rem" role="img" '
+        f'<svg viewBox="0 0 {right + 20} {bottom + 22}" style="max-width:48rem" role="img" '
         f'aria-label="{label}"><title>{label}</title>{"".join(body)}</svg>'
     )
 
@@ -114,9 +118,7 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     seeds = any("seeds" in row for row in rows)
     cells = [[*_HEAD, *(["mean ± sd of seeds", "best seed"] if seeds else [])]]
     before = ""
-    # By metric, whatever order they came in.
-    order = list(dict.fromkeys(row["metric"] for row in rows))
-    for row in sorted(rows, key=lambda row: order.index(row["metric"])):
+    for row in _by_metric(rows):
         metric = row["metric"]
         own = [metric if metric != before else "", row["convention"], row["used_by"]]
         own += [_value(row) + (_EXACT if row["key"] else ""), _interval(row)]
@@ -127,6 +129,11 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         cells.append(own)
         before = metric
     return cells
+
+
+def _by_metric(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    order = list(dict.fromkeys(row["metric"] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row["metric"]))
 
 
 def _value(row: Mapping[str, Any]) -> str:

@@ -40,10 +40,7 @@ from jaxad.runs.workdir import opened
 
 FILE = "audit.json"
 FORMAT = 1
-NO_EPOCHS = (
-    "no earlier step is kept: a detector that is finished is that of its last step, and training's "
-    "checkpoints are deleted then"
-)
+NO_EPOCHS = "no earlier step is kept: training's checkpoints go once a detector is finished"
 
 
 def audit(

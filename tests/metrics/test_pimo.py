@@ -28,9 +28,9 @@ def by_hand(good: np.ndarray, defect: np.ndarray) -> float:
 
 @pytest.mark.parametrize("digits", [2, 6], ids=["ties", "no ties"])
 def test_it_is_what_the_paper_defines(digits: int) -> None:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(3)  # a tie stands across the upper bound
     good = np.round(rng.normal(size=6000), digits).astype(np.float32)
-    defects = [np.round(rng.normal(m, 1, 40), digits).astype(np.float32) for m in (0.5, 2, 9)]
+    defects = [np.round(rng.normal(m, 1, 4000), digits).astype(np.float32) for m in (0.5, 2, 9)]
     found = aupimo(good, defects, bounds=BOUNDS)
     assert found is not None
     np.testing.assert_allclose(found, [by_hand(good, defect) for defect in defects], atol=1e-9)

@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test docs lint clean
 
 setup:
 	@JAXAD_PYTHON="$(JAXAD_PYTHON)" sh tools/setup.sh $(VENV)
@@ -19,10 +19,14 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
+docs: setup
+	@$(BIN)/python -m sphinx -qW --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) runs docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,7 @@
-"""Accuracy on real photos: train every setting of README's table and print its row.
+"""Accuracy on real photos: train every setting of docs/accuracy.md and print its row.
 
     python -m benchmarks.accuracy --data FOLDER [--only NAME ...] [--json FILE]
-    python -m benchmarks.readme FILE --write README.md
+    python -m benchmarks.readme FILE --write docs/accuracy.md
 
 FOLDER holds `mvtec_ad_256/` (layout mvtec_ad), `magnetic_tile/` (with manifest.csv) and
 `cifar10_subset/` (as published in Python's pickles); ELPV comes as a package. A row is one `jaxad

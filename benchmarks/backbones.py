@@ -1,4 +1,4 @@
-"""README's table of backbones: where their weights come from, how exact, how large, how much work.
+"""The table of docs/backbones.md: whose weights, how exact, how large, how much work.
 
     python -m benchmarks.backbones [--only NAME ...] [--json FILE] [--markdown]
 
@@ -127,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, help="not all of them")
     parser.add_argument("--json", type=Path, help="write all numbers here")
-    parser.add_argument("--markdown", action="store_true", help="print the table of README")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table of docs/backbones.md"
+    )
     args = parser.parse_args(argv)
     rows = {}
     for name in args.only or ARCHITECTURES:

@@ -1,10 +1,10 @@
-"""Write the README's tables from what `benchmarks.run_all` and `benchmarks.accuracy` measured.
+"""Write the tables of docs/speed.md, accuracy.md and compare.md from what was measured.
 
-    python -m benchmarks.readme FILE ... [--write README.md]
+    python -m benchmarks.readme FILE ... [--write docs/speed.md]
 
-A FILE is the JSON of `run_all` (speed) or `accuracy`. Prints the tables; `--write` puts them
-between the two markers of a Markdown file instead. What was not measured has no table. A test keeps
-the README equal to the files that it names.
+A FILE is the JSON of `run_all` (speed), `accuracy` or `anomalib_peer` (compare). Prints the tables;
+`--write` puts them between the two markers of a Markdown file instead. What was not measured has no
+table. A test keeps these pages equal to the files that they name.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from benchmarks import accuracy
 from benchmarks.compare import read
 from benchmarks.fps import number
 from benchmarks.measure import markdown
+from benchmarks.peers import page
 from jaxad.errors import InputError
 from jaxad.files import write_text
 
 MARKERS = {
     kind: (f"<!-- {kind}: written by benchmarks.readme -->", f"<!-- end of {kind} -->")
-    for kind in ("accuracy", "speed")
+    for kind in ("accuracy", "speed", "compare")
 }
 """Between them stand the tables."""
 Benchmark = dict[str, Any]
@@ -202,7 +203,7 @@ def put(text: str, between: str, kind: str) -> str:
     Args:
         text: Of the file.
         between: The tables.
-        kind: "accuracy" or "speed".
+        kind: "accuracy", "speed" or "compare".
 
     Raises:
         InputError: The markers are not there, in this order.
@@ -225,6 +226,8 @@ def tables(path: Path) -> tuple[str, str]:
     try:
         if "accuracy" in found["benchmarks"]:
             return "accuracy", accuracy_section(name, found)
+        if "anomalib_peer" in found["benchmarks"]:
+            return "compare", page.section(name, found)
         if "command" in found:
             return "speed", section(name, found)
     except (KeyError, TypeError, IndexError) as error:

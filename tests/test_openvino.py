@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_scorer import SETTINGS, SIZE, detector_of, photos, trained
 
 from jaxad.core import InputError
 from jaxad.runtimes.packages import needed
+from jaxad.runtimes.signal_stack import signal_stack
 from jaxad.scorer import make_scorer, stream
 
 pytest.importorskip("onnx", reason="pip install 'jaxad[onnx]'")
@@ -45,7 +47,7 @@ def test_another_detector_and_scores_that_are_read_late(runtime: str) -> None:
     pytest.importorskip(runtime, reason=f"pip install {runtime}")
     detector, frozen = detector_of("simplenet")
     first, second = (trained(detector, frozen, seed) for seed in (1, 2))
-    images = photos(2)
+    images, stack = photos(2), signal_stack()
     scorer = make_scorer(detector, first, batch_size=2, size=SIZE, runtime=runtime)
     renewed = scorer.renew(second)
     started = [scorer.score(images), renewed.score(jax.device_put(images))]
@@ -56,6 +58,14 @@ def test_another_detector_and_scores_that_are_read_late(runtime: str) -> None:
         jax.block_until_ready(scores)
         np.testing.assert_allclose(scores.map[0], want.map[0], atol=1e-4)
         assert float(scores.image.max()) == pytest.approx(float(want.image.max()), abs=1e-4)
+    # Models go in their order: a signal that comes then must not find an unmapped stack.
+    del started, scores, scorer
+    gc.collect()
+    del renewed
+    gc.collect()
+    assert [getattr(signal_stack(), n, None) for n in ("sp", "size")] == [
+        getattr(stack, n, None) for n in ("sp", "size")
+    ]
 
 
 def test_bfloat16_where_the_processor_has_it() -> None:

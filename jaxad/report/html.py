@@ -73,7 +73,10 @@ def write_report(
     target = Path(path)
     if target.parent.is_symlink():  # in a stranger's work directory it may lead anywhere
         confined(target.parent.parent, target.parent.name)
-    none = (None, "")
+    lines = {
+        name: draw(view.labels, view.scores, *calibrations.get(name, (None, "")))
+        for name, view in categories.items()
+    }
     script = _part("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = _template().render(
@@ -87,16 +90,11 @@ def write_report(
         papers=_papers(results, beside),
         categories=[
             panel(
-                *(
-                    anchor,
-                    name,
-                    view,
-                    draw(view.labels, view.scores, *calibrations.get(name, none)),
-                ),
+                *(anchor, name, categories[name], lines[name]),
                 results["categories"].get(name, {}),
                 budget=_PICTURES / len(categories),
             )
-            for (name, anchor), view in zip(_anchors(categories).items(), categories.values())
+            for name, anchor in _anchors(categories).items()
         ],
         gradient=_gradient(),
         sections=sections,

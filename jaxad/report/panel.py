@@ -92,7 +92,7 @@ def _data(view: CategoryView, line: Line) -> Markup:
     own = line.calibrated
     data = {
         "scores": view.scores.tolist(),
-        "labels": view.labels.tolist(),
+        "labels": view.labels.astype(int).tolist(),
         "kinds": _kind_numbers(view),
         "line": line.threshold,
         "calibration": own.scores.tolist() if own and own.confidence is None else [],

@@ -33,6 +33,7 @@
       link.setAttribute("role", "tab");
       link.setAttribute("aria-controls", panels[i].id);
       panels[i].setAttribute("role", "tabpanel");
+      panels[i].setAttribute("aria-labelledby", link.id);
       link.addEventListener("click", (event) => {
         event.preventDefault();
         choose(i, false);

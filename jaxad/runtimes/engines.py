@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxad.errors import InputError
 from jaxad.runtimes.packages import needed
+from jaxad.runtimes.signal_stack import signal_stack_kept
 
 DTYPES = {"openvino": ("float32", "bfloat16", "int8"), "onnxruntime": ("float32",)}
 """In which each run time can compute."""
@@ -69,7 +70,8 @@ def openvino(model: bytes, *, requests: int, dtype: str, photos: Photos | None =
         "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
         "PERFORMANCE_HINT_NUM_REQUESTS": str(requests),
     }
-    compiled = core.compile_model(read, "CPU", options)
+    with signal_stack_kept():
+        compiled = core.compile_model(read, "CPU", options)
 
     def request() -> Request:
         own = compiled.create_infer_request()
@@ -103,9 +105,10 @@ def quantised(model: Any, photos: Photos | None) -> Any:
     )
     scores = []
     for each in (model, found):
-        compiled = needed("openvino").compile_model(
-            each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
+        with signal_stack_kept():
+            compiled = needed("openvino").compile_model(
+                each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+            )
         scores.append([float(compiled({0: photo[None]})[1][0]) for photo in photos[:COMPARED]])
     with np.errstate(invalid="ignore", divide="ignore"):  # scores that are all the same
         matrix: Any = np.corrcoef(scores)

@@ -21,6 +21,7 @@ from jaxad.errors import InputError
 from jaxad.files import write_bytes
 from jaxad.runtimes.convert import INPUT, OUTPUTS, convert
 from jaxad.runtimes.packages import needed
+from jaxad.runtimes.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     from jaxad.detector import Detector
@@ -89,7 +90,8 @@ def write_openvino(
         for key, value in _said(said).items():
             read.set_rt_info(value, ["jaxad", key])
         ov.save_model(read, draft, compress_to_fp16=False)
-        compiled = core.compile_model(draft, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        with signal_stack_kept():
+            compiled = core.compile_model(draft, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
         def theirs(images: Any) -> list[Any]:
             found = compiled({INPUT: images})

@@ -1,4 +1,4 @@
-"""The program behind README's table of backbones."""
+"""The program behind the table of docs/backbones.md."""
 
 import json
 

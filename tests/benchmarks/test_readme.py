@@ -1,8 +1,9 @@
-"""The README's tables of speed are those of the measurement that it names."""
+"""The tables of docs/speed.md and docs/accuracy.md are those of the measurements that they name."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -237,12 +238,20 @@ def test_files_of_something_else_are_one_line(
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "speed"])
-def test_the_readme_says_what_its_file_says(kind: str) -> None:
+def test_a_page_says_what_its_file_says(kind: str) -> None:
     file = {"accuracy": "accuracy.json", "speed": "xeon_2_cores.json"}[kind]
     path = f"benchmarks/results/{file}"
     if not (ROOT / path).is_file():
         pytest.skip(f"{path} has not been measured yet")
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / f"{kind}.md").read_text()
     assert f"`{path}`" in text.partition(MARKERS[kind][0])[2].partition(MARKERS[kind][1])[0]
     make = {"accuracy": accuracy_section, "speed": section}[kind]
     assert put(text, make(path, read(ROOT / path)), kind) == text
+
+
+def test_the_rows_of_the_readme_stand_in_the_pages() -> None:
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    pages = "".join((ROOT / "docs" / f"{kind}.md").read_text() for kind in MARKERS)
+    figures = [row for row in rows if re.search(r"\d", row.partition("|")[2].partition("|")[2])]
+    assert len(figures) == 8  # with the heads
+    assert [row for row in figures if row not in pages] == []

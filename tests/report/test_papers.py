@@ -13,14 +13,14 @@ from jaxad.report.papers import (
 
 
 @pytest.mark.parametrize(
-    ("paper", "within"), [(PFM, 0.0005), (AFRAD_MVTEC, 0.05), (AFRAD_VISA, 0.05)]
+    ("paper", "within"), [(PFM, 0.002), (AFRAD_MVTEC, 0.055), (AFRAD_VISA, 0.055)]
 )
 def test_printed_means_are_those_of_the_rows(paper: Paper, within: float) -> None:
     """A slip of the pen in a table of 45 figures is found."""
     rows = np.array([*paper.categories.values()], float)
     mean = np.array(paper.mean, float)
-    # Rows are rounded to the same decimals as the mean or, in the log, to two of a percent.
-    np.testing.assert_allclose(rows.mean(axis=0), mean, atol=within + 0.005)
+    # Of the log two decimals of a percent are kept, of the tables one is printed.
+    np.testing.assert_allclose(rows.mean(axis=0), mean, atol=within)
 
 
 def test_what_was_published() -> None:

@@ -44,15 +44,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_random_weights(folder: Path) -> None:
-    """A weight file of a random ResNet-18, as `python -m ports convert` would write it."""
-    backbone, variables = weights.init_backbone("resnet18", jax.random.key(0))
-    levels = tuple(backbone.levels)
+def write_random_weights(folder: Path, name: str = "resnet18") -> None:
+    """A weight file of a random network, as `python -m ports convert` would write it."""
+    backbone, variables = weights.init_backbone(name, jax.random.key(0))
+    every = list(ARCHITECTURES[name].levels)
+    levels = tuple(every[: 1 + max(map(every.index, backbone.levels))])
     weights.write(
-        folder / "resnet18.safetensors",
+        folder / f"{name}.safetensors",
         variables,
         metadata=weights.Metadata(
-            "resnet18", levels, True, "random", "0", "", "none", backbone.preprocess, Variant()
+            name, levels, True, "random", "0", "", "none", backbone.preprocess, Variant()
         ),
     )
 
@@ -241,21 +242,32 @@ def test_every_case_of_table_vii_is_a_program(case: int, dataset: Path) -> None:
     assert len(levels) == len(config.method.levels)
 
 
-def test_the_python_of_readme_runs(
+def python_of(page: str) -> str:
+    """The Python of a page, which is our own text."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+
+
+def test_the_python_of_readme_and_tour_runs(
     run: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_random_weights(tmp_path)
+    for name in ("efficientnet_lite0", "efficientnet_lite2"):
+        write_random_weights(tmp_path, name)
     monkeypatch.setenv("JAXAD_WEIGHTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run[0], "runs/parts")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 4
     export(Path("runs/parts"), Path("part.jaxad"), platforms=("cpu",), photos=False)
     images = np.zeros((2, 32, 48, 3), np.uint8)
-    names: dict[str, Any] = {"images_u8": images, "batches_u8": [images, images]}
-    exec("\n".join(blocks), names)  # our own text
+    names: dict[str, Any] = {"images_u8": images}
+    exec(python_of("README.md"), names)
     assert names["scores"].map.shape == (2, 32, 48)
-    assert int(names["state"].step) == 1
+    names = {"photos_u8": images}
+    exec(python_of("docs/tour.md"), names)
+    assert names["scores"].map.shape == (2, 32, 48)
+    assert int(names["state"].step) == 30
+    first, last = (float(total / count) for total, count in np.take(names["losses"], [0, -1], 0))
+    assert last < 0.5 * first
+    assert 0 <= names["figures"]["aupro_0.30"] <= 1
+    assert names["labels"].shape == names["image_scores"].shape
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

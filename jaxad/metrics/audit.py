@@ -23,7 +23,7 @@ from jaxad.metrics.regions import check_masks
 RESAMPLES = 1000
 PIXEL_RESAMPLES = 200
 """At most, of pixel figures."""
-MOST_RESAMPLES = 100_000
+MOST_RESAMPLES = 10_000
 COMPARED = ("image_auroc", "pixel_auroc", "aupro_0.30")
 """Figures of which two detectors' difference is told."""
 

@@ -4,9 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxad.backbones.weights import load_backbone
+    from jaxad.calibration import calibrate
     from jaxad.config import default_config
     from jaxad.core import Backbone, Features, InputError, Method, Scores
     from jaxad.detector import Detector
+    from jaxad.metrics.audit import audit
+    from jaxad.runs.arrays import fit
     from jaxad.runs.evaluate import evaluate
     from jaxad.runs.train import train
     from jaxad.runs.workdir import load
@@ -21,8 +24,11 @@ _HOME = {
     "InputError": "jaxad.core",
     "Method": "jaxad.core",
     "Scores": "jaxad.core",
+    "audit": "jaxad.metrics.audit",
+    "calibrate": "jaxad.calibration",
     "default_config": "jaxad.config",
     "evaluate": "jaxad.runs.evaluate",
+    "fit": "jaxad.runs.arrays",
     "load": "jaxad.runs.workdir",
     "load_backbone": "jaxad.backbones.weights",
     "make_scorer": "jaxad.scorer",
@@ -40,8 +46,11 @@ __all__ = [
     "Method",
     "Scores",
     "__version__",
+    "audit",
+    "calibrate",
     "default_config",
     "evaluate",
+    "fit",
     "load",
     "load_backbone",
     "make_scorer",

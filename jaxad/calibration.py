@@ -135,6 +135,37 @@ class Limits(NamedTuple):
         return np.max([p_values(own.scores, scores) for own in self.normal], axis=0)
 
 
+def calibrate(
+    scores: np.ndarray,
+    alpha: float,
+    *,
+    peaks: np.ndarray | None = None,
+    confidence: float | None = None,
+) -> Limits:
+    """Draw the line between normal and anomalous by photos of normal parts.
+
+    Args:
+        scores: `(n,)`, image scores of normal photos that training has not seen.
+        alpha: P(the next normal photo scores above the line) is at most this; see `rank`.
+        peaks: `(n,)`, the largest value of each map, for the line between pixels; None: `scores`,
+            for methods whose image score is the maximum of the map.
+        confidence: 1 - δ, that the promise holds for this calibration; None: on average.
+
+    Raises:
+        InputError: Too few photos for the rate, rates out of range, or scores that are not finite.
+    """
+    own = np.asarray(scores)
+    tops = own if peaks is None else np.asarray(peaks)
+    if own.ndim != 1 or tops.shape != own.shape:
+        raise InputError(
+            f"scores have shape {own.shape} and peaks {tops.shape}: give one of each a photo"
+        )
+    if not (np.isfinite(own).all() and np.isfinite(tops).all()):
+        raise InputError("scores must be finite (did training diverge?)")
+    score, pixel = (threshold(each, alpha, confidence=confidence) for each in (own, tops))
+    return Limits(score, pixel, (Normal(own, tops, ("",) * len(own)),))
+
+
 @dataclasses.dataclass(frozen=True)
 class Calibration:
     """What decides for one detector."""

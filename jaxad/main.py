@@ -46,6 +46,24 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     _print_results(results, args.workdir)
 
 
+def _audit(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.report.audit import format_audit
+    from jaxad.runs.audit import audit
+    from jaxad.runs.stopping import Stopping
+
+    with Stopping() as stopping:
+        found = audit(
+            args.workdir,
+            rest,
+            against=args.against,
+            category=args.category,
+            resamples=args.resamples,
+            check=stopping.check,
+        )
+    page = args.workdir / "report" / found["page"]
+    _print(f"{format_audit(found, encoding=_encoding())}\nreport: {page}")
+
+
 def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.runs.calibrate import calibrate
     from jaxad.runs.calibrations import lines
@@ -301,6 +319,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
     evaluate.set_defaults(run=_evaluate)
+
+    audit = commands.add_parser(
+        "audit",
+        allow_abbrev=False,
+        help="measure a trained detector by every convention: why a figure is not a paper's",
+        usage="jaxad audit --workdir DIR [--against DIR] [--category NAME] [--resamples N] "
+        "[--config.data.root=DIR ...]",
+        description="Scores the test photos once, and writes audit.json and the report; "
+        "results.json stays. docs/audit.md says what the rows are.",
+    )
+    audit.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
+    audit.add_argument(
+        "--against", type=_folder, help="another one, judged on the same photos: their difference"
+    )
+    audit.add_argument("--category", help="the only one that is measured")
+    audit.add_argument(
+        "--resamples", type=int, default=1000, help="of the bootstrap over photos; 1000"
+    )
+    audit.set_defaults(run=_audit)
 
     predict = commands.add_parser(
         "predict",

@@ -14,6 +14,7 @@ from scipy import stats
 from jaxad.calibration import (
     Calibration,
     Normal,
+    calibrate,
     from_json,
     p_values,
     photos_needed,
@@ -171,3 +172,25 @@ def test_a_damaged_calibration_is_refused(damage: dict[str, object]) -> None:
         from_json({**sound, **damage})
     with pytest.raises(InputError, match="the calibration is damaged"):
         from_json(3)
+
+
+def test_scores_alone_give_limits() -> None:
+    scores = np.arange(19.0)
+    limits = calibrate(scores, 0.1, peaks=scores + 100)
+    assert (limits.score, limits.pixel) == (17, 117)
+    assert limits.score == threshold(scores, 0.1)
+    assert calibrate(scores, 0.1).pixel == 17
+    np.testing.assert_array_equal(
+        limits.p_values(np.array([-1.0, 99])), p_values(scores, np.array([-1.0, 99]))
+    )
+    sure = calibrate(np.arange(60.0), 0.1, confidence=0.9)
+    assert sure.score == threshold(np.arange(60.0), 0.1, confidence=0.9) > 54
+    for wrong, said in (
+        ({"scores": scores[:5]}, "too few"),
+        ({"scores": scores[None]}, "shape"),
+        ({"peaks": scores[:3]}, "one of each"),
+        ({"scores": np.append(scores, np.nan)}, "finite"),
+        ({"alpha": 2.0}, "between 0 and 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            calibrate(**{"scores": scores, "alpha": 0.1, **wrong})

@@ -101,3 +101,15 @@ def decode_mask(
     See `read_mask` for the arguments, and `images.resize_mask`.
     """
     return images.resize_mask(read_mask(root, record, image_size=image_size), size)
+
+
+def half_covered(root: Path, record: Record, *, size: tuple[int, int]) -> np.ndarray:
+    """Decode the mask of a record that has one as other codes do: `(H, W)` bool.
+
+    Resized bilinearly, antialiased where it shrinks, and binarised above one half: what RD4AD and
+    ADer measure by. See `read_mask` for errors.
+    """
+    height, width = size
+    marked = read_mask(root, record, image_size=read_header(root, record).size)
+    grey = Image.fromarray(marked.astype(np.uint8) * 255)
+    return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR)) > 127

@@ -82,7 +82,7 @@ def stream_curve(
     metrics["pixel_ap"] = _average_precision(ranking)
     fpr, pro = _pro_curve(ranking)
     for limit in limits:
-        metrics[aupro_name(limit)] = _area(fpr, pro, limit)
+        metrics[aupro_name(limit)] = area(fpr, pro, limit)
     return metrics, _thinned(fpr, pro, max(limits, default=1.0), points)
 
 
@@ -123,7 +123,7 @@ def aupro(
     """
     _check_limit(limit)
     ranking = rank_pixels(masks, maps, regions=regions)
-    return None if ranking is None else _area(*_pro_curve(ranking), limit)
+    return None if ranking is None else area(*_pro_curve(ranking), limit)
 
 
 def pro_curve(
@@ -186,7 +186,8 @@ def _thinned(fpr: np.ndarray, pro: np.ndarray, limit: float, points: int) -> np.
     return np.stack([x[chosen], y[chosen]])
 
 
-def _area(fpr: np.ndarray, pro: np.ndarray, limit: float) -> float:
+def area(fpr: np.ndarray, pro: np.ndarray, limit: float) -> float:
+    """The area under a rising curve from (0, 0), up to a limit and divided by it."""
     x, y = _until(fpr, pro, limit)
     return float(np.trapezoid(y, x) / limit)
 

@@ -8,202 +8,32 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+from markupsafe import Markup
 
 import jaxad
-from jaxad.calibration import Calibration, Normal
-from jaxad.config import apply_changes, check_config, load_config
-from jaxad.core import InputError, Variables
-from jaxad.data import prepared
-from jaxad.data.fingerprint import fingerprint
-from jaxad.data.jobs import Job, name_list
-from jaxad.data.manifest import Manifest, some
-from jaxad.data.reading import Reading
+from jaxad.calibration import Calibration
+from jaxad.core import InputError
+from jaxad.data.jobs import Job
 from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
-from jaxad.own_keys import EVALUATION
-from jaxad.parallel import DataParallel, data_parallel
-from jaxad.recipes.build import models
-from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.html import write_report
-from jaxad.report.view import CategoryView
 from jaxad.runs import lock, record
 from jaxad.runs.calibrations import FILE as CALIBRATION
 from jaxad.runs.calibrations import read_calibrations
-from jaxad.runs.dataset import (
-    TrainedOn,
-    jobs_of,
-    prepared_folder,
-    read_photos,
-    read_trained_on,
-    reading_of,
-    say_changes,
-    say_left_out,
-)
+from jaxad.runs.evaluator import Outcome
+from jaxad.runs.measuring import Opened, jobs_there, nothing_trained, opened_replicates
 from jaxad.runs.outcomes import Kept, Outcomes, forget, is_under_way, measured_by, missing
 from jaxad.runs.published import beside
 from jaxad.runs.replicates import add_summary, folders
-from jaxad.runs.score_category import normal_scores, score_category
-from jaxad.runs.workdir import CHECKPOINTS, opened, restore, trained, trained_backbones
-from jaxad.runtimes.engines import check_runtime
-from jaxad.scorer import Scorer, constants_pay, make_scorer
-from jaxad.training.sampling import batch_elements
+from jaxad.runs.workdir import CHECKPOINTS, opened
 
 PART = "results.part.json"
 """Results of some of the detectors."""
 MAX_SECONDS = 1e9
 """What is longer stands in a damaged file."""
-
-
-class Outcome(NamedTuple):
-    """What results and report need of one detector."""
-
-    metrics: dict[str, dict[str, Any]]
-    """By category."""
-    views: dict[str, CategoryView]
-    seconds: dict[str, float]
-    steady: tuple[int, float]
-    detector: str = ""
-    """Its name."""
-    sources: Mapping[str, str] = MappingProxyType({})
-    """Name of a block -> the category that its photos are of."""
-
-
-class Evaluator:
-    """Scores and measures detector after detector, with one program where one serves them all."""
-
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        reading: Reading,
-        parallel: DataParallel,
-        *,
-        batch_size: int,
-        examples: int,
-        runtime: str = "xla",
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Set up; nothing is computed.
-
-        Args:
-            jobs: All that are to be evaluated.
-            reading: How photos are read.
-            parallel: Over which devices.
-            batch_size: Images a program call; rounded up to what the devices share.
-            examples: Photos a category of each kind, for the report.
-            runtime: What scores, see `make_scorer`.
-            check: Called before every batch; may raise, to end the work.
-        """
-        check_runtime(runtime)
-        self._check, self._runtime = check, runtime
-        self._detectors = len(jobs)
-        photos = sum(len(records) for job in jobs for records in job.test.values())
-        self._images = photos // max(len(jobs), 1)
-        self._reading, self._examples = reading, examples
-        # Each process scores its share of a batch, on its own devices.
-        self._parallel, self._share = parallel.within(), (parallel.process, parallel.processes)
-        self._batch_size = batch_elements(batch_size, 1, parallel.device_count)
-        self._scorers: dict[int, Scorer] = {}
-        self._variables: Variables = {}
-        """Those that the last scorer holds."""
-
-    def scorer(self, model: Model, variables: Variables) -> Scorer:
-        """The scorer of one trained detector, `variables` being of backbones and method."""
-        key = id(model)  # `models` keeps it alive, and gives the same for the same
-        last, self._variables = self._variables, variables
-        if key in self._scorers and last is variables:
-            return self._scorers[key]
-        if key in self._scorers:
-            self._scorers[key] = self._scorers[key].renew(variables)
-        else:
-            cost = model.detector.cost(variables["backbones"], size=self._reading.size)
-            constants = jax.default_backend() == "cpu" and constants_pay(
-                gflop=cost.gflop, images=self._images, detectors=self._detectors
-            )
-            self._scorers[key] = make_scorer(
-                model.detector,
-                variables,
-                batch_size=self._batch_size // self._share[1],
-                size=self._reading.size,
-                constants=constants,
-                parallel=self._parallel,
-                runtime=self._runtime,
-            )
-        return self._scorers[key]
-
-    def evaluate(
-        self,
-        job: Job,
-        root: Path,
-        model: Model,
-        variables: Variables,
-        *,
-        n_train: Mapping[str, int],
-        n_calibration: Mapping[str, int],
-        outcomes: Kept,
-    ) -> Outcome:
-        """Score every category of a job.
-
-        Args:
-            job: What is tested.
-            root: Folder of the job's records.
-            model: The trained detector.
-            variables: Of backbones and method.
-            n_train: Training photos by category, for the results.
-            n_calibration: Calibration photos by category, for the results.
-            outcomes: Keeps what is measured; a category that is kept there is not scored again.
-        """
-        metrics, views = {}, {}
-        images, steady, total = 0, 0.0, 0.0
-        tested = {name: records for name, records in job.test.items() if records}
-        there = {name: outcomes.kept(name) for name in tested}
-        if not all(there.values()):
-            scorer = self.scorer(model, variables)
-            total = scorer.compile_seconds
-        for name, records in tested.items():
-            scored = there[name]
-            if scored is None:
-                scored = score_category(
-                    name,
-                    records,
-                    root,
-                    scorer.score,
-                    reading=self._reading,
-                    batch_size=self._batch_size,
-                    examples=self._examples,
-                    n_train=n_train.get(records[0].category, 0),
-                    n_calibration=n_calibration.get(records[0].category, 0),
-                    share=self._share,
-                    check=self._check,
-                )
-                outcomes.keep(name, scored)
-            metrics[name], views[name] = scored.metrics, scored.view
-            total += scored.seconds
-            images, steady = images + scored.steady[0], steady + scored.steady[1]
-        seconds = {"features": 0.0, "train": 0.0, "score": total}
-        sources = {name: records[0].category for name, records in tested.items()}
-        return Outcome(metrics, views, seconds, (images, steady), job.name, sources)
-
-    def calibrate(
-        self, job: Job, root: Path, model: Model, variables: Variables
-    ) -> dict[str, Normal]:
-        """Score the calibration photos of a job, by category; see `evaluate`."""
-        return {
-            name: normal_scores(
-                name,
-                records,
-                root,
-                self.scorer(model, variables).score,
-                reading=self._reading,
-                batch_size=self._batch_size,
-                share=self._share,
-                check=self._check,
-            )
-            for name, records in job.calibration.items()
-            if records
-        }
 
 
 def write_results(
@@ -221,9 +51,23 @@ def write_results(
     `part` marks results of some of the detectors only; `missing_yet` are categories to come;
     `calibrations` are those that there are, by detector.
     """
+    found = results_of(outcomes, config, part=part, missing_yet=missing_yet)
+    write_json(results, found)
+    write_page(report, found, outcomes, config, calibrations=calibrations)
+    return found
+
+
+def results_of(
+    outcomes: Sequence[Outcome],
+    config: Any,
+    *,
+    part: bool = False,
+    missing_yet: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Put together what results.json holds; see `write_results`."""
     categories = {name: metrics for o in outcomes for name, metrics in o.metrics.items()}
     images, seconds = (sum(outcome.steady[i] for outcome in outcomes) for i in (0, 1))
-    found = {
+    return {
         **({"part": True} if part else {}),
         **({"missing": list(missing_yet)} if missing_yet else {}),
         "method": config.method.name,
@@ -237,11 +81,22 @@ def write_results(
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "environment": environment(config),
     }
-    write_json(results, found)
+
+
+def write_page(
+    report: Path,
+    results: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    config: Any,
+    *,
+    calibrations: Mapping[str, Calibration] = MappingProxyType({}),
+    sections: Sequence[tuple[str, Markup]] = (),
+) -> None:
+    """Write the report; see `write_results`, and `write_report` for the sections."""
     write_report(
         report,
         title=f"{config.method.name} on {config.data.layout}",
-        results=found,
+        results=results,
         categories={name: view for o in outcomes for name, view in o.views.items()},
         config_text=str(config),
         calibrations={
@@ -251,8 +106,8 @@ def write_results(
             for name, category in o.sources.items()
         },
         beside=beside(config),
+        sections=sections,
     )
-    return found
 
 
 def environment(config: Any) -> dict[str, Any]:
@@ -267,17 +122,6 @@ def environment(config: Any) -> dict[str, Any]:
         "parallel": config.train.parallel,
         "runtime": config.score.runtime,
     }
-
-
-class _Source(NamedTuple):
-    """What detectors are evaluated with: the same for replicates, whose seeds alone differ."""
-
-    manifest: Manifest
-    jobs: list[Job]
-    backbones: Backbones
-    model: Callable[[int], Model]
-    evaluator: Evaluator
-    fingerprint: dict[str, Any]
 
 
 def evaluate(
@@ -307,26 +151,11 @@ def evaluate(
 def _evaluate_all(
     workdir: Path, changes: Sequence[str], check: Callable[[], None]
 ) -> dict[str, Any]:
-    sources: dict[str, _Source] = {}
     found: list[dict[str, Any]] = []
-    for folder in folders(workdir):
-        config, hashes = load_config(confined(folder, "config.json"))
-        named = apply_changes(config, changes, only=EVALUATION)
-        check_config(config)
-        before = read_trained_on(folder)
-        alike = config.copy_and_resolve_references()
-        alike.train.seed = alike.train.replicates = 1
-        key = f"{alike} {hashes}"
-        if key not in sources:
-            say = not sources
-            sources[key] = _source(folder, config, hashes, before.fingerprint, say=say, check=check)
-        narrowed = any(name in named for name in ("data.categories", "data.test_subclasses"))
-        found += _evaluate(folder, config, sources[key], before, narrowed=narrowed)
+    for replicate in opened_replicates(workdir, changes, check=check):
+        found += _evaluate(replicate)
     if not found:
-        raise InputError(
-            f"{workdir} has no trained detector of this data, but {trained(workdir) or 'none'}: "
-            "train, or name its categories by --config.data.categories"
-        )
+        raise nothing_trained(workdir)
     part = any(results.get("part") for results in found)
     results = found[0] if part else add_summary(workdir, found)
     for folder in folders(workdir):
@@ -336,85 +165,27 @@ def _evaluate_all(
     return results
 
 
-def _source(
-    workdir: Path,
-    config: Any,
-    hashes: Mapping[str, str],
-    before: Mapping[str, Any],
-    *,
-    say: bool,
-    check: Callable[[], None],
-) -> _Source:
-    """Read the data, and load the networks that a work directory was trained with."""
-    parallel = data_parallel(config.train.parallel)
-    manifest, digests = read_photos(config)
-    now = fingerprint(manifest, digests)
-    if say:
-        say_left_out(manifest, config.data.layout)
-        say_changes(before, now, name_list(config.data.categories))
-    backbones = trained_backbones(workdir, config, hashes)
-    reading = reading_of(config, backbones)
-    if folder := prepared_folder(config):  # read if it is there; for one pass it is not written
-        found = prepared.find(manifest, folder, size=reading.size, resample=reading.resample)
-        manifest = found or manifest
-    jobs = jobs_of(manifest, config)
-    evaluator = Evaluator(
-        jobs,
-        reading,
-        parallel,
-        batch_size=config.score.batch_size,
-        examples=config.report.examples,
-        runtime=config.score.runtime,
-        check=check,
-    )
-    model = models(config, backbones, axis_name=parallel.axis_name)
-    return _Source(manifest, jobs, backbones, model, evaluator, now)
-
-
-def _evaluate(
-    workdir: Path,
-    config: Any,
-    source: _Source,
-    data: TrainedOn,
-    *,
-    narrowed: bool,
-) -> list[dict[str, Any]]:
+def _evaluate(replicate: Opened) -> list[dict[str, Any]]:
     """Evaluate one replicate's detectors: its results, none without a detector."""
-    there = trained(workdir)
-    every = [_of_training(job, data.n_train) for job in source.jobs]
-    jobs = [job for job in every if job.name in there]
-    _say_what_is_missing(there, source.jobs, data.n_train)
+    workdir, config, source = replicate.workdir, replicate.config, replicate.source
+    every, jobs = replicate.every, jobs_there(replicate)
     if not jobs:
         return []
     # Before all work: what is there may be a stranger's.
-    before = _results_before(workdir)
+    before = results_before(workdir)
     confined(workdir, "report", "index.html")
-    outcomes = []
     ours = record.read(workdir) or record.Record(workdir)
     ours.sweep()
-    for job in jobs:
-        built, method = restore(workdir, job.name, config, source.backbones, source.model)
-        variables = {"backbones": source.backbones.variables, "method": method}
+
+    def kept(job: Job) -> Kept:
         key = measured_by(
             config, source.backbones.sha256, source.fingerprint, workdir / CHECKPOINTS / job.name
         )
-        outcomes.append(
-            source.evaluator.evaluate(
-                job,
-                source.manifest.root,
-                built,
-                variables,
-                n_train=data.n_train,
-                n_calibration=data.n_calibration,
-                outcomes=Outcomes(ours, key),
-            )
-        )
-    seconds = before.get("seconds", {})
-    outcomes[0].seconds.update(
-        {key: seconds[key] for key in ("features", "train") if key in seconds}
-    )
-    measured = {name for outcome in outcomes for name in outcome.metrics}
-    whole = set(before["categories"]) <= measured if before else not narrowed
+        return Outcomes(ours, key)
+
+    outcomes = replicate.measured(jobs, kept, also=lambda *batch: None)
+    outcomes[0].seconds.update(seconds_of(before))
+    whole = is_whole(before, outcomes, narrowed=replicate.narrowed)
     wanted = [name for job in every for name, records in job.test.items() if records]
     results = write_results(
         outcomes,
@@ -423,12 +194,12 @@ def _evaluate(
         report=ours.file("report", "index.html" if whole else "part.html"),
         part=not whole,
         missing_yet=missing(wanted, outcomes) if whole else (),
-        calibrations=_calibrations(workdir),
+        calibrations=calibrations_of(workdir),
     )
     return [results]
 
 
-def _calibrations(workdir: Path) -> dict[str, Calibration]:
+def calibrations_of(workdir: Path) -> dict[str, Calibration]:
     """Those that there are; results and report do without."""
     if not confined(workdir, CALIBRATION).is_file():
         return {}
@@ -439,29 +210,20 @@ def _calibrations(workdir: Path) -> dict[str, Calibration]:
         return {}
 
 
-def _of_training(job: Job, n_train: Mapping[str, int]) -> Job:
-    """The job without categories that its detector was not trained on."""
-    known = {n: r for n, r in job.test.items() if not r or r[0].category in n_train}
-    return job._replace(test=known)
+def is_whole(before: Mapping[str, Any], outcomes: Sequence[Outcome], *, narrowed: bool) -> bool:
+    """Whether all is measured that the results have (none: that is there)."""
+    measured = {name for outcome in outcomes for name in outcome.metrics}
+    return set(before["categories"]) <= measured if before else not narrowed
 
 
-def _say_what_is_missing(
-    there: Sequence[str], wanted: Sequence[Job], n_train: Mapping[str, int]
-) -> None:
-    categories = {r.category for job in wanted for records in job.test.values() for r in records}
-    names = [job.name for job in wanted]
-    new = categories - set(n_train)
-    for left_out, why in (
-        (new, "came after training, and are not measured"),
-        ({name for name in names if name not in there} - new, "are not trained yet: not measured"),
-        ({name for name in there if name not in names}, "are trained, but not in the data chosen"),
-    ):
-        if left_out:
-            print(f"{some(sorted(left_out))} {why}", file=sys.stderr)
+def seconds_of(before: Mapping[str, Any]) -> dict[str, float]:
+    """What features and training took, as the results say."""
+    seconds = before.get("seconds", {})
+    return {key: seconds[key] for key in ("features", "train") if key in seconds}
 
 
-def _results_before(workdir: Path) -> dict[str, Any]:
-    """The results that are there, as far as they are in order: only their names and times serve."""
+def results_before(workdir: Path) -> dict[str, Any]:
+    """The results that are there, as far as they are in order: times, names, and their figures."""
     path = confined(workdir, "results.json")
     try:
         found = read_json(path, "results") if path.is_file() else {}
@@ -475,4 +237,4 @@ def _results_before(workdir: Path) -> dict[str, Any]:
         return {}
     times = seconds.items() if isinstance(seconds, dict) else ()
     known = {k: v for k, v in times if type(v) in (int, float) and 0 <= v < MAX_SECONDS}
-    return {"seconds": known, "categories": list(categories)}
+    return {"seconds": known, "categories": list(categories), "figures": categories}

@@ -25,7 +25,7 @@ UNFINISHED = ".saving-"
 """Start of the names of folders, beside checkpoints, in which one is written until it is whole."""
 
 _ENTRY = re.compile(
-    r"(config|data|subclasses|calibration|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
+    r"(config|data|subclasses|calibration|audit|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
     r"|\.prepared/|profile/|track/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
     r"|predictions\.(json|csv|parquet)|(shards|maps|overlays|masks)/"
 )

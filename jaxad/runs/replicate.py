@@ -17,7 +17,8 @@ from jaxad.runs import checkpoint, outcomes, record
 from jaxad.runs.calibrations import Calibrations
 from jaxad.runs.dataset import DATA, TrainedOn, save_trained_on
 from jaxad.runs.decode_once import FOLDER as DECODED
-from jaxad.runs.evaluate import Outcome, write_results
+from jaxad.runs.evaluate import write_results
+from jaxad.runs.evaluator import Outcome
 from jaxad.runs.keeper import TrainingKeeper, When
 from jaxad.runs.outcomes import Outcomes
 from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, restore, save_subclasses, subclasses_of

@@ -34,6 +34,10 @@ class Scored(NamedTuple):
     """Images and seconds after the first batch."""
 
 
+Also = Callable[[slice, Any, np.ndarray, np.ndarray], None]
+"""Takes what `scored_batches` yields."""
+
+
 def scored_batches(
     kind: str,
     records: Sequence[Record],
@@ -87,6 +91,7 @@ def score_category(
     n_calibration: int = 0,
     share: tuple[int, int] = (0, 1),
     check: Callable[[], None] = lambda: None,
+    also: Also = lambda *batch: None,
 ) -> Scored:
     """Score the test images of one category in their order, and measure; no map is kept.
 
@@ -105,6 +110,7 @@ def score_category(
         n_calibration: Calibration images of the category, for the results.
         share: (i, n): this process scores as the i-th of n, all of which measure the same.
         check: Called before every batch; may raise, to end the work.
+        also: Is given every batch that was scored.
 
     Raises:
         InputError: A score is not finite.
@@ -145,6 +151,7 @@ def score_category(
             maps,
             [mask if tell else None for mask, tell in zip(masks, told)],
         )
+        also(rows, batch, maps, own)
         done = rows.stop
         if rows.start == 0:
             warm, first = time.monotonic(), done

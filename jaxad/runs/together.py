@@ -16,7 +16,7 @@ from jaxad.calibration import Normal
 from jaxad.parallel import from_first
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.view import CategoryView
-from jaxad.runs.evaluate import Outcome
+from jaxad.runs.evaluator import Outcome
 from jaxad.runs.keeper import TrainingKeeper
 from jaxad.runs.outcomes import Outcomes
 from jaxad.runs.processes import Words

@@ -35,7 +35,7 @@ from jaxad.runs.dataset import (
 )
 from jaxad.runs.decode_once import FOLDER as DECODED
 from jaxad.runs.decode_once import decoded_once, reads_of
-from jaxad.runs.evaluate import Evaluator
+from jaxad.runs.evaluator import Evaluator
 from jaxad.runs.processes import Agreed, Words, watched
 from jaxad.runs.programs import counted_programs
 from jaxad.runs.replicate import Replicate

@@ -21,8 +21,8 @@ from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
 from jaxad.main import main
 from jaxad.runs import checkpoint
-from jaxad.runs import evaluate as evaluating
 from jaxad.runs.evaluate import evaluate
+from jaxad.runs.evaluator import Evaluator
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
 
@@ -253,14 +253,14 @@ def test_damaged_results_are_written_anew(
     before = results_of(trained)
     # The scores do not depend on it: no detector is run.
     found = evaluate(trained)["categories"]
-    own = evaluating.Evaluator.evaluate
+    own = Evaluator.evaluate
 
     def cheap(self: Any, job: Any, *args: Any, **kwargs: Any) -> Any:
         outcome = own(self, job._replace(test={}), *args, **kwargs)
         metrics = {name: found[name] for name in job.test}
         return outcome._replace(metrics=metrics)
 
-    monkeypatch.setattr(evaluating.Evaluator, "evaluate", cheap)
+    monkeypatch.setattr(Evaluator, "evaluate", cheap)
     for content in DAMAGED_RESULTS:
         (trained / "results.json").write_bytes(content)
         capsys.readouterr()

@@ -341,7 +341,7 @@ import os, shutil, signal, sys, time
 from pathlib import Path
 from jaxad.main import main
 from jaxad.data import write_prepared
-from jaxad.runs import checkpoint, evaluate
+from jaxad.runs import checkpoint, evaluate, evaluator
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -374,7 +374,7 @@ elif where == "results":
 elif where == "report":
     patch(evaluate, "write_report", lambda *_, **__: True, die)
 elif where == "second":
-    patch(evaluate, "score_category", lambda name, *_, **__: name == "b", die)
+    patch(evaluator, "score_category", lambda name, *_, **__: name == "b", die)
 elif where == "deletion":
     patch(shutil, "rmtree", lambda path, *_, **__: Path(path).parent.name == "training", die)
 elif where == "stuck":

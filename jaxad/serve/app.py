@@ -12,7 +12,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 import jaxad
@@ -32,6 +32,15 @@ OVERLAY_PIXELS = 2 << 20
 _PHOTO = Photo("the photo", "")
 _KINDS = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 """Content types of a photo; the last one is what curl says of any file."""
+
+
+class _Json(Response):
+    """In ASCII: a name may hold what UTF-8 can not."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode("ascii")
 
 
 def make_app(
@@ -66,7 +75,7 @@ def make_app(
                     answer["overlay"] = base64.b64encode(drawn).decode()
         numbers.photo(row)
         request.scope[TOLD] = f"{row.decision} batch {batch}"
-        return JSONResponse(answer)
+        return _Json(answer)
 
     async def show_page(request: Request) -> Response:
         headers = {"content-security-policy": policy}
@@ -75,15 +84,15 @@ def make_app(
     async def tell_health(request: Request) -> Response:
         if batcher.failed:
             raise HTTPException(503, "the last photos could not be scored")
-        return JSONResponse({"status": "ready"})
+        return _Json({"status": "ready"})
 
     async def tell_numbers(request: Request) -> Response:
         return Response(numbers.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def tell_model(request: Request) -> Response:
-        return JSONResponse(about(judge, room))
+        return _Json(about(judge, room))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", show_page),
             Route("/healthz", tell_health),
@@ -93,6 +102,8 @@ def make_app(
         ],
         exception_handlers={HTTPException: _told, 500: _fault},
     )
+    app.router.redirect_slashes = False  # to an address that the request chooses
+    return app
 
 
 PATHS = frozenset({"/", "/healthz", "/metrics", "/v1/model", "/v1/judge"})
@@ -152,8 +163,8 @@ def _overlay(found: Judged, judge: Judge, data: bytes) -> bytes:
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return _Json({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "internal error"}, 500)
+    return _Json({"error": "internal error"}, 500)

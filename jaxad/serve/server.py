@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import h11
@@ -112,11 +112,11 @@ class Server(uvicorn.Server):
 
     async def _answer(self) -> None:
         scoring = asyncio.create_task(self._batcher.run())
-        try:
-            await self.serve(sockets=[self._socket])
-        finally:
-            scoring.cancel()
-            await asyncio.gather(scoring, return_exceptions=True)
+        scoring.add_done_callback(lambda _: self._stop())  # a fault: nothing would be answered
+        await self.serve(sockets=[self._socket])
+        scoring.cancel()
+        with suppress(asyncio.CancelledError):
+            await scoring
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""

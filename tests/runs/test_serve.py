@@ -54,7 +54,8 @@ def served(flags: list[str]) -> Iterator[tuple[str, Any]]:
         said = ""
         try:
             while "serving on" not in said:
-                assert (line := process.stderr.readline()), said
+                line = process.stderr.readline()
+                assert line, said
                 said += line
             (url,) = re.findall(r"serving on (http://127\.0\.0\.1:\d+) ", said)
             yield url, process

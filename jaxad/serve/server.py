@@ -193,9 +193,10 @@ class _Connection(H11Protocol):
             self.transport.close()
 
     def _look(self) -> None:
-        seen = self.cycle, self.transport.get_write_buffer_size()
         waits = self.cycle is None or self.cycle.response_complete
-        if seen == self._seen and (waits or seen[1]):
+        unsent = self.transport.get_write_buffer_size()
+        seen = self.cycle, waits, unsent
+        if seen == self._seen and (waits or unsent):
             self.transport.abort()
             return
         self._seen = seen

@@ -54,6 +54,12 @@ def test_a_photo_is_judged(url: str) -> None:
             assert boxes == ([] if decision == "good" else [[0, 0, 36, 16]])
             assert found["model"] == "0123456789abcdef"
             assert not {"path", "error", "overlay"} & set(found)
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(turned, "JPEG", exif=exif)
+    found = ask(url, body=turned.getvalue()).json
+    assert (found["height"], found["width"]) == (30, 20)
     assert ask(url, body=photo(), Content_Type="image/png; x=y").code == 200
     assert ask(url, body=photo(), Content_Type="application/x-www-form-urlencoded").code == 200
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 import time
@@ -134,6 +135,29 @@ def test_a_connection_that_brings_nothing_is_closed(monkeypatch: pytest.MonkeyPa
             begun = time.monotonic()
             raw(here.url, data)
             assert time.monotonic() - begun < 10
+
+
+def test_a_connection_is_kept_for_a_while_after_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "IDLE", 0.6)
+    slow = threading.Event()
+
+    def before(n: int) -> None:
+        time.sleep(0.8 if slow.is_set() else 0)
+
+    with running(judge(before=before)) as here:
+        slow.set()  # looked at while it is answered, and then before the next request
+        client = http.client.HTTPConnection("127.0.0.1", here.port)
+        client.request("POST", "/v1/judge", photo())
+        assert client.getresponse().read()
+        assert client.sock is not None
+        same = client.sock
+        time.sleep(0.6)
+        client.request("GET", "/healthz")
+        assert client.getresponse().status == 200
+        assert client.sock is same
+        client.close()
 
 
 def test_what_is_in_flight_is_answered_at_the_end() -> None:

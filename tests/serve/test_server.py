@@ -160,6 +160,19 @@ def test_a_connection_is_kept_for_a_while_after_its_answer(
         client.close()
 
 
+def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
+    took = []
+    with running(judge()) as here:
+        client = http.client.HTTPConnection("127.0.0.1", here.port)
+        for _ in range(12):
+            begun = time.monotonic()
+            client.request("POST", "/v1/judge", photo())
+            client.getresponse().read()
+            took.append(time.monotonic() - begun)
+        client.close()
+    assert sorted(took)[4] < 0.03, took  # Nagle's algorithm would make it 40 ms
+
+
 def test_what_is_in_flight_is_answered_at_the_end() -> None:
     slow, seen = threading.Event(), threading.Event()
 

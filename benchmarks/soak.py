@@ -4,6 +4,7 @@
     python -m benchmarks.soak memory [--steps 20000] [--images 200000] [--plot PNG] [--json FILE]
     python -m benchmarks.soak saving [--pairs 5] [--json FILE]
     python -m benchmarks.soak predict [--images 200000] [--count 5] [--seed 0] [--json FILE]
+    python -m benchmarks.soak serve [--clients 200] [--seconds 60] [--model FILE --photos DIR]
 
 `kills`: small runs of MB-PFM, AFRAD, SimpleNet and Adapted-MoE (drawn photos, random networks) are
 killed at many moments and started again by the same command until they end. Kills aim in turn at a
@@ -12,6 +13,8 @@ more follow. Every end is compared with that of a run that nobody disturbed, bit
 results (times aside), the log of steps, and which files there are. `memory`: resident memory of a
 training of many steps, and of many scored photos. `saving`: see `benchmarks.soak_saving`.
 `predict`: `jaxad predict` over many photos, with kills and without: its memory, and the same table.
+`serve`: `jaxad serve` under many clients at once and under hostile requests, with a small detector
+and with an exported one: no error, p50 and p95, memory.
 `--quick` shows that it runs. Exit code 1: something is not as it must be.
 """
 
@@ -156,6 +159,31 @@ def predict(args: argparse.Namespace, root: Path) -> tuple[dict[str, Any], bool]
     return found, not found["wrong"] and (found["growth"] < GROWTH or args.quick)
 
 
+def serve(args: argparse.Namespace, root: Path) -> tuple[dict[str, Any], bool]:
+    """Serve many clients at once, and hostile ones; whether none but these were refused."""
+    from benchmarks import soak_predict, soak_serve
+
+    workdir = soak_predict.prepare(root, write_data(root / "data"))
+    jobs = {"small": (["--workdir", str(workdir)], root / "normal")}
+    if args.model:
+        if args.photos is None:
+            raise InputError("--model needs --photos: a folder of what it judges")
+        jobs["model"] = ["--model", str(args.model.absolute())], args.photos
+    found: dict[str, Any] = {}
+    for name, (source, folder) in jobs.items():
+        photos = sorted(folder.rglob("*.png"))[:200]
+        found[name] = soak_serve.measure(
+            source, root, photos, clients=args.clients, seconds=args.seconds
+        )
+    head = ("detector", "requests", "a second", "p50 ms", "p95 ms", "p99 ms", "MB", "growth")
+    keys = ("requests", "per_second", "p50_ms", "p95_ms", "p99_ms", "megabyte")
+    rows = [(name, one["loaded"]) for name, one in found.items()]
+    print(markdown(head, [(n, *(o[k] for k in keys), f"{o['growth']:+.2%}") for n, o in rows]))
+    wrong = [f"{name}: {told}" for name, one in found.items() for told in one["wrong"]]
+    print("\n".join(wrong) or "photos got 200, hostile requests 4xx")
+    return found, not wrong and (args.quick or all(o["growth"] < GROWTH for _, o in rows))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of them; 1 if something is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -179,12 +207,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--count", type=int, help="kills; 5, or 2 if quick")
     one.add_argument("--seed", type=int, default=0)
     one.set_defaults(run=predict)
+    one = parts.add_parser("serve")
+    one.add_argument("--clients", type=int, default=200)
+    one.add_argument("--seconds", type=float, help="of load; 60, or 3 if quick")
+    one.add_argument("--model", type=Path, help="a file of jaxad export, besides")
+    one.add_argument("--photos", type=Path, help="folder of PNG photos for it")
+    one.set_defaults(run=serve)
     for one in parts.choices.values():
         one.add_argument("--json", type=Path, help="write all that was seen here")
         one.add_argument("--keep", type=Path, help="keep the runs in this folder, which is made")
         one.add_argument("--quick", action="store_true", help="shows that it runs, no more")
     args = parser.parse_args(argv)
-    usual = {"count": (30, 2), "steps": (20000, 400), "images": (200000, 5000), "pairs": (5, 1)}
+    usual = {
+        "count": (30, 2),
+        "steps": (20000, 400),
+        "images": (200000, 5000),
+        "pairs": (5, 1),
+        "seconds": (60, 3),
+    }
     if args.part == "predict":
         usual |= {"count": (5, 2), "images": (200000, 12000)}
     for name, (full, quick) in usual.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -194,6 +195,29 @@ def _watch(args: argparse.Namespace, judge: Any, check: Callable[[], None]) -> N
     watch(args.watch, judge, emit, poll=args.poll, check=check)
 
 
+def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.models import open_judge
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: see jaxad serve --help")
+    try:
+        from jaxad.serve.bounds import Bounds
+        from jaxad.serve.server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"no package {error.name}: pip install 'jaxad[serve]'") from error
+    judge = open_judge(
+        workdir=args.workdir,
+        model=args.model,
+        category=args.category,
+        subclass=args.subclass,
+        false_alarm=args.false_alarm,
+        batch_size=args.batch_size,
+        runtime=args.runtime,
+    )
+    bounds = Bounds(round(args.max_body * (1 << 20)), args.queue)
+    serve(judge, host=args.host, port=args.port, bounds=bounds, hosts=args.allow_host)
+
+
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
     kinds = ("good", "anomalous", "errors")
     told = ", ".join(f"{summary[kind]} {kind}" for kind in kinds)
@@ -372,6 +396,30 @@ def make_parser() -> argparse.ArgumentParser:
     )
     predict.set_defaults(run=_predict)
 
+    serve = commands.add_parser(
+        "serve",
+        allow_abbrev=False,
+        help="judge photos that are sent by HTTP",
+        usage="jaxad serve (--workdir DIR | --model FILE) [--host ADDRESS] [--port N] [options]",
+        description="POST a photo's file to /v1/judge; the page at / does. SIGTERM or Ctrl-C: what "
+        "is in flight is answered, exit code 0. docs/serve.md says what is answered.",
+    )
+    serve.add_argument("--workdir", type=_folder, help="folder of `jaxad train`, calibrated")
+    serve.add_argument("--model", type=_folder, help="file of `jaxad export`, instead")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1")
+    serve.add_argument("--port", type=int, default=8000, help="8000; 0 takes a free one")
+    serve.add_argument("--category", help="of the photos; needed where there are several")
+    serve.add_argument("--subclass", help="of the photos, where limits go by it")
+    serve.add_argument("--false-alarm", type=float, help="another rate than the calibration's")
+    serve.add_argument("--batch-size", type=int, help="photos scored at once, at most")
+    serve.add_argument("--runtime", help="what scores (docs/runtimes.md)")
+    serve.add_argument("--max-body", type=_number, default=32.0, help="MB of a photo's file; 32")
+    serve.add_argument("--queue", type=int, default=256, help="photos in flight, at most; 256")
+    serve.add_argument(
+        "--allow-host", action="append", default=[], help="name that the server goes by, too"
+    )
+    serve.set_defaults(run=_serve)
+
     calibrate = commands.add_parser(
         "calibrate",
         allow_abbrev=False,
@@ -455,6 +503,12 @@ def _folder(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("name a folder")
     return Path(text)
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError("give a number")
+    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("own_keys", "recipes", "scorer"),
     ("config", "training"),
     ("runs",),
+    ("serve",),
     ("main",),
     ("__main__",),
 )

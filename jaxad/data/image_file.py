@@ -6,10 +6,12 @@ some, and whatever goes wrong in opening or in what is done with an open file is
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
@@ -42,8 +44,23 @@ _BITS_PER_SAMPLE = 258
 _PNG_ORIENTATION = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
 
 
+class Held(NamedTuple):
+    """A file that is in memory and on no disk, such as one that was sent."""
+
+    name: str
+    """What an error calls it."""
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: str) -> io.BytesIO:
+        """As `Path.open`, to be read."""
+        return io.BytesIO(self.data)
+
+
 @contextmanager
-def opened(path: Path, *, max_pixels: int, whole: bool = False) -> Iterator[ImageFile]:
+def opened(path: Path | Held, *, max_pixels: int, whole: bool = False) -> Iterator[ImageFile]:
     """Open a file by its first bytes, judge its size, and turn every failure into InputError.
 
     With `whole`, which is for those who decode, the checksums that the format has are compared.

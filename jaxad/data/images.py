@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from jaxad.data.image_file import MAX_PIXELS, is_deep, opened, orientation_of, upright_size
+from jaxad.data.image_file import MAX_PIXELS, Held, is_deep, opened, orientation_of, upright_size
 from jaxad.errors import InputError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"})
@@ -82,14 +82,14 @@ def read_mask_header(
 
 
 def read_image(
-    path: str | PathLike[str], *, upright: bool = True, max_pixels: int = MAX_PIXELS
+    path: str | PathLike[str] | Held, *, upright: bool = True, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decode an image at its own size to a Pillow image of mode "L" or "RGB".
 
     Raises:
       InputError: see `decode_image`.
     """
-    path = Path(path)
+    path = path if isinstance(path, Held) else Path(path)
     with opened(path, max_pixels=max_pixels, whole=True) as image:
         _refuse_deep_pixels(path, image)
         image.load()
@@ -247,7 +247,7 @@ def mask_size_message(
     )
 
 
-def _refuse_deep_pixels(path: Path, image: ImageFile) -> None:
+def _refuse_deep_pixels(path: Path | Held, image: ImageFile) -> None:
     deep_colour = is_deep(image)
     if deep_colour or image.mode not in _EIGHT_BIT:
         sixteen = (deep_colour and image.mode in _EIGHT_BIT) or "16" in image.mode

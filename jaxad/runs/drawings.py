@@ -15,7 +15,7 @@ from jaxad.files import confined, make_folder, written
 from jaxad.report.overlay import draw_mask, draw_overlay, map_at, write_map
 from jaxad.runs import record
 from jaxad.runs.models import Judge
-from jaxad.runs.rows import Judged, read_again
+from jaxad.runs.rows import Judged, read
 from jaxad.runs.shards import MAPS, MASKS, OVERLAYS, SHARDS, Row, plain
 
 _LONGEST = 150
@@ -56,10 +56,7 @@ class Drawings:
             InputError: A folder of these names is there that is not ours.
         """
         self._folder, self._judge, self._drawing, self._unique = ours.folder, judge, drawing, unique
-        peaks = np.concatenate([own.peaks for own in judge.limits.normal])
-        usual, limit = float(np.median(peaks)), judge.limits.pixel
-        # Colour begins at a normal photo's usual peak, and is half way up at the limit.
-        self._colours = usual, 2 * limit - usual
+        self._colours = colours_of(judge)
         for name in drawing.folders():
             make_folder(ours.tree(name))
         # Where what a kill has left is deleted; it may be any of a million folders otherwise.
@@ -84,7 +81,7 @@ class Drawings:
         scores = map_at(one.map, (one.row.height, one.row.width))
         if self._drawing.overlays:
             try:
-                photo = read_again(one.photo, self._judge)
+                photo = read(one.photo, self._judge)
             except InputError as error:
                 return Judged(one.photo, _failed(one, str(error)), None)
             if photo.size != (one.row.width, one.row.height):
@@ -102,6 +99,15 @@ class Drawings:
         make_folder(path.parent)
         with written(path, by=self._unfinished) as file:
             file.write(data)
+
+
+def colours_of(judge: Judge) -> tuple[float, float]:
+    """Scores at the two ends of the colours of an overlay.
+
+    Colour begins at a normal photo's usual peak, and is half way up at the limit.
+    """
+    usual = float(np.median(np.concatenate([own.peaks for own in judge.limits.normal])))
+    return usual, 2 * judge.limits.pixel - usual
 
 
 def _failed(one: Judged, why: str) -> Row:

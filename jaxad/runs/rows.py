@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxad.core import InputError
+from jaxad.data.image_file import Held
 from jaxad.data.images import read_image, to_array
 from jaxad.data.sources import Photo, check_regular
 from jaxad.metrics.regions import find_regions
@@ -42,11 +43,13 @@ class Judged(NamedTuple):
     """`(H, W)` float32."""
 
 
-def decode(photo: Photo, judge: Judge) -> Decoded:
-    """Read and resize a photo exactly as training does; what is wrong with it is kept."""
+def decode(photo: Photo, judge: Judge, data: bytes | None = None) -> Decoded:
+    """Read and resize a photo exactly as training does; what is wrong with it is kept.
+
+    `data` is what its file holds, where there is none on a disk.
+    """
     try:
-        check_regular(photo.path)
-        image = read_image(photo.path, upright=judge.upright)
+        image = read(photo, judge, data)
         pixels = to_array(image, size=judge.size, resample=judge.resample)
         return Decoded(photo, pixels, (image.height, image.width), "")
     except InputError as error:
@@ -111,11 +114,13 @@ def _regions(scores: np.ndarray, limit: float, size: tuple[int, int]) -> str:
     return json.dumps(found)
 
 
-def read_again(photo: Photo, judge: Judge) -> Any:
-    """The photo itself, to be drawn on: keeping those of a batch could take gigabytes.
+def read(photo: Photo, judge: Judge, data: bytes | None = None) -> Any:
+    """The photo itself, which is read again to be drawn on: those of a batch can take gigabytes.
 
     Raises:
-        InputError: It can not be read any more.
+        InputError: It can not be read.
     """
+    if data is not None:
+        return read_image(Held(photo.path, data), upright=judge.upright)
     check_regular(photo.path)
     return read_image(Path(photo.path), upright=judge.upright)

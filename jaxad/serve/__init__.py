@@ -1,0 +1,1 @@
+"""A detector behind HTTP: photos in, decisions out (docs/serve.md)."""

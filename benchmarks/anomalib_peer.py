@@ -165,6 +165,8 @@ def measure(
                 own = ways(asked, subject, some, place.work / data / "timed")
                 every |= {(subject, *key): each for key, each in own.items()}
         shared["feature_difference"] = max(differences)
+        # What is compared runs one after the other: one way of all, then the next way.
+        every = dict(sorted(every.items(), key=lambda one: list(page.WAYS).index(one[0][-1])))
         for (subject, runtime, way), found in speeds(every, photos=timed, rounds=rounds).items():
             rows[subject, runtime].setdefault("images_per_second", {})[way] = found
     return list(rows.values()), shared

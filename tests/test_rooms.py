@@ -13,7 +13,18 @@ PACKAGES = ("jaxad", "ports", "benchmarks")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "memory"),
-    ("calibration", "compiling", "core", "drift", "files", "held", "keys", "metrics", "progress"),
+    (
+        "calibration",
+        "compiling",
+        "core",
+        "drift",
+        "files",
+        "flags",
+        "held",
+        "keys",
+        "metrics",
+        "progress",
+    ),
     ("data", "export", "ops", "parallel", "report"),
     ("backbones", "methods"),
     ("detector", "runtimes"),

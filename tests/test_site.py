@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.main import make_parser
+from jaxad.flags import make_parser
 from tools.notebook import notebook
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ from jaxad.backbones.weights import init_backbone
 from jaxad.config import parse_config
 from jaxad.data.synthetic import write_dataset
 from jaxad.errors import InputError
-from jaxad.main import make_parser
+from jaxad.flags import make_parser
 from jaxad.ops.fold import fold_batch_norm
 from ports.torchvision_names import convert
 

@@ -22,7 +22,8 @@ def decoded(red: int) -> Decoded:
 async def scored(batcher: Batcher, reds: list[int]) -> list[Scored | BaseException]:
     running = asyncio.create_task(batcher.run())
     waiting = [asyncio.create_task(batcher.score(decoded(red))) for red in reds]
-    found = await asyncio.gather(*waiting, return_exceptions=True)
+    every = asyncio.gather(*waiting, return_exceptions=True)
+    found = await asyncio.wait_for(every, 20)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     return found

@@ -65,14 +65,17 @@ def test_more_than_the_queue_is_refused_for_now() -> None:
     ) as h:
         go.clear()
         with ThreadPoolExecutor(8) as pool:
-            waiting = [pool.submit(ask, h.url, body=photo()) for _ in range(3)]
-            end = time.monotonic() + 20
-            while b"jaxad_queue_photos 3.0" not in ask(h.url, "/metrics").body:
-                assert time.monotonic() < end
-                time.sleep(0.02)
-            refused = ask(h.url, body=photo())
-            assert ask(h.url, "/healthz").code == 200
-            go.set()
+            try:
+                waiting = [pool.submit(ask, h.url, body=photo()) for _ in range(3)]
+                end = time.monotonic() + 20
+                while b"jaxad_queue_photos 3.0" not in ask(h.url, "/metrics").body:
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+                late = pool.submit(ask, h.url, body=photo())
+                refused = late.result(timeout=10)
+                assert ask(h.url, "/healthz").code == 200
+            finally:
+                go.set()
             assert [one.result().code for one in waiting] == [200] * 3
         assert (refused.code, refused.headers["retry-after"]) == (503, "1")
         assert "3 photos wait already" in refused.json["error"]
@@ -91,7 +94,7 @@ def test_bodies_that_are_sent_slowly_share_what_is_held(monkeypatch: pytest.Monk
         assert (refused.code, "too many bytes" in refused.json["error"]) == (503, True)
         # The client holds its connection until the server ends it.
         assert all(b" 408 " in one.result().splitlines()[0] for one in slow)
-        assert ask(here.url, body=photo()).code == 200  # what they held is free
+        assert ask(here.url, body=photo() + bytes(800)).code == 200  # what they held is free
 
 
 def test_what_is_cut_off_or_no_http_gets_400(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,9 @@ def test_workers_end_when_nobody_has_them() -> None:
 
 
 SCRIPT = f"""
-import concurrent.futures, os, sys, threading, time
+import concurrent.futures, os, signal, sys, threading, time
 from jaxad.data.workers import Workers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 workers = Workers(eval, 2)
 with concurrent.futures.ThreadPoolExecutor(2) as threads:
     print(*threads.map(workers, ["(__import__('time').sleep(.2), {PID})[1]"] * 2), flush=True)

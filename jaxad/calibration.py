@@ -130,6 +130,11 @@ class Limits(NamedTuple):
     normal: tuple[Normal, ...]
     """What p-values are taken against, the largest of all."""
 
+    @property
+    def p_limit(self) -> float:
+        """The p-value of a score at the limit: the smallest of what passes."""
+        return float(self.p_values(np.asarray([self.score]))[0])
+
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """P-values `(m,)` of image scores `(m,)`; see `p_values`."""
         return np.max([p_values(own.scores, scores) for own in self.normal], axis=0)

@@ -137,8 +137,22 @@ def _status(args: argparse.Namespace, rest: Sequence[str]) -> None:
     _print(status(args.workdir))
 
 
-def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
+def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
+    """Who judges, by the flags of `flags._add_judge`."""
     from jaxad.runs.models import open_judge
+
+    return open_judge(
+        workdir=args.workdir,
+        model=args.model,
+        category=args.category,
+        subclass=args.subclass,
+        false_alarm=args.false_alarm,
+        batch_size=batch_size,
+        runtime=args.runtime,
+    )
+
+
+def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from jaxad.runs.stopping import Stopping
 
     if rest:
@@ -150,16 +164,9 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
     if args.watch and (args.photos or any((args.maps, args.overlays, args.masks))):
         raise InputError("--watch prints a line a photo: it takes no PATH and draws nothing")
     with Stopping() as stopping:
-        judge = open_judge(
-            workdir=args.workdir,
-            model=args.model,
-            category=args.category,
-            subclass=args.subclass,
-            false_alarm=args.false_alarm,
-            # What waits alone is scored at once, not in a batch that is padded.
-            batch_size=1 if args.watch and args.batch_size is None else args.batch_size,
-            runtime=args.runtime,
-        )
+        # What waits alone is scored at once, not in a batch that is padded.
+        alone = args.watch and args.batch_size is None
+        judge = _judge(args, batch_size=1 if alone else args.batch_size)
         if args.watch:
             _watch(args, judge, stopping.check)  # until stopped
             return 0
@@ -196,8 +203,6 @@ def _watch(args: argparse.Namespace, judge: Any, check: Callable[[], None]) -> N
 
 
 def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    from jaxad.runs.models import open_judge
-
     if rest:
         raise InputError(f"unknown argument {rest[0]!r}: see jaxad serve --help")
     try:
@@ -205,15 +210,7 @@ def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
         from jaxad.serve.server import serve
     except ModuleNotFoundError as error:
         raise InputError(f"no package {error.name}: pip install 'jaxad[serve]'") from error
-    judge = open_judge(
-        workdir=args.workdir,
-        model=args.model,
-        category=args.category,
-        subclass=args.subclass,
-        false_alarm=args.false_alarm,
-        batch_size=args.batch_size,
-        runtime=args.runtime,
-    )
+    judge = _judge(args, batch_size=args.batch_size)
     bounds = Bounds(round(args.max_body * (1 << 20)), args.queue)
     serve(judge, host=args.host, port=args.port, bounds=bounds, hosts=args.allow_host)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxad.calibration import Calibration, Limits
-from jaxad.drift import Drift, Verdict
+from jaxad.drift import LEAST, Drift, Verdict
 from jaxad.errors import InputError
 from jaxad.metrics.image import f1_max
 
@@ -115,8 +115,7 @@ def draw(
 def drift(own: Calibrated, good: np.ndarray) -> Verdict:
     """Whether good test photos below the line look like the calibration's; `good` is `(m,)`."""
     limit = own.limits.score
-    at_limit = own.limits.p_values(np.asarray([limit]))[0]
-    seen = Drift(own.scores, limit, float(at_limit))
+    seen = Drift(own.scores, limit, own.limits.p_limit)
     passed = good[good <= limit]
     if len(passed):
         seen.add(passed, own.limits.p_values(passed))
@@ -128,7 +127,7 @@ def drift_text(verdict: Verdict) -> str:
     if np.isnan(verdict.p):
         return (
             f"Too few photos to say whether good test photos look like the calibration's: "
-            f"{verdict.passed} pass, and both sides need 20."
+            f"{verdict.passed} pass, and both sides need {LEAST}."
         )
     told = (
         "Good test photos that pass do not look like the calibration's"

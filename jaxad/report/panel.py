@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from jaxad.report.line import VERDICTS, Line, count, drift, drift_text
@@ -97,11 +97,8 @@ def _data(view: CategoryView, line: Line) -> Markup:
         "line": line.threshold,
         "calibration": own.scores.tolist() if own and own.confidence is None else [],
     }
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    # So that nothing in it can end the element, whatever comes to stand there.
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
+    # Nothing in it can end the element, whatever comes to stand there.
+    return htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 def _plots(

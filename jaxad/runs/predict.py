@@ -273,8 +273,8 @@ def new_drift(judge: Judge) -> Drift | None:
     """What compares passed photos with the calibration; None where its category is not known."""
     if len(judge.limits.normal) != 1:
         return None
-    (p_limit,) = judge.limits.p_values(np.asarray([judge.limits.score]))
-    return Drift(judge.limits.normal[0].scores, judge.limits.score, float(p_limit))
+    limits = judge.limits
+    return Drift(limits.normal[0].scores, limits.score, limits.p_limit)
 
 
 def _decoded(photos: Iterator[Photo], judge: Judge, pool: ThreadPoolExecutor) -> Iterator[Decoded]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxad.errors import InputError
 from jaxad.runtimes.packages import needed
-from jaxad.runtimes.signal_stack import signal_stack_kept
+from jaxad.runtimes.signal_stack import compiled_for_cpu
 
 DTYPES = {"openvino": ("float32", "bfloat16", "int8"), "onnxruntime": ("float32",)}
 """In which each run time can compute."""
@@ -70,8 +70,7 @@ def openvino(model: bytes, *, requests: int, dtype: str, photos: Photos | None =
         "PERFORMANCE_HINT": "LATENCY" if requests == 1 else "THROUGHPUT",
         "PERFORMANCE_HINT_NUM_REQUESTS": str(requests),
     }
-    with signal_stack_kept():
-        compiled = core.compile_model(read, "CPU", options)
+    compiled = compiled_for_cpu(core, read, options)
 
     def request() -> Request:
         own = compiled.create_infer_request()
@@ -105,10 +104,8 @@ def quantised(model: Any, photos: Photos | None) -> Any:
     )
     scores = []
     for each in (model, found):
-        with signal_stack_kept():
-            compiled = needed("openvino").compile_model(
-                each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-            )
+        core = needed("openvino").Core()
+        compiled = compiled_for_cpu(core, each, {"INFERENCE_PRECISION_HINT": "f32"})
         scores.append([float(compiled({0: photo[None]})[1][0]) for photo in photos[:COMPARED]])
     with np.errstate(invalid="ignore", divide="ignore"):  # scores that are all the same
         matrix: Any = np.corrcoef(scores)

@@ -21,7 +21,7 @@ from jaxad.errors import InputError
 from jaxad.files import write_bytes
 from jaxad.runtimes.convert import INPUT, OUTPUTS, convert
 from jaxad.runtimes.packages import needed
-from jaxad.runtimes.signal_stack import signal_stack_kept
+from jaxad.runtimes.signal_stack import compiled_for_cpu
 
 if TYPE_CHECKING:
     from jaxad.detector import Detector
@@ -90,8 +90,7 @@ def write_openvino(
         for key, value in _said(said).items():
             read.set_rt_info(value, ["jaxad", key])
         ov.save_model(read, draft, compress_to_fp16=False)
-        with signal_stack_kept():
-            compiled = core.compile_model(draft, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = compiled_for_cpu(core, draft, {"INFERENCE_PRECISION_HINT": "f32"})
 
         def theirs(images: Any) -> list[Any]:
             found = compiled({INPUT: images})

@@ -1,4 +1,4 @@
-"""The calling thread's stack for signals, which OpenVINO replaces and frees.
+"""Compiling by OpenVINO, which replaces and frees the calling thread's stack for signals.
 
 OpenVINO's CPU plugin gives the thread that compiles a model another `sigaltstack`, and gives back
 the one before when the model goes. Of two models that go in their order, the second gives back the
@@ -8,10 +8,9 @@ process with SIGSEGV. Seen with OpenVINO 2026.4: `jaxad evaluate` of two categor
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
+from typing import Any
 
 
 class Stack(ctypes.Structure):
@@ -29,12 +28,14 @@ def signal_stack() -> Stack | None:
     return found if done == 0 else None
 
 
-@contextlib.contextmanager
-def signal_stack_kept() -> Iterator[None]:
-    """Put the thread's stack for signals back; OpenVINO then leaves it when models go, too."""
+def compiled_for_cpu(core: Any, model: Any, options: dict[str, str]) -> Any:
+    """`core.compile_model` for the CPU, the thread's stack for signals put back.
+
+    OpenVINO then leaves it alone when the model goes, too.
+    """
     before = signal_stack()
     try:
-        yield
+        return core.compile_model(model, "CPU", options)
     finally:
         if before is not None:
             ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from jaxad.report.html import policy_hash
 from jaxad.runs.models import Judge
 from jaxad.serve.bounds import Bounds
 
@@ -31,8 +30,8 @@ def make_page(judge: Judge, bounds: Bounds) -> tuple[bytes, str]:
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src '{_digest(script)}'",
-            f"style-src '{_digest(style)}'",
+            f"script-src '{policy_hash(script)}'",
+            f"style-src '{policy_hash(style)}'",
             "img-src blob: data:",
             "connect-src 'self'",
             "base-uri 'none'",
@@ -46,7 +45,3 @@ def make_page(judge: Judge, bounds: Bounds) -> tuple[bytes, str]:
 
 def _part(name: str) -> str:
     return resources.files("jaxad.serve").joinpath(name).read_text("utf-8")
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

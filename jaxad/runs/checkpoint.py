@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
     record.check_ours(path)
     beside = make_folder(path.parent / f"{record.UNFINISHED}{secrets.token_hex(8)}")
     new, old = beside / "new", beside / "old"
+    failed = True
     try:
         with _silence(), _checkpointer() as checkpointer:
             checkpointer.save(new, jax.tree.map(np.asarray, variables))
@@ -61,6 +63,7 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
             if old.exists():
                 old.replace(path)
             raise
+        failed = False
     except InputError:
         raise
     # Orbax raises many kinds where it can not write (OSError, ValueError, its storage's own).
@@ -71,6 +74,19 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if failed:
+            _remove_again(beside)
+
+
+def _remove_again(folder: Path) -> None:
+    """Delete what orbax's threads still write: one of them fails, and others go on."""
+    quiet = 0
+    for _ in range(100):  # five seconds; the next run sweeps what is there even then
+        time.sleep(0.05)
+        quiet = 0 if folder.exists() else quiet + 1
+        if quiet == 2:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def seal(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> None:

@@ -8,6 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,31 @@ def test_a_save_that_fails_leaves_what_was_there(
         checkpoint.save(saved, variables(1))
     assert files(saved.parent) == before
     assert [path.name for path in saved.parent.iterdir()] == ["a"]
+
+
+def test_threads_that_go_on_writing_after_a_failure_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of orbax's threads finds the disk full, and others still write what they began."""
+    late: list[threading.Thread] = []
+
+    def write(new: Path) -> None:
+        for n in range(60):
+            with suppress(OSError):  # deleted meanwhile
+                new.mkdir(parents=True, exist_ok=True)
+                (new / str(n)).write_bytes(b"")
+            time.sleep(0.005)
+
+    def fails(self: Any, new: Path, tree: Any) -> None:
+        late.append(threading.Thread(target=write, args=(new,)))
+        late[0].start()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", fails)
+    with pytest.raises(InputError, match="No space left"):
+        checkpoint.save(tmp_path / "one", {"a": np.zeros(3)})
+    late[0].join()
+    assert not list(tmp_path.iterdir())
 
 
 KILLED = """

@@ -80,7 +80,7 @@ class Level(NamedTuple):
 
     channels: int
     stride: int
-    """Input pixels per feature position, along each axis."""
+    """Input pixels per feature position, along each axis; 0: one position for the whole image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,3 +219,6 @@ class Method(NamedTuple):
     schedules: Callable[[int], Mapping[str, optax.ScalarOrSchedule]] | None = None
     """`schedules(steps)`: the learning rates in `optimizer(steps)` by name, numbers or functions of
     the step. They are logged; None: there is nothing to log."""
+    observe: Callable[[Variables, Iterable[Any]], Variables] | None = None
+    """`observe(variables, images)`: statistics that the loss reads, from a pass over the training
+    images before the first step, in pairs as `finalize` is given them."""

@@ -22,16 +22,30 @@ class Held(NamedTuple):
     """Host arrays `(n, ...)` of one length over the devices: each row is on one of them alone."""
     pick: Callable[[Callable[[Any], Any]], Callable[[Any, Any], Any]]
     """Make `rows(data, index)` for use within a `held` step: the rows `view(data)[index]` of what
-    `put` has given. `view` makes as many rows, one after the other, of every row of its own."""
+    `put` has given. `view` makes as many rows, one after the other, of every row of its own; see
+    `at` for arrays of fewer."""
     row: Callable[[Any, int], Any]
     """One row `(1, ...)` of what `put` has given, on all devices."""
+
+
+def at(index: Any, rows: Any, every: Any) -> Any:
+    """Where an index into the longest arrays of a tree points to in one of them.
+
+    Of an array of n times fewer rows each belongs to n of the others, one after the other.
+    """
+    each = max(len(leaf) for leaf in jax.tree.leaves(every)) // len(rows)
+    return index if each == 1 else index // each
 
 
 def held_by_one(device: NamedSharding) -> Held:
     """Make the functions for a single device, which has nothing to share."""
 
     def pick(view: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-        return lambda data, index: jax.tree.map(lambda rows: rows[index], view(data))
+        def of_device(data: Any, index: Any) -> Any:
+            seen = view(data)
+            return jax.tree.map(lambda rows: rows[at(index, rows, seen)], seen)
+
+        return of_device
 
     return Held(
         lambda tree: jax.device_put(tree, device),
@@ -69,25 +83,28 @@ def held_by_several(mesh: Mesh, *, in_pmap: bool) -> Held:
 
     def own(rows: Any, index: Any) -> Any:
         """The rows asked for that are this device's; zeros for the others."""
-        at = index - jax.lax.axis_index(axis).astype(index.dtype) * len(rows)
-        mine = (at >= 0) & (at < len(rows))
-        found = rows[jnp.clip(at, 0, len(rows) - 1)]
+        here = index - jax.lax.axis_index(axis).astype(index.dtype) * len(rows)
+        mine = (here >= 0) & (here < len(rows))
+        found = rows[jnp.clip(here, 0, len(rows) - 1)]
         return jnp.where(mine.reshape(-1, *[1] * (found.ndim - 1)), found, jnp.zeros_like(found))
 
     def pick(view: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
         def of_device(data: Any, index: Any) -> Any:
             every = jax.lax.all_gather(index, axis, tiled=True)
-            return jax.tree.map(
-                lambda rows: jax.lax.psum_scatter(own(rows, every), axis, tiled=True), view(data)
-            )
+            seen = view(data)
+
+            def rows_of_all(rows: Any) -> Any:
+                return jax.lax.psum_scatter(own(rows, at(every, rows, seen)), axis, tiled=True)
+
+            return jax.tree.map(rows_of_all, seen)
 
         def in_mesh(data: Any, index: Any) -> Any:
             return of_device(jax.tree.map(lambda part: part[0], data), index)
 
         if in_pmap:
             return of_device
-        at = PartitionSpec(axis)
-        return jax.shard_map(in_mesh, mesh=mesh, in_specs=(at, at), out_specs=at)
+        own_rows = split.spec
+        return jax.shard_map(in_mesh, mesh=mesh, in_specs=(own_rows, own_rows), out_specs=own_rows)
 
     def take_row(data: Any, index: Any) -> Any:
         return jax.tree.map(lambda part: jax.lax.psum(own(part[0], index), axis), data)

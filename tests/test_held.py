@@ -73,6 +73,21 @@ def test_a_view_has_rows_of_its_own(backend: str) -> None:
     np.testing.assert_array_equal(found["a"], data["a"].reshape(-1, 3)[index])
 
 
+@pytest.mark.parametrize("backend", ["pmap", "jit"])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_row_of_fewer_belongs_to_several_of_the_others(backend: str, devices: int) -> None:
+    data = {"map": rows()["a"], "whole": np.arange(ROWS, dtype=np.float32)[:, None]}
+    own = data["map"].shape[1]
+
+    def view(tree: Any) -> Any:
+        return {"map": tree["map"].reshape(-1, 3), "whole": tree["whole"]}
+
+    index = np.asarray([[0, 21, 3, 20, 7, 2, 19, 5]])
+    found = taken(backend, devices, data, view, index)
+    np.testing.assert_array_equal(found["map"], data["map"].reshape(-1, 3)[index])
+    np.testing.assert_array_equal(found["whole"], data["whole"][index // own])
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_each_device_holds_its_share_and_single_rows_come_to_all(

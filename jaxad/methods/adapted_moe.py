@@ -19,37 +19,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
+from jaxad.methods.adaption import AS_PRINTED, AXES, STATISTICS, Adaption, adapt
 from jaxad.methods.routing import Router, embed, route
 from jaxad.methods.simplenet import RATES, Expert, margin_loss, merge, two_rates
 from jaxad.ops.noise import elements, normal_by_element
 from jaxad.ops.normalise import l2_normalise, safe_sqrt
 from jaxad.ops.precision import EXACT
 from jaxad.ops.resample import resize_map
-
-AXES = {"positions": (1, 2), "all": (1, 2, 3), "channels": (3,)}
-"""What Eq. 5 may take mean and standard deviation over, of patch features `(B, h, w, C)`."""
-
-
-def moments(x: Array, *, axes: str) -> tuple[Array, Array]:
-    """Mean and standard deviation of each image's patch features over `AXES[axes]`, kept as 1."""
-    over = AXES[axes]
-    spread = safe_sqrt(jnp.var(x, axis=over, keepdims=True))
-    return jnp.mean(x, axis=over, keepdims=True), spread
-
-
-def adapt(x: Array, mean: Array, std: Array, *, axes: str, epsilon: float = 1e-5) -> Array:
-    """Calibrate patch features to those that an expert has learnt (Eq. 5).
-
-    Args:
-        x: `(B, h, w, C)`.
-        mean: `(B, C)`, or `(B, 1)` where `axes` has the channels: the expert's.
-        std: As `mean`.
-        axes: Over which `x` has a mean and standard deviation, see `AXES`.
-        epsilon: What varies less than this is constant: it is moved, not scaled.
-    """
-    own, spread = moments(x, axes=axes)
-    scale = jnp.where(spread > epsilon, std[:, None, None] / jnp.maximum(spread, epsilon), 1.0)
-    return (x - own) * scale + mean[:, None, None]
 
 
 def grouped(x: Array, groups: int) -> Array:
@@ -72,6 +48,9 @@ def experts(
     expert: Expert,
     *,
     count: int,
+    shared: bool = False,
+    adaption: Adaption | None = None,
+    statistics: tuple[str, str] | None = None,
     normalise: bool = True,
     noise: float = 0.015,
     margin: float = 0.5,
@@ -85,6 +64,11 @@ def experts(
         feature: Name of the patch features.
         expert: Adaptor and discriminator.
         count: n, the number of subclasses.
+        shared: Whether one network serves all of them: experts then differ in what images are
+            calibrated to.
+        adaption: How images are calibrated; matters here if it is so in training.
+        statistics: Names of the features with each image's location and scale, read where
+            positions of it are drawn; not needed for maps.
         normalise: Whether patch features have length 1 (Eq. 6, in training too).
         noise: Standard deviation of the noise on adapted features.
         margin: Of the loss.
@@ -95,24 +79,36 @@ def experts(
     Returns:
         A `Method`. Its loss takes maps or drawn positions that go through the subclasses in turn:
         element j of the batch belongs to subclass j mod n. Its score is the mean of all experts'.
+        `variables["patches"]` has what images are calibrated to, which `adapted_moe` observes.
     """
-
-    def patches(features: Features) -> Array:
-        x = pick(features, [feature])[0]
-        return l2_normalise(x) if normalise else x
+    networks = 1 if shared else count
+    learns = adaption if adaption is not None and adaption.training else None
 
     def init(rng: Array, features: Features) -> Variables:
         x = pick(features, [feature])[0]
+        unknown = jnp.zeros((count, (adaption or AS_PRINTED).width(x.shape[-1])), x.dtype)
         x = jnp.zeros((2, x.shape[-1]), x.dtype)
-        each = jax.vmap(lambda key: expert.init(key, x, x))(jax.random.split(rng, count))
-        return {name: {"experts": tree} for name, tree in each.items()}
+        each = jax.vmap(lambda key: expert.init(key, x, x))(jax.random.split(rng, networks))
+        variables = {name: {"experts": tree} for name, tree in each.items()}
+        return {**variables, "patches": {"mean": unknown, "std": unknown + 1}}
+
+    def calibrated(variables: Variables, features: Features, batch: Mapping[str, Array]) -> Array:
+        """What the network of each element learns."""
+        x = pick(features, [feature])[0]
+        if learns is not None:
+            own = learns.of(x) if x.ndim == 4 else tuple(pick(features, statistics or ()))
+            y = batch["subclass"] if count > 1 else jnp.zeros(len(x), jnp.int32)
+            to = [variables["patches"][name][y] for name in ("mean", "std")]
+            location, scale = (v.reshape(len(x), *[1] * (x.ndim - 2), -1) for v in to)
+            x = adapt(x, (own[0], own[1]), (location, scale), share=learns.share)
+        return l2_normalise(x) if normalise else x
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
-        x = patches(features)
+        x = calibrated(variables, features, batch)
         drawn = normal_by_element(rng, elements(batch, len(x)), x.shape[1:], dtype=x.dtype)
-        x, drawn = grouped(x, count), grouped(noise * drawn, count)
+        x, drawn = grouped(x, networks), grouped(noise * drawn, networks)
 
         def one(own: Variables, x: Array, drawn: Array) -> Any:
             return expert.apply(own, x, drawn, mutable=["batch_stats"])
@@ -121,17 +117,22 @@ def experts(
             (true, fake), updates = jax.vmap(one)(of_experts(variables), x, drawn)
         # Summed over the experts: each has the gradients of a SimpleNet by itself.
         with jax.named_scope("loss"):
-            losses = [count * jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
+            losses = [networks * jnp.mean(part) for part in margin_loss(true, fake, margin=margin)]
         one_batch = jnp.ones(())
         metrics = {"loss_true": (losses[0], one_batch), "loss_fake": (losses[1], one_batch)}
         new = {name: {"experts": tree} for name, tree in updates.items()}
         return losses[0] + losses[1], Aux(new, metrics)
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        x = patches(features)
+        images = len(pick(features, [feature])[0])
+
+        def judge(j: Array) -> Array:
+            x = calibrated(variables, features, {"subclass": jnp.full(images, j)})
+            grid: Array = expert.apply(of_expert(variables, j, shared=shared), x)[0]
+            return grid.astype(jnp.float32)
+
         with jax.named_scope("experts"):
-            each = jax.vmap(lambda own: expert.apply(own, x)[0])(of_experts(variables))
-        each = each.astype(jnp.float32)
+            each = jax.vmap(judge)(jnp.arange(count))
         return scores_of(-jnp.mean(each, axis=0), size=size, smoothing=smoothing)
 
     def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
@@ -152,6 +153,12 @@ def of_experts(variables: Variables) -> Variables:
     return {
         name: variables[name]["experts"] for name in ("params", "batch_stats") if name in variables
     }
+
+
+def of_expert(variables: Variables, j: Array, *, shared: bool) -> Variables:
+    """The variables of expert j, or of the one network that all share."""
+    at = jnp.zeros_like(j) if shared else j
+    return jax.tree.map(lambda leaf: leaf[at], of_experts(variables))
 
 
 def merge_experts(variables: Variables) -> Variables:
@@ -175,8 +182,8 @@ def adapted_moe(
     count: int,
     k: int = 1,
     temperature: float = 0.1,
-    adaption: bool = True,
-    axes: str = "positions",
+    shared: bool = False,
+    adaption: Adaption | None = AS_PRINTED,
     spread: str = "image",
     centre: str = "patches",
     normalise: bool = True,
@@ -192,10 +199,10 @@ def adapted_moe(
         count: n, the number of subclasses.
         k: How many experts judge an image.
         temperature: Of their weights; small: the nearest alone.
-        adaption: Whether features are calibrated to each of them.
-        axes: Of the means and standard deviations in Eq. 5, see `AXES`.
-        spread: An expert's standard deviation: the mean of its "image"s' own, or of "all" their
-            patches together.
+        shared: As in `experts`.
+        adaption: How features are calibrated to each of them, the same as in `experts`; None: not.
+        spread: An expert's scale: the mean of its "image"s' own, or the standard deviation of "all"
+            their patches together.
         centre: What Eq. 5 adds: the mean of the expert's "patches", or the "router"'s centre as
             printed (which needs an embedding as wide as the patch features).
         normalise: As in `experts`.
@@ -203,18 +210,25 @@ def adapted_moe(
 
     Returns:
         A `Method`. A batch of its loss goes through the subclasses in turn, and says so in
-        `batch["subclass"]`; `finalize` takes each expert's mean and standard deviation.
+        `batch["subclass"]`; `observe` takes each expert's location and scale, called mean and std.
 
     Raises:
         InputError: An unknown choice, or a `k` beyond the number of experts.
     """
+    how = adaption or AS_PRINTED
     for name, value, known in (
-        ("axes", axes, AXES),
+        ("axes", how.axes, AXES),
+        ("statistics", how.statistics, STATISTICS),
         ("spread", spread, ("image", "all")),
         ("centre", centre, ("patches", "router")),
     ):
         if value not in known:
             raise InputError(f"method.{name} is {value!r}: use {' or '.join(known)}")
+    if spread == "all" and how.statistics != "moments":
+        raise InputError(
+            f"method.spread is 'all' and method.statistics {how.statistics!r}: of all patches "
+            "together only moments are known; set method.spread=image"
+        )
     if not 1 <= k <= count:
         raise InputError(f"method.top_k is {k}: there are {count} experts")
 
@@ -226,9 +240,7 @@ def adapted_moe(
         for part, key in zip(parts.values(), jax.random.split(rng, len(parts))):
             for collection, tree in part.init(key, features).items():
                 variables.setdefault(collection, {}).update(tree)
-        x = patches(features)
-        unknown = jnp.zeros((count, x.shape[-1] if axes == "positions" else 1), x.dtype)
-        return {**variables, "patches": {"mean": unknown, "std": unknown + 1}}
+        return variables
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
@@ -242,7 +254,7 @@ def adapted_moe(
         return total, Aux(updates, metrics)
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        x, own = jnp.asarray(patches(features)), of_experts(variables)
+        x = jnp.asarray(patches(features))
         images = x.shape[0]  # may be symbolic
         means, stds = (variables["patches"][name] for name in ("mean", "std"))
         if router is None:
@@ -258,10 +270,10 @@ def adapted_moe(
             """What expert j says of image i's patches, `(h, w)`."""
             i, j = pair
             y = x[i][None]
-            if adaption:
-                y = adapt(y, means[j][None], stds[j][None], axes=axes)
+            if adaption is not None:
+                y = adapt(y, adaption.of(y), (means[j], stds[j]), share=adaption.share)
             y = l2_normalise(y) if normalise else y
-            grid: Array = expert.apply(jax.tree.map(lambda leaf: leaf[j], own), y)[0][0]
+            grid: Array = expert.apply(of_expert(variables, j, shared=shared), y)[0][0]
             return grid.astype(jnp.float32)
 
         # One after the other: up to 1.5 times as fast on a CPU as gathering all their parameters,
@@ -281,16 +293,16 @@ def adapted_moe(
 
     @jax.jit  # here, so that it is compiled once for all detectors
     def sums(x: Array, y: Array) -> tuple[Array, ...]:
-        mean, std = moments(x, axes=axes)
+        mean, std = how.of(x)
         kept = [jnp.mean(value, axis=(1, 2)) for value in (mean, std, jnp.square(mean) + std**2)]
         member = jax.nn.one_hot(y, count, dtype=x.dtype).T
         totals = [jnp.matmul(member, value, precision=EXACT) for value in kept]
         return (member.sum(axis=1)[:, None], *totals)
 
-    def finalize(
+    def observe(
         variables: Variables, batches: Iterable[tuple[Features, Mapping[str, Any]]]
     ) -> Variables:
-        """Take every expert's mean and standard deviation from its images."""
+        """Take every expert's location and scale from its images."""
         total = [jnp.zeros(()) for _ in range(4)]
         for features, batch in batches:
             found = sums(patches(features), batch["subclass"])
@@ -301,4 +313,4 @@ def adapted_moe(
             std = safe_sqrt(square - jnp.square(mean))
         return {**variables, "patches": {"mean": mean, "std": std}}
 
-    return Method(init, loss, score, optimizer, finalize, merge_experts)
+    return Method(init, loss, score, optimizer, fold=merge_experts, observe=observe)

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxad.core import Backbone, InputError, Method
+import flax.linen as nn
+
+from jaxad.core import Array, Backbone, Features, InputError, Level, Method
 from jaxad.keys import Key, choice, flag, integer, number
-from jaxad.methods.adapted_moe import AXES, adapted_moe, experts
+from jaxad.methods.adapted_moe import adapted_moe, experts
+from jaxad.methods.adaption import AXES, STATISTICS, Adaption
 from jaxad.methods.routing import Router, embed, routed_right, routing
 from jaxad.methods.simplenet import Expert
-from jaxad.recipes.recipe import Phase, Recipe
-from jaxad.recipes.simplenet import FEATURE, backbones, expert_options
+from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe
+from jaxad.recipes.simplenet import FEATURE, PATCHES, expert_options
 from jaxad.recipes.simplenet import KEYS as SIMPLENET
+from jaxad.recipes.simplenet import backbones as simplenet_backbones
 
 KEYS = {
     **SIMPLENET,
     "moe": Key(True, flag(), "one expert a subclass; False = one for all, and no router"),
+    "shared": Key(
+        False, flag(), "one network for all experts, which then differ in Eq. 5's statistics alone"
+    ),
     "adaption": Key(True, flag(), "calibrate test images to the expert (Eq. 5)"),
+    "adapt_training": Key(False, flag(), "calibrate training images, too"),
+    "statistics": Key(
+        "moments",
+        choice(*STATISTICS),
+        "of Eq. 5: mean and standard deviation, or median and distance of quartiles",
+    ),
+    "share": Key(1.0, number(least=0, most=1), "how far Eq. 5 moves an image; 1 = as printed"),
     "normalise_embedding": Key(True, flag(), "x of the router to length 1"),
     "normalise_patches": Key(True, flag(), "patch features to length 1 (Eq. 6)"),
     "clusters": Key(
@@ -31,9 +46,7 @@ KEYS = {
     "router_learning_rate": Key(1e-3, number(above=0), "of Adam, for the router"),
     "centre_weight": Key(0.5, number(least=0, most=1), "alpha of Eq. 2; 0 = cross-entropy alone"),
     "centre_rate": Key(0.5, number(least=0, most=1), "of the centres' own steps"),
-    "axes": Key(
-        "positions", choice(*AXES), "what Eq. 5's mean and standard deviation are taken over"
-    ),
+    "axes": Key("positions", choice(*AXES), "what Eq. 5's statistics are taken over"),
     "spread": Key(
         "image",
         choice("image", "all"),
@@ -46,6 +59,52 @@ KEYS = {
     ),
 }
 """Below `method`."""
+
+
+LOCATION, SCALE = "location", "scale"
+STATISTICS_OF = (f"{ROLE}/{LOCATION}", f"{ROLE}/{SCALE}")
+
+
+class Described(nn.Module):
+    """Patch features, and what Eq. 5 reads of a whole image, as features of their own.
+
+    Training draws positions of many images: it needs their images' statistics beside them.
+    """
+
+    inner: nn.Module
+    adaption: Adaption
+
+    def __call__(self, x: Array) -> Features:
+        """Map `(B, H, W, 3)` float32 to patch features, and each image's location and scale."""
+        found: Features = self.inner(x)
+        location, scale = self.adaption.of(found[PATCHES])
+        return {**found, LOCATION: location, SCALE: scale}
+
+
+def backbones(config: Any) -> Backbones:
+    """Load the one network as SimpleNet does, with statistics where training wants them."""
+    found = simplenet_backbones(config)
+    adaption = adaption_of(config)
+    if adaption is None or not adaption.training:
+        return found
+    network = found.networks[ROLE]
+    channels, stride = network.levels[PATCHES]
+    of_image = Level(adaption.width(channels), stride if adaption.axes == "channels" else 0)
+    network = dataclasses.replace(
+        network,
+        module=Described(network.module, adaption),
+        levels={**network.levels, LOCATION: of_image, SCALE: of_image},
+    )
+    variables = {name: {"inner": tree} for name, tree in found.variables[ROLE].items()}
+    return found._replace(networks={ROLE: network}, variables={ROLE: variables})
+
+
+def adaption_of(config: Any) -> Adaption | None:
+    """How images are calibrated, if they are."""
+    m = config.method
+    if not m.adaption:
+        return None
+    return Adaption(m.statistics, m.axes, m.share, m.adapt_training)
 
 
 def method(
@@ -68,17 +127,21 @@ def method(
             f"train.steps is {tuple(train.steps)}, train.positions {tuple(train.positions)}: "
             "Adapted-MoE takes (steps of the router, of the experts) or (), and (N,) or ()"
         )
-    expert = Expert(m.hidden, axis_name)
+    expert, adaption = Expert(m.hidden, axis_name), adaption_of(config)
+    read = STATISTICS_OF if adaption is not None and adaption.training else ()
     trained = experts(
         FEATURE,
         expert,
         count=count,
+        shared=m.shared,
+        adaption=adaption,
+        statistics=STATISTICS_OF,
         normalise=m.normalise_patches,
         smoothing=m.smoothing,
         **expert_options(config),
     )
     parts = {"experts": trained}
-    phases = [Phase("experts", trained, steps[1], positions[0], (FEATURE,))]
+    phases = [Phase("experts", trained, steps[1], positions[0], (FEATURE, *read))]
     router = None
     if count > 1:
         router = Router(m.router_width, count, m.normalise_embedding)
@@ -110,8 +173,8 @@ def method(
         count=count,
         k=m.top_k if router else 1,
         temperature=m.temperature,
-        adaption=m.adaption,
-        axes=m.axes,
+        shared=m.shared,
+        adaption=adaption,
         spread=m.spread,
         centre=m.centre if router else "patches",
         normalise=m.normalise_patches,

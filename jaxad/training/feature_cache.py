@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Array, Features, InputError
+from jaxad.held import at
 
 HostFeatures = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -87,11 +88,19 @@ def take_positions(cache: Any, index: Any) -> Any:
     Raises:
         InputError: The levels have other grids: an index would name other places in each.
     """
-    return take_images(as_positions(cache), index)
+    return take_rows(as_positions(cache), index)
+
+
+def take_rows(rows: Any, index: Any) -> Any:
+    """These rows of every level, of those with fewer as `jaxad.held.at` says."""
+    return {name: values[at(index, values, rows)] for name, values in rows.items()}
 
 
 def as_positions(cache: Any) -> Any:
     """Images `(n, h, w, C)` of every level as rows of positions, `(n * h * w, C)`.
+
+    A level of one position, `(n, 1, 1, C)`, has what is true of the whole image: its rows, n, are
+    those of all positions of an image.
 
     Raises:
         InputError: The levels have other grids.
@@ -134,7 +143,10 @@ def draw_positions(
 
 
 def _one_grid(features: Any) -> tuple[int, int, int]:
+    """Images, rows and columns of all levels but those of one position."""
     grids = {name: values.shape[:3] for name, values in features.items()}
+    several = {name: grid for name, grid in grids.items() if grid[1:] != (1, 1)}
+    grids = several or grids
     if len(set(grids.values())) > 1:
         raise InputError(
             f"levels of other grids can not share drawn positions: {grids}; set train.positions=()"

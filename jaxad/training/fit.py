@@ -165,8 +165,12 @@ class Trainer:
             stream = labelled_images(held, lambda: None)
             return phases.holdout(self.programs.holdout(course.count, n), whole, stream)
 
+        trained = np.unique(np.concatenate([part for group in course.groups for part in group]))
+        method = model.detector.method
         course.began = time.monotonic()
         standing, opt_state = self._begin(course, model)
+        if method.observe is not None and not (standing.phase or standing.step):
+            course.variables = method.observe(course.variables, labelled_images(trained))
         for n, phase in enumerate(model.phases):
             if n < standing.phase:
                 continue
@@ -182,9 +186,8 @@ class Trainer:
                 held_out=functools.partial(held_out, n) if len(held) else None,
                 profile=profile if n == 0 else None,
             )
-        variables, method = course.variables, model.detector.method
+        variables = course.variables
         if method.finalize is not None:
-            trained = np.unique(np.concatenate([part for group in course.groups for part in group]))
             variables = method.finalize(variables, labelled_images(trained))
         jax.block_until_ready(variables)
         seconds["train"] = time.monotonic() - course.began

@@ -139,7 +139,7 @@ def _loss(
 def taker(phase: Phase) -> Callable[[Any, Any], Any]:
     """What makes a phase's features of a cache and an index: `f(cache, index)`."""
     view = viewer(phase)
-    return lambda cache, index: feature_cache.take_images(view(cache), index)
+    return lambda cache, index: feature_cache.take_rows(view(cache), index)
 
 
 def viewer(phase: Phase) -> Callable[[Any], Any]:

@@ -12,7 +12,8 @@ import quick
 from sklearn.metrics import roc_auc_score
 
 from jaxad.core import InputError
-from jaxad.methods.adapted_moe import adapt, adapted_moe, experts, grouped, moments
+from jaxad.methods.adapted_moe import adapted_moe, experts, grouped
+from jaxad.methods.adaption import AS_PRINTED, Adaption
 from jaxad.methods.routing import Router, routing
 from jaxad.methods.simplenet import Expert, simplenet
 from jaxad.training.state import init_state
@@ -23,22 +24,25 @@ C, GRID = 16, 6
 
 def build(count: int, **options: Any) -> Any:
     """The whole method, its parts by name, for features "x" of `C` channels."""
-    normalise = options.get("normalise", False)
+    options = {"smoothing": 0.0, "normalise": False, "adaption": AS_PRINTED, **options}
     expert = Expert(32)
-    rates = {"learning_rates": (1e-3, 2e-3), "noise": 0.3, "smoothing": 0.0}
-    parts = {"experts": experts("x", expert, count=count, normalise=normalise, **rates)}
+    both = {name: options[name] for name in ("normalise", "adaption", "smoothing")}
+    both["shared"] = options.get("shared", False)
+    rates = {"learning_rates": (1e-3, 2e-3), "noise": 0.3}
+    parts = {"experts": experts("x", expert, count=count, statistics=("l", "s"), **both, **rates)}
     router = Router(16, count, True) if count > 1 else None
     if router is not None:
         parts["router"] = routing("x", router, learning_rate=1e-2)
-    options = {"smoothing": 0.0, "normalise": normalise, **options}
     return adapted_moe("x", parts, expert, router, count=count, **options), parts
 
 
 def train(method: Any, images: np.ndarray, steps: int) -> Any:
-    """Train on `(n, N, h, w, C)` images of n subclasses, batches of 8 each; then finalise."""
+    """Observe, and train on, `(n, N, h, w, C)` images of n subclasses, batches of 8 each."""
     n, draw = len(images), np.random.default_rng(0)
     optimizer = method.optimizer(steps)
-    state = init_state(quick.init(method, {"x": jnp.asarray(images[0, :1])}), optimizer)
+    variables = quick.init(method, {"x": jnp.asarray(images[0, :1])})
+    every = [({"x": own}, {"subclass": np.full(len(own), k)}) for k, own in enumerate(images)]
+    state = init_state(method.observe(variables, every), optimizer)
 
     def loss(variables, frozen, batch, rng):
         return method.loss(variables, {"x": batch["x"]}, {"subclass": batch["subclass"]}, rng)
@@ -49,8 +53,7 @@ def train(method: Any, images: np.ndarray, steps: int) -> Any:
         at = draw.integers(0, images.shape[1], 8)
         x = np.swapaxes(images[:, at], 0, 1).reshape(8 * n, *images.shape[2:])
         state, _ = step(state, {}, {"x": x, "subclass": label}, jax.random.key(1))
-    every = [({"x": own}, {"subclass": np.full(len(own), k)}) for k, own in enumerate(images)]
-    return method.finalize(state.variables, every)
+    return state.variables
 
 
 def expert_of(variables: Any, k: int) -> Any:
@@ -90,7 +93,7 @@ def shifted() -> dict[str, Any]:
     truth = np.repeat([0, 1], 60)
 
     def auroc(images: np.ndarray, *, adaption: bool) -> float:
-        chosen, _ = build(1, adaption=adaption)
+        chosen, _ = build(1, adaption=AS_PRINTED if adaption else None)
         found = quick.score(chosen, variables, {"x": images}, size=(GRID, GRID))
         return float(roc_auc_score(truth, found.image))
 
@@ -107,25 +110,6 @@ def test_adaption_restores_what_an_unknown_scale_and_offset_took(shifted):
     assert restored > taken + 0.1
     # All of it is back: an image and its moved copy are one to the experts.
     assert restored == pytest.approx(auroc(shifted["plain"], adaption=True), abs=1e-3)
-
-
-def test_adapted_features_have_the_experts_mean_and_spread():
-    x = 3.0 * jax.random.normal(jax.random.key(0), (2, 5, 4, 3)) + 7.0
-    mean, std = jnp.asarray([[1.0, 2.0, 3.0]] * 2), jnp.asarray([[0.5, 1.0, 2.0]] * 2)
-    y = quick.jit(lambda x: adapt(x, mean, std, axes="positions"))(x)
-    found = quick.jit(lambda y: moments(y, axes="positions"))(y)
-    np.testing.assert_allclose(found[0][:, 0, 0], mean, atol=1e-5)
-    np.testing.assert_allclose(found[1][:, 0, 0], std, atol=1e-5)
-    # Calibrated to its own, an image stays what it is, whatever the axes.
-    for axes in ("positions", "all"):
-        own, spread = (value[:, 0, 0] for value in moments(x, axes=axes))
-        np.testing.assert_allclose(adapt(x, own, spread, axes=axes), x, atol=1e-4)
-
-
-def test_a_constant_channel_is_moved_and_not_scaled():
-    x = jnp.full((1, 4, 4, 2), 5.0)
-    y = adapt(x, jnp.asarray([[1.0, 2.0]]), jnp.asarray([[3.0, 0.0]]), axes="positions")
-    np.testing.assert_allclose(y, jnp.broadcast_to(jnp.asarray([1.0, 2.0]), x.shape), atol=1e-6)
 
 
 def test_every_expert_learns_as_a_simplenet_of_its_own_subclass_does():
@@ -178,7 +162,7 @@ def two() -> dict[str, Any]:
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(2, C)) * 3
     images = np.stack([normal(rng, 30, centre) for centre in centres])
-    method, _ = build(2, adaption=False)
+    method, _ = build(2, adaption=None)
     return {"method": method, "variables": train(method, images, 80), "centres": centres}
 
 
@@ -200,24 +184,24 @@ def test_experts_are_mixed_by_the_weights_of_the_router(two):
     rng = np.random.default_rng(5)
     x = normal(rng, 3, two["centres"][0])
     size = (GRID, GRID)
-    both, parts = build(2, adaption=False, k=2, temperature=1e6)  # equal weights
+    both, parts = build(2, adaption=None, k=2, temperature=1e6)  # equal weights
     found = quick.score(both, two["variables"], {"x": x}, size=size)
     mean = quick.score(parts["experts"], two["variables"], {"x": x}, size=size)
     np.testing.assert_allclose(found.map, mean.map, atol=1e-4)
-    sharp, _ = build(2, adaption=False, k=2, temperature=1e-4)
+    sharp, _ = build(2, adaption=None, k=2, temperature=1e-4)
     nearest = quick.score(two["method"], two["variables"], {"x": x}, size=size)
     found = quick.score(sharp, two["variables"], {"x": x}, size=size)
     np.testing.assert_allclose(found.map, nearest.map, atol=1e-5)
 
 
-def test_finalize_takes_the_statistics_of_each_subclass(two):
+def test_observe_takes_the_statistics_of_each_subclass(two):
     rng = np.random.default_rng(6)
     x = rng.normal(size=(6, GRID, GRID, C)).astype(np.float32)
     y = np.asarray([0, 1, 1, 0, 1, 1])
     batches = [({"x": x[:4]}, {"subclass": y[:4]}), ({"x": x[4:]}, {"subclass": y[4:]})]
     for spread in ("image", "all"):
         method, _ = build(2, spread=spread)
-        found = method.finalize(two["variables"], batches)["patches"]
+        found = method.observe(two["variables"], batches)["patches"]
         for k in range(2):
             own = x[y == k]
             std = own.std(axis=(1, 2)).mean(0) if spread == "image" else own.std(axis=(0, 1, 2))
@@ -227,10 +211,10 @@ def test_finalize_takes_the_statistics_of_each_subclass(two):
 
 @pytest.mark.parametrize("axes", ["all", "channels"])
 def test_scalar_statistics_have_one_number_an_expert(two, axes):
-    method, _ = build(2, axes=axes)
+    method, _ = build(2, adaption=Adaption(axes=axes))
     x = np.random.default_rng(7).normal(size=(4, GRID, GRID, C)).astype(np.float32)
     batch = {"subclass": np.asarray([0, 1, 0, 1])}
-    variables = method.finalize(two["variables"], [({"x": x}, batch)])
+    variables = method.observe(two["variables"], [({"x": x}, batch)])
     assert variables["patches"]["mean"].shape == (2, 1)
     np.testing.assert_allclose(variables["patches"]["mean"][0], x[::2].mean(), atol=1e-5)
     assert np.isfinite(quick.score(method, variables, {"x": x}, size=(12, 12)).map).all()
@@ -333,6 +317,10 @@ def test_batches_that_leave_out_a_subclass_and_unknown_choices_are_refused():
     with pytest.raises(InputError, match="7 can not go through 2 subclasses"):
         grouped(jnp.zeros((7, 3)), 2)
     with pytest.raises(InputError, match=r"method\.axes is 'rows'"):
-        build(2, axes="rows")
+        build(2, adaption=Adaption(axes="rows"))
+    with pytest.raises(InputError, match=r"method\.statistics is 'modes'"):
+        build(2, adaption=Adaption("modes"))
+    with pytest.raises(InputError, match=r"set method\.spread=image"):
+        build(2, adaption=Adaption("quartiles"), spread="all")
     with pytest.raises(InputError, match="there are 2 experts"):
         build(2, k=3)

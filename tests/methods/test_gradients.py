@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import quick
 
-from jaxad.methods.adapted_moe import adapt, adapted_moe, experts, moments
+from jaxad.methods.adapted_moe import adapted_moe, experts
+from jaxad.methods.adaption import adapt, moments, quartiles
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import Stage
 from jaxad.methods.pfm import PairLevel, pfm
@@ -39,7 +40,8 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "shortened": lambda x: shortened(x, power=1.0),
     "moments, positions": lambda x: moments(x, axes="positions"),
     "moments, channels": lambda x: moments(x, axes="channels"),
-    "adapt": lambda x: adapt(x, x[:, 0, 0], x[:, 1, 1], axes="positions"),
+    "quartiles": lambda x: quartiles(x, axes="positions"),
+    "adapt": lambda x: adapt(x, moments(x, axes="positions"), (x[:1], x[1:]), share=0.5),
     "top_share_mean": lambda x: top_share_mean(x[..., 0], 0.3),
     "maximum": lambda x: top_share_mean(x[..., 0], 0.0),
     "average_pool": lambda x: average_pool(x[..., 0], window=3),

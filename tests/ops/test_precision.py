@@ -54,7 +54,7 @@ def products(function, *args):
         (lambda x: ROUTER.init(jax.random.key(0), x), (X,)),
         (lambda v: merge({name: tree["experts"] for name, tree in v.items()}), (STACKED,)),
         (
-            lambda x: WHOLE.finalize({}, [({"x": x}, {"subclass": jnp.arange(2)})])["patches"],
+            lambda x: WHOLE.observe({}, [({"x": x}, {"subclass": jnp.arange(2)})])["patches"],
             (X,),
         ),
     ],

@@ -63,6 +63,19 @@ def test_positions_are_the_same_of_each_level(place: Any) -> None:
         np.testing.assert_array_equal(x, want)
 
 
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray])
+def test_a_level_of_one_position_is_that_of_all_positions_of_its_image(place: Any) -> None:
+    whole = np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1)
+    cache = {name: place(x) for name, x in {**grids(), "a/whole": whole}.items()}
+    found = features.take_positions(cache, np.asarray([0, 21, 59, 21]))
+    np.testing.assert_array_equal(found["a/whole"], [[0], [1], [2], [1]])
+    np.testing.assert_array_equal(found["a/x"][:, 0], [0, 101, 234, 101])
+    element = jnp.arange(3, dtype=jnp.int32)
+    maps = {name: jnp.asarray(x) for name, x in cache.items()}
+    drawn, _ = features.draw_positions(jax.random.key(0), maps, element, each=5, batch=3)
+    np.testing.assert_array_equal(drawn["a/whole"][:, 0], np.asarray(drawn["a/x"])[:, 0] // 100)
+
+
 def test_levels_of_other_grids_share_no_positions() -> None:
     other = {"a/x": np.zeros((3, 4, 5, 2)), "b/y": np.zeros((3, 2, 5, 2))}
     with pytest.raises(InputError, match="levels of other grids can not share drawn positions"):

@@ -180,6 +180,30 @@ def test_last_pass_and_held_out_loss_know_each_image_s_subclass() -> None:
     assert all(len(x) == len(y) == 1 for x, y in finalized)
 
 
+def test_statistics_are_observed_of_what_is_trained_on_before_the_first_step() -> None:
+    seen: list[Any] = []
+
+    def observe(variables: Any, images: Any) -> Any:
+        seen.extend((found["net/a"], batch["subclass"]) for found, batch in images)
+        return {"params": {"all": jax.numpy.full(3, 100.0)}}
+
+    photos = Photos()
+    plain = toy()
+    # Where `observe` has put it, less ten steps of Adam at .1.
+    made = trainer(
+        plain._replace(observe=observe),
+        phases=[Phase("all", plain, 10, 0, ("net/a",))],
+        holdout=0.25,
+        clusters=0,
+        photos=photos,
+    )
+    found = fit(made, job(8, kinds=2))
+    np.testing.assert_allclose(numbers(found)["all"], 99.0, atol=0.1)
+    assert len(seen) == 6
+    assert all(x.shape[0] == 1 for x, _ in seen)
+    assert {int(y[0]) for _, y in seen} == {0, 1}
+
+
 def test_element_j_of_a_batch_is_of_subclass_j_in_turn() -> None:
     photos, told = Photos(), []
     plain = toy()

@@ -48,6 +48,12 @@ class Memory:
         raise AssertionError
 
 
+def observe(variables: Any, images: Any) -> Any:
+    """What would show if it were done twice."""
+    params = variables["params"]
+    return {"params": {**params, "first": params["first"] + sum(1 for _ in images)}}
+
+
 def two_phases(positions: int) -> dict[str, Any]:
     both = [toy("first", noise=0.2), toy("second", noise=0.1)]
 
@@ -64,20 +70,25 @@ def two_phases(positions: int) -> dict[str, Any]:
     return {"method": whole, "phases": phases}
 
 
-def made(place: str, positions: int = 6, **options: Any) -> Any:
-    return trainer(feature_cache=place, holdout=0.2, **two_phases(positions), **options)
+def made(place: str, positions: int = 6, *, observes: bool = False, **options: Any) -> Any:
+    built = two_phases(positions)
+    if observes:
+        built["method"] = built["method"]._replace(observe=observe)
+    return trainer(feature_cache=place, holdout=0.2, **built, **options)
 
 
 def numbers(found: Any) -> Any:
     return jax.device_get(found.variables["params"])
 
 
-@pytest.mark.parametrize("place", ["host", "device", "off"])
+@pytest.mark.parametrize(
+    ("place", "observes"), [("host", False), ("device", False), ("off", False), ("host", True)]
+)
 def test_it_goes_on_from_every_step_to_the_same_end(
-    place: str, monkeypatch: pytest.MonkeyPatch
+    place: str, observes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jaxad.training.phases.BLOCK", 2)
-    build, log, memory = made(place), Log(), Memory()
+    build, log, memory = made(place, observes=observes), Log(), Memory()
     want = numbers(build.fit(job(7), ROOT, log, seed=3, keeper=memory))
     without = numbers(build.fit(job(7), ROOT, Log(), seed=3))
     jax.tree.map(np.testing.assert_array_equal, want, without)
@@ -87,7 +98,7 @@ def test_it_goes_on_from_every_step_to_the_same_end(
     assert stood == [*((0, step) for step in first), (1, 0), *((1, step) for step in second)]
     for begin in memory.kept:
         again, photos = Log(), Photos()
-        fresh = made(place, photos=photos)
+        fresh = made(place, photos=photos, observes=observes)
         got = fresh.fit(job(7), ROOT, again, seed=3, keeper=Memory(begin=begin))
         jax.tree.map(np.testing.assert_array_equal, numbers(got), want)
         left = [untimed(line) for line in log if _comes_after(line, begin[0])]

@@ -36,7 +36,7 @@ from jaxad.metrics.summary import category_metrics, mean_metrics
 from jaxad.parallel import DataParallel, data_parallel
 from jaxad.recipes.build import build_backbones
 from jaxad.recipes.recipe import Backbones
-from jaxad.runs.dataset import jobs_of, read_dataset
+from jaxad.runs.dataset import jobs_of, read_dataset, reading_of
 from jaxad.runs.evaluate import environment
 from jaxad.runs.train import trainer_of
 from jaxad.training import feature_cache as features
@@ -70,6 +70,12 @@ def training_images(job: Job, name: str) -> int:
     """Training images of the category that a job's test set `name` belongs to."""
     category = job.test[name][0].category
     return sum(record.category == category for record in job.train)
+
+
+def features_of(config: Any, backbones: Backbones) -> Any:
+    """What decides features: pixels and networks."""
+    modules = {role: network.module for role, network in backbones.networks.items()}
+    return reading_of(config, backbones), modules, backbones.sha256
 
 
 def prepare(config: Any) -> Data:
@@ -196,6 +202,7 @@ def main() -> None:
 
     config = changed(rows[0])
     data = prepare(config)
+    read = features_of(config, data.backbones)
     heads = ["row", *METRICS, *data.test, "parameters", "time"]
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
     results: dict[str, Any] = {
@@ -208,7 +215,11 @@ def main() -> None:
         "rows": {},
     }
     for row in rows:
-        results["rows"][row] = run_row(changed(row), data, range(args.seeds))
+        config = changed(row)
+        if features_of(config, build_backbones(config)) != read:  # rows that read the same share
+            data = prepare(config)
+            read = features_of(config, data.backbones)
+        results["rows"][row] = run_row(config, data, range(args.seeds))
         print(line(row, results["rows"][row]), flush=True)
         if args.json:
             write_json(args.json, results)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.choose --config configs/adapted_moe.py:magnetic_tile \
       --config.data.root=FOLDER/magnetic_tile --config.data.train_subclasses=exp1,exp2,exp3,exp4 \
-      --try "none: method.adaption=False" --try "half: method.share=0.5 method.adapt_training=True" \
+      --try "none: method.adaption=False" \
+      --try "half: method.share=0.5 method.adapt_training=True" \
       [--folds 5] [--seeds 2] [--json FILE]
 
 Every setting is trained without a part of the training photos, and judged on that part: its photos
@@ -28,7 +29,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.ablation import Test, measure, score_features
+from benchmarks.ablation import Test, features_of, measure, score_features
 from benchmarks.measure import machine, markdown
 from jaxad.config import apply_changes, parse_config
 from jaxad.data.cut_paste import cut_paste
@@ -39,7 +40,6 @@ from jaxad.errors import InputError
 from jaxad.files import write_json
 from jaxad.parallel import data_parallel
 from jaxad.recipes.build import build_backbones, models
-from jaxad.recipes.recipe import Backbones
 from jaxad.runs.dataset import jobs_of, read_dataset, reading_of
 from jaxad.runs.train import budget_of
 from jaxad.training import feature_cache as features
@@ -61,12 +61,6 @@ class Pasted(Reading):
             count += len(made)
             images, masks = (np.stack(found) for found in zip(*made))
             yield {**batch, "image": images, "mask": masks}
-
-
-def features_of(config: Any, backbones: Backbones) -> Any:
-    """What decides features: pixels and networks."""
-    modules = {role: network.module for role, network in backbones.networks.items()}
-    return reading_of(config, backbones), modules, backbones.sha256
 
 
 class Photos:
@@ -180,7 +174,9 @@ def settings(tries: Sequence[str]) -> dict[str, list[str]]:
     for text in tries:
         name, colon, rest = text.partition(":")
         if not colon or not name.strip() or name.strip() in found:
-            raise InputError(f"--try {text!r}: give each setting a name of its own, NAME: key=value")
+            raise InputError(
+                f"--try {text!r}: give each setting a name of its own, NAME: key=value"
+            )
         found[name.strip()] = [f"--config.{change}" for change in shlex.split(rest)]
     return found
 

@@ -56,7 +56,19 @@ OTHER: dict[str, dict[str, Any]] = {
 }
 """Changes of the full method."""
 
-ROWS = {**TABLE3, **OTHER}
+_ROBUST = {"adapt_training": True, "statistics": "quartiles", "share": 0.5}
+ROBUST: dict[str, dict[str, Any]] = {
+    # One network for all: calibrated towards the mean of all training images' statistics.
+    "robust": {**_switches(False, True, False), **_ROBUST},
+    "robust-quarter": {**_switches(False, True, False), **_ROBUST, "share": 0.25},
+    "robust-whole": {**_switches(False, True, False), **_ROBUST, "share": 1.0},
+    "robust-moments": {**_switches(False, True, False), **_ROBUST, "statistics": "moments"},
+    "moe-robust": {**_switches(True, True, False), **_ROBUST, "normalise_embedding": True},
+}
+ROBUST["moe-robust-shared"] = {**ROBUST["moe-robust"], "shared": True}
+"""Not in the paper: calibrated in training too, by statistics that a defect does not move."""
+
+ROWS = {**TABLE3, **OTHER, **ROBUST}
 
 
 def get_config(row: str = "moe-tta-norm") -> ConfigDict:

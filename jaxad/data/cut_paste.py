@@ -53,7 +53,8 @@ def cut_paste(image: Pixels, draw: np.random.Generator) -> tuple[Pixels, Mask]:
     cut = Image.fromarray(np.clip(np.rint(piece), 0, 255).astype(np.uint8)).convert("RGBA")
     cut = cut.rotate(angle, expand=True)
     at = tuple(
-        int(draw.integers(0, max(side - own, 0) + 1)) for side, own in zip((width, height), cut.size)
+        int(draw.integers(0, max(side - own, 0) + 1))
+        for side, own in zip((width, height), cut.size)
     )
     whole, mask = Image.fromarray(image), Image.new("L", (width, height))
     whole.paste(cut, at, cut)

@@ -67,12 +67,13 @@ def adapt(
 
     Args:
         x: `(..., C)`.
-        own: Location and scale of the image, to be broadcast with `x`.
-        learnt: Those of the expert.
+        own: Location and scale of the image, of as many axes as `x`, to be broadcast with it.
+        learnt: Those of the expert; axes that are missing in front are taken to be 1.
         share: 0 leaves `x` as it is.
         epsilon: What varies less than this, here or there, is constant: it is moved, not scaled.
     """
-    (location, scale), (to, wide) = own, learnt
+    location, scale = own
+    to, wide = (v.reshape(*[1] * (x.ndim - v.ndim), *v.shape) for v in learnt)
     known = (scale > epsilon) & (wide > epsilon)
     ratio = jnp.where(known, wide, 1.0) / jnp.where(known, scale, 1.0)
     ratio = jnp.clip(ratio, 1 / BOUND, BOUND) ** share

@@ -33,9 +33,7 @@ def test_the_best_is_chosen_unless_an_earlier_one_is_as_good() -> None:
 
 
 def records(kinds: list[str]) -> tuple[Record, ...]:
-    return tuple(
-        Record(f"{n}.png", "c", kind, "train", "good", "") for n, kind in enumerate(kinds)
-    )
+    return tuple(Record(f"{n}.png", "c", kind, "train", "good", "") for n, kind in enumerate(kinds))
 
 
 def test_parts_are_subclasses_or_shares() -> None:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxad.methods.adapted_moe import adapted_moe, experts
+from jaxad.methods.adapted_moe import adapted_moe, experts, of_experts
 from jaxad.methods.routing import Router, cosines, moved_centres, routing
 from jaxad.methods.simplenet import Expert, merge
 from jaxad.ops.convolve import convolve
@@ -52,7 +52,7 @@ def products(function, *args):
         (cosines, (X[0, 0], X[0, 1])),
         (lambda x: moved_centres(x, x, jnp.arange(4), rate=0.5), (X[0, 0],)),
         (lambda x: ROUTER.init(jax.random.key(0), x), (X,)),
-        (lambda v: merge({name: tree["experts"] for name, tree in v.items()}), (STACKED,)),
+        (lambda v: merge(of_experts(v)), (STACKED,)),
         (
             lambda x: WHOLE.observe({}, [({"x": x}, {"subclass": jnp.arange(2)})])["patches"],
             (X,),

@@ -17,6 +17,7 @@ import pytest
 
 from jaxad.config import check_config, default_config
 from jaxad.core import Backbone, InputError, Level, Preprocess
+from jaxad.methods.adaption import Adaption
 from jaxad.recipes.build import OWN, recipe_named
 
 BUILDERS = {
@@ -26,6 +27,11 @@ BUILDERS = {
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
 }
 """What each recipe calls."""
+
+
+def _adaption(how: Adaption | None) -> dict[str, Any]:
+    return {"experts.adaption": how, "adapted_moe.adaption": how}
+
 
 CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
     "pfm": {
@@ -110,7 +116,11 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "learning_rate": ((0.32, 0.33), {"experts.learning_rates": (0.32, 0.33)}),
         "weight_decay": ((0.34, 0.35), {"experts.weight_decays": (0.34, 0.35)}),
         "smoothing": (2.5, {"experts.smoothing": 2.5, "adapted_moe.smoothing": 2.5}),
-        "adaption": (False, {"adapted_moe.adaption": False}),
+        "adaption": (False, _adaption(None)),
+        "adapt_training": (True, _adaption(Adaption(training=True))),
+        "statistics": ("quartiles", _adaption(Adaption("quartiles"))),
+        "share": (0.42, _adaption(Adaption(share=0.42))),
+        "shared": (True, {"experts.shared": True, "adapted_moe.shared": True}),
         "normalise_embedding": (False, {"Router.normalise": False}),
         "normalise_patches": (
             False,
@@ -122,7 +132,7 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "router_learning_rate": (0.38, {"routing.learning_rate": 0.38}),
         "centre_weight": (0.39, {"routing.alpha": 0.39}),
         "centre_rate": (0.41, {"routing.centre_rate": 0.41}),
-        "axes": ("all", {"adapted_moe.axes": "all"}),
+        "axes": ("all", _adaption(Adaption(axes="all"))),
         "spread": ("all", {"adapted_moe.spread": "all"}),
     },
 }
@@ -225,7 +235,6 @@ def test_no_key_is_left_out_above(name: str) -> None:
 
 def test_adapted_moe_reads_its_network_as_simplenet_does() -> None:
     moe, simple = recipe_named("adapted_moe"), recipe_named("simplenet")
-    assert moe.backbones is simple.backbones
     for key in ("backbone", "levels", "random_weights", "embedding"):
         assert moe.keys[key] == simple.keys[key]
 

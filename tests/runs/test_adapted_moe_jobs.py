@@ -81,6 +81,22 @@ def test_one_expert_a_subclass_comes_back_from_disk(run: tuple[Path, dict[str, A
     assert detector.score(variables, np.zeros((1, 32, 32, 3), np.uint8)).map.shape == (1, 32, 32)
 
 
+@pytest.mark.parametrize(("place", "axes"), [("device", "positions"), ("off", "channels")])
+def test_experts_that_learn_calibrated_images_come_back_from_disk(
+    place: str, axes: str, cloths: Path, tmp_path: Path
+) -> None:
+    config = small(cloths)
+    m = config.method
+    m.adapt_training, m.statistics, m.share, m.shared, m.axes = True, "quartiles", 0.5, True, axes
+    config.train.feature_cache = place
+    results = train(config, tmp_path / "w")
+    assert without_times(evaluate(tmp_path / "w")) == without_times(results)
+    trained = load(tmp_path / "w")[1]["method"]
+    assert {len(leaf) for leaf in jax.tree.leaves(trained["params"]["experts"])} == {1}
+    assert trained["patches"]["std"].shape == (2, 16 if axes == "positions" else 1)
+    assert float(np.ptp(trained["patches"]["mean"], axis=0).max()) > 0
+
+
 def test_routing_of_held_out_images_is_told(run: tuple[Path, dict[str, Any]]) -> None:
     told = [line for line in lines(run[0]) if "holdout" in line]
     assert [line["phase"] for line in told] == ["router", "experts"]

@@ -11,8 +11,9 @@ taken away is lost, so a `share` of the way may be best.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array
@@ -22,6 +23,7 @@ AXES = {"positions": (1, 2), "all": (1, 2, 3), "channels": (3,)}
 """What Eq. 5 may take its statistics over, of patch features `(B, h, w, C)`."""
 QUARTILES = 1.3489795
 """Distance between the quartiles of a normal distribution, in standard deviations."""
+HALVINGS = 20
 BOUND = 8.0
 """Of the factor between two scales: what hardly varies here or there is not blown up."""
 
@@ -36,14 +38,36 @@ def moments(x: Array, *, axes: str) -> tuple[Array, Array]:
 def quartiles(x: Array, *, axes: str) -> tuple[Array, Array]:
     """Median, and distance between the quartiles as a standard deviation; as `moments`.
 
-    They are those of `numpy.quantile`. What lies beyond them moves them by nothing, so less than a
-    quarter of the positions on one side can be a defect of any strength.
+    What lies beyond the quartiles moves them little: a defect of any strength may cover less than a
+    quarter of the positions. They are constants to gradients.
+    """
+    low, middle, high = quantiles(x, (0.25, 0.5, 0.75), axes=axes)
+    return middle, (high - low) / QUARTILES
+
+
+def quantiles(x: Array, shares: tuple[float, ...], *, axes: str) -> Array:
+    """The least values that these shares of each image's features do not exceed, axes kept as 1.
+
+    numpy.quantile's "inverted_cdf" to a millionth of the range, found by halving it: on a CPU ten
+    times as fast as sorting is.
+
+    Returns:
+        `(len(shares), B, ...)`, as `moments` behind the first axis.
     """
     over = AXES[axes]
-    low, middle, high = jnp.quantile(
-        x, jnp.asarray([0.25, 0.5, 0.75], x.dtype), over, keepdims=True
-    )
-    return middle, (high - low) / QUARTILES
+    share = jnp.asarray(shares, x.dtype).reshape(-1, *[1] * x.ndim)
+    x = jax.lax.stop_gradient(x)
+    ends = (jnp.min(x, axis=over, keepdims=True), jnp.max(x, axis=over, keepdims=True))
+    low, high = (jnp.broadcast_to(end[None], (len(shares), *end.shape)) for end in ends)
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = low + (high - low) / 2
+        below = jnp.mean(x[None] <= middle, axis=tuple(1 + n for n in over), keepdims=True)
+        enough = below.astype(x.dtype) >= share
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    return jax.lax.fori_loop(0, HALVINGS, halve, (low, high))[1]
 
 
 STATISTICS: dict[str, Callable[..., tuple[Array, Array]]] = {

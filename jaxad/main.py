@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -36,6 +37,11 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         _print_results(results, args.workdir)
         if (args.workdir / FILE).is_file():
             _print("\n".join(lines(read_calibrations(args.workdir))))
+            told = shlex.quote(str(args.workdir))
+            print(
+                f"next: jaxad predict --workdir {told} PHOTOS --out judged --overlays",
+                file=sys.stderr,
+            )
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -163,12 +169,16 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
         raise InputError(f"--max-errors is {args.max_errors}: it must be 0 or more")
     if args.watch and (args.photos or any((args.maps, args.overlays, args.masks))):
         raise InputError("--watch prints a line a photo: it takes no PATH and draws nothing")
-    with Stopping() as stopping:
+    with Stopping(doing="leaving" if args.watch else "saving, then leaving") as stopping:
         # What waits alone is scored at once, not in a batch that is padded.
         alone = args.watch and args.batch_size is None
         judge = _judge(args, batch_size=1 if alone else args.batch_size)
         if args.watch:
-            _watch(args, judge, stopping.check)  # until stopped
+            try:
+                _watch(args, judge, stopping.check)
+            except Stopped as stopped:  # there is nothing to go on with
+                print("jaxad: stopped", file=sys.stderr)
+                return 128 + stopped.signal
             return 0
         from jaxad.runs.drawings import Drawing
         from jaxad.runs.predict import Limit, predict

@@ -61,6 +61,9 @@ KEYS: dict[str, Key] = {
     ),
     "data.folder.abnormal": Key("bad", text(), "layout folder: photos of defective parts, if any"),
     "data.folder.masks": Key("masks", text(), "layout folder: their masks, if any (same stem)"),
+    "data.folder.category": Key(
+        "", text(), "layout folder: name of the parts; '' = the folder's, which a run keeps"
+    ),
     "data.texture_ad.train": Key(
         "{category}/{subclass}/train/{label}/{name}",
         text(empty=False),

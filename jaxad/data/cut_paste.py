@@ -52,10 +52,8 @@ def cut_paste(image: Pixels, draw: np.random.Generator) -> tuple[Pixels, Mask]:
     piece = (piece - piece.mean()) * contrast + piece.mean() * brightness
     cut = Image.fromarray(np.clip(np.rint(piece), 0, 255).astype(np.uint8)).convert("RGBA")
     cut = cut.rotate(angle, expand=True)
-    at = tuple(
-        int(draw.integers(0, max(side - own, 0) + 1))
-        for side, own in zip((width, height), cut.size)
-    )
+    room = (max(width - cut.width, 0), max(height - cut.height, 0))
+    at = (int(draw.integers(0, room[0] + 1)), int(draw.integers(0, room[1] + 1)))
     whole, mask = Image.fromarray(image), Image.new("L", (width, height))
     whole.paste(cut, at, cut)
     mask.paste(cut.getchannel("A"), at)

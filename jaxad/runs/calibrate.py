@@ -135,6 +135,14 @@ def _measured(
             raise InputError(f"{told}, so that their scores promise nothing: name others")
         print(f"{told}: left out, as their scores promise nothing", file=sys.stderr)
         records = tuple(record for record in records if record.path not in set(seen))
+    judged = contents(read_trained_on(workdir).fingerprint, split="test")
+    both = [r.path for r in records if own[r.path][:DIGITS] in judged]
+    if both:
+        print(
+            f"{len(both)} of these photos are test photos ({some(both)}): false alarms among them "
+            "say nothing of the threshold any more",
+            file=sys.stderr,
+        )
     twice = len(own) - len(set(own.values()))
     if twice:
         print(f"{twice} photos in {folder} are copies of others", file=sys.stderr)

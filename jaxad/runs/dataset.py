@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxad.calibration import photos_needed
 from jaxad.core import InputError
 from jaxad.data.calibration_split import hold_calibration, leaks
 from jaxad.data.check import require_readable
@@ -80,6 +81,29 @@ def say_left_out(manifest: Manifest, layout: str) -> None:
     """Say which files below the data set's folders are used, and which are not and why."""
     for line in left_out(manifest, layout=layout):
         print(line, file=sys.stderr)
+
+
+def named(config: Any) -> Any:
+    """Give the parts of layout `folder` their folder's name, by which a run knows them for ever."""
+    data = config.data
+    if data.layout != "folder" or data.folder.category or not data.root:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.folder.category = Path(data.root).resolve().name
+    return config
+
+
+def say_too_few(manifest: Manifest, rates: Any) -> None:
+    """Say before training where calibration photos are too few for the rates that are asked for."""
+    needed = photos_needed(rates.false_alarm, confidence=rates.confidence or None)
+    for name, found in count(manifest, "calibration").items():
+        if found < needed:
+            print(
+                f"{name}: {found} photos to calibrate are too few for a false-alarm rate of "
+                f"{rates.false_alarm:g}, which takes {needed}: there will be no threshold before "
+                "jaxad calibrate --add has had more, or another --false-alarm",
+                file=sys.stderr,
+            )
 
 
 def say_splits(manifest: Manifest, digests: Digests) -> None:

@@ -23,13 +23,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stopping:
     """While it is entered, the first signal is remembered and the second one ends the process."""
 
-    def __init__(self, leave: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self, leave: Callable[[int], None] = os._exit, *, doing: str = "saving, then leaving"
+    ) -> None:
         """Set up; nothing is changed before it is entered.
 
         Args:
             leave: Ends the process at once, with an exit code.
+            doing: What is said to be done when the first signal comes.
         """
-        self._leave = leave
+        self._leave, self._doing = leave, doing
         self._before: dict[int, Any] = {}
         self.signal: int | None = None
         """What came."""
@@ -75,7 +78,7 @@ class Stopping:
                 self._leave(128 + number)  # decoding processes end with their sockets
                 continue
             name = signal.Signals(number).name
-            told = f"\njaxad: {name}: saving, then leaving; once more to leave at once\n"
+            told = f"\njaxad: {name}: {self._doing}; once more to leave at once\n"
             os.write(2, told.encode())
             self.signal = number
         os.close(pipe)

@@ -26,11 +26,13 @@ from jaxad.runs.dataset import (
     TrainedOn,
     count,
     jobs_of,
+    named,
     prepared_folder,
     read_photos,
     reading_of,
     say_left_out,
     say_splits,
+    say_too_few,
     trained_on,
 )
 from jaxad.runs.decode_once import FOLDER as DECODED
@@ -91,6 +93,7 @@ def _train(
     config: Any, workdir: Path, *, overwrite: bool, check: Callable[[], None]
 ) -> dict[str, Any]:
     check_config(config)
+    config = named(config)
     track.check(config.track)
     parallel = data_parallel(config.train.parallel)
     manifest, digests = read_photos(config)
@@ -150,6 +153,7 @@ def _train(
         if writes:
             say_left_out(manifest, config.data.layout)
             say_splits(manifest, digests)
+            say_too_few(manifest, config.calibrate)
             print(describe(cost, config, names), file=sys.stderr)
             send = track.started(config, workdir, lambda: records[0].tree(track.FOLDER), stack)
             if config.train.profile:

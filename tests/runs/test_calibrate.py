@@ -106,7 +106,9 @@ def test_photos_are_added_or_replace_those_of_their_kind(
     assert kinds() == ("",) * 20 + ("x",) * 3
     calibrate(trained, parts / "a" / "test" / "good", category="a", add=True)
     assert kinds() == ("",) * 20 + ("x",) * 3 + ("",) * 2
-    assert "20 photos are among those that calibrate already: left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "20 photos are among those that calibrate already: left out" in said
+    assert said.count("2 of these photos are test photos") == 1
 
 
 def test_what_breaks_the_promise_is_refused(

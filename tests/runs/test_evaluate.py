@@ -152,6 +152,22 @@ def test_data_that_has_moved(trained: Path, own_parts: Path, capsys: Any) -> Non
     assert "gone: no such folder" in refused(capsys, trained, moved(root.with_name("gone")))
 
 
+def test_a_folder_of_parts_keeps_its_name_where_it_is_renamed(
+    parts: Path, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copytree(parts / "a" / "train" / "good", tmp_path / "bolts" / "good")
+    config = configured(tmp_path / "bolts", data__layout="folder", data__calibration=0.5)
+    first = train(config, tmp_path / "w")
+    assert list(first["categories"]) == ["bolts"]
+    assert config.data.folder.category == ""  # what was given is left as it is
+    told = capsys.readouterr().err
+    assert "photos to calibrate are too few for a false-alarm rate of 0.05, which takes 19" in told
+    (tmp_path / "bolts").rename(tmp_path / "screws")
+    assert main(["evaluate", f"--workdir={tmp_path / 'w'}", moved(tmp_path / "screws")]) == 0
+    assert "since training" not in capsys.readouterr().err
+    assert results_of(tmp_path / "w")["categories"] == first["categories"]
+
+
 def test_some_categories_are_written_beside(trained: Path, capsys: Any) -> None:
     before = results_of(trained)
     page = (trained / "report" / "index.html").read_bytes()

@@ -213,3 +213,5 @@ def test_the_command_prints_a_line_a_photo_until_it_is_stopped(
     assert row["decision"] in ("good", "anomalous")
     assert (row["width"], row["height"], row["category"]) == (40, 30, "a")
     assert "photos took" in rest
+    assert "SIGTERM: leaving; once more" in rest
+    assert rest.splitlines()[-1] == "jaxad: stopped"

@@ -110,7 +110,9 @@ def scan_dataset(
         raise InputError(f"data.root is empty: name the folder of the {layout} dataset")
     try:
         if root and not Path(root).expanduser().exists():
-            raise InputError(f"{root}: no such folder: set data.root to where the dataset is")
+            raise InputError(
+                f"{root}: no such folder: give the data set's path (--config.data.root=FOLDER)"
+            )
         manifest = scan(Path(root).expanduser() if os.fspath(root) else "", **options)
     except OSError as error:
         where = error.filename or root

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxad.calibration import Calibration, Limits, from_json
 from jaxad.config import flat, load_config
 from jaxad.core import InputError, Scores
@@ -174,6 +176,8 @@ def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
     limits, told, false_alarm = _limits(calibration, asked, detector=exported.detector)
 
     def compiled(batch_size: int) -> Score:
+        # A program is compiled at its first call: here, before anybody measures a rate.
+        exported.score(np.zeros((batch_size, *exported.size, 3), np.uint8))
         return lambda images: Scores(*exported.score(images))
 
     return Judge(

@@ -36,6 +36,7 @@ from jaxad.runs.drawings import Drawing, name_of
 from jaxad.runs.export import export
 from jaxad.runs.models import open_judge
 from jaxad.runs.predict import Limit, predict
+from jaxad.runs.programs import counted_programs
 from jaxad.runs.rows import decode
 
 
@@ -457,6 +458,10 @@ def test_an_exported_file_judges_as_its_work_directory(
     run(workdir, tmp_path / "one", photos)
     predict([str(photos)], tmp_path / "other", own)
     one, other = ([dict(row) for row in rows_of(tmp_path / n)] for n in ("one", "other"))
+    score = own.compiled(own.batch_size)  # before anybody measures a rate
+    with counted_programs() as programs:
+        score(np.zeros((own.batch_size, *own.size, 3), np.uint8))
+    assert not programs.names
     assert {row.pop("model") for row in other} == {own.id} != {row.pop("model") for row in one}
     assert one == other
 

@@ -32,13 +32,14 @@ class Counts(NamedTuple):
 
     @property
     def precision(self) -> float | None:
-        """Share of what is called anomalous that is defective; None where nothing is."""
-        return _ratio(self.found, self.found + self.alarms)
+        """Share of what is called anomalous that is defective; None where nothing is either."""
+        return _ratio(self.found, self.found + self.alarms) if self.found + self.missed else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None where both have nothing to count."""
-        return _ratio(2 * self.found, 2 * self.found + self.missed + self.alarms)
+        """Harmonic mean of precision and recall; None without defective photos."""
+        bad = self.found + self.missed
+        return _ratio(2 * self.found, bad + self.found + self.alarms) if bad else None
 
     @property
     def false_alarm_rate(self) -> float | None:

@@ -97,8 +97,8 @@
         line: said, found, missed, alarms, passed,
         recall: percent(found, found + missed),
         rate: percent(alarms, alarms + passed),
-        precision: percent(found, found + alarms),
-        f1: percent(2 * found, 2 * found + missed + alarms),
+        precision: percent(found, found + missed ? found + alarms : 0),
+        f1: percent(2 * found, found + missed ? 2 * found + missed + alarms : 0),
       };
       for (const [name, value] of Object.entries(values)) tell[name].textContent = value;
       panel.querySelector(".at").textContent = said;

@@ -19,7 +19,9 @@ def test_above_the_line_is_anomalous_and_on_it_is_not() -> None:
     assert (found.recall, found.precision, found.f1) == pytest.approx((2 / 3,) * 3)
     assert found.false_alarm_rate == pytest.approx(1 / 3)
     assert count(LABELS, SCORES, 1.0).precision is None
-    assert count(np.zeros(2), np.zeros(2), 1.0).recall is None
+    good = count(np.zeros(2), np.ones(2), 0.5)  # alarms alone
+    assert (good.recall, good.precision, good.f1) == (None, None, None)
+    assert good.false_alarm_rate == 1
 
 
 def test_a_calibration_draws_the_line_and_its_promise() -> None:

@@ -41,8 +41,8 @@ class Scorer(NamedTuple):
     batch_size: int
     size: tuple[int, int]
     renew: Callable[[Variables], Scorer]
-    """Gives the scorer of other variables of the same shapes, such as the next category's: the same
-    program, or one compiled anew where weights are constants of it."""
+    """Gives the scorer of other variables, such as the next category's: the same program, or one
+    compiled anew where weights are constants of it, or of other shapes."""
 
 
 def make_scorer(
@@ -185,11 +185,17 @@ def _with_arguments(
     options: Any,
 ) -> Callable[[Variables], Program]:
     """Weights as arguments: one program for all variables of these shapes."""
-    lowered = jax.jit(score_images).lower(like, _shape(batch_size, size))
-    program = lowered.compile(compiler_options=options)
+
+    def compiled(like: Variables) -> Any:
+        lowered = jax.jit(score_images).lower(like, _shape(batch_size, size))
+        return lowered.compile(compiler_options=options)
+
+    program, shapes = compiled(like), jax.tree.map(jnp.shape, like)
 
     def make(folded: Variables) -> Program:
-        return lambda images: program(folded, jnp.asarray(images))
+        alike = jax.tree.map(jnp.shape, folded) == shapes
+        own = program if alike else compiled(folded)  # a method's arrays may grow
+        return lambda images: own(folded, jnp.asarray(images))
 
     return make
 

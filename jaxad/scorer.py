@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.compiling import CPU_OPTIONS, has_depthwise
+from jaxad.compiling import CPU_OPTIONS, fit_as_constants, has_depthwise
 from jaxad.core import InputError, Scores, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
@@ -68,6 +68,7 @@ def make_scorer(
             has "int8" too, and chooses itself what "bfloat16" is (docs/runtimes.md).
         constants: Whether the program holds the weights: faster on a CPU, but a program and an
             entry of the compilation cache for every detector, as large as these. None: on a CPU.
+            Never beyond `compiling.MOST_CONSTANTS`.
         parallel: Splits batches over its devices; None: one device.
         runtime: "xla", or "openvino" or "onnxruntime", which take all cores of this machine's CPU,
             hold the weights, and know nothing of JAX's devices.
@@ -103,7 +104,7 @@ def make_scorer(
                 "share: use a multiple"
             )
         make = _split(score_images, folded, batch_size, size, parallel)
-    elif on_cpu if constants is None else constants:
+    elif (on_cpu if constants is None else constants) and fit_as_constants(folded):
         make = _constant(score_images, batch_size, size, options)
     else:
         make = _with_arguments(score_images, folded, batch_size, size, options)

@@ -89,6 +89,18 @@ def test_every_way_gives_the_same_scores_of_any_number_of_images(way: str, simpl
     check(scorer, want[0])
 
 
+def test_weights_that_a_program_can_not_hold_are_arguments(
+    simplenet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, both, images, want = simplenet
+    monkeypatch.setattr("jaxad.compiling.MOST_CONSTANTS", 1000)
+    scorer = make_scorer(detector, both[0], batch_size=4, size=SIZE, constants=True)
+    with counted_programs() as programs:
+        renewed = scorer.renew(both[1])
+    assert not programs.names.keys() - {"jit(fold)"}
+    np.testing.assert_allclose(renewed.score(images[:4]).image, want[1].image[:4], atol=1e-4)
+
+
 @pytest.mark.parametrize("way", ["constants", "arguments", "jit"])
 def test_another_detector_may_have_a_larger_bank(way: str) -> None:
     backbone, frozen = network(1, 0)

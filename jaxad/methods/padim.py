@@ -65,7 +65,7 @@ def padim(
 
     Returns:
         A `Method` without steps. `variables["gaussian"]` has "mean" `(h, w, d)` and "whitening",
-        L⁻¹ of the covariance LLᵀ, `(h, w, d, d)`, or one over the standard deviation `(h, w, d)`;
+        L⁻ᵀ of the covariance LLᵀ, `(h, w, d, d)`, or one over the standard deviation `(h, w, d)`;
         `variables["drawn"]["dimensions"]` the channels. The image score is the map's maximum.
     """
 
@@ -89,8 +89,9 @@ def padim(
         mean, whitening = (variables["gaussian"][name] for name in ("mean", "whitening"))
         x = chosen(variables, features) - mean[None]
         with jax.named_scope("mahalanobis"):
-            if full:
-                x = jnp.einsum("hwij,bhwj->bhwi", whitening, x, precision=EXACT)
+            if full:  # no einsum, which would have all matrices transposed first
+                x = jnp.matmul(x.transpose(1, 2, 0, 3), whitening, precision=EXACT)
+                x = x.transpose(2, 0, 1, 3)
             else:
                 x = x * whitening[None]
             grid = jnp.sqrt(jnp.sum(jnp.square(x), axis=-1))
@@ -110,7 +111,7 @@ def padim(
         covariance = jnp.einsum("nwi,nwj->wij", x, x, precision=EXACT) + REGULARISATION * unit
         lower = jnp.linalg.cholesky(covariance)
         units = jnp.broadcast_to(unit, lower.shape)
-        return mean, jax.lax.linalg.triangular_solve(lower, units, left_side=True, lower=True)
+        return mean, jax.lax.linalg.triangular_solve(lower, units, lower=True, transpose_a=True)
 
     def finalize(variables: Variables, images: Images) -> Variables:
         count, shape = len(images), variables["gaussian"]["mean"].shape

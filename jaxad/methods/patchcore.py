@@ -122,6 +122,7 @@ def patchcore(
         for n, (found, _) in enumerate(images):
             rows[n * each : (n + 1) * each] = projected(patches(found), matrix)
         x = jnp.asarray(rows)
+        del rows  # never held more than twice
         if sampler == "greedy":
             first = int(jax.random.randint(starting, (), 0, total))
             return k_centre(x, count, closest=from_row(total, first))

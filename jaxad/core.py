@@ -7,8 +7,8 @@ feature maps into a loss or into `Scores`. Everything here is data or a tuple of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -195,6 +195,17 @@ class Aux(NamedTuple):
     metrics: Metrics
 
 
+class Images(Protocol):
+    """All training images, in pairs `(features, batch)` as a loss takes them, one at a time.
+
+    Maps `(1, h, w, C)`, labels `(1,)`. They may be gone through more than once; where features are
+    not kept, each time costs what computing them does.
+    """
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[Features, Mapping[str, Any]]]: ...
+
+
 class Method(NamedTuple):
     """An anomaly detection method as pure functions of features, in the manner of optax."""
 
@@ -210,9 +221,8 @@ class Method(NamedTuple):
     """`score(variables, features, *, size) -> Scores` with maps of `size = (H, W)`."""
     optimizer: Callable[[int], optax.GradientTransformation]
     """`optimizer(steps)`: the recipe's chain for a run of that many steps."""
-    finalize: Callable[[Variables, Iterable[Any]], Variables] | None = None
-    """`finalize(variables, images)`: statistics from a pass over the training images, one at a time
-    in pairs `(features, batch)` as `loss` takes them: maps `(1, h, w, C)`, labels `(1,)`."""
+    finalize: Callable[[Variables, Images], Variables] | None = None
+    """`finalize(variables, images)`: statistics from passes over the training images."""
     fold: Callable[[Variables], Variables] | None = None
     """`fold(variables)`: a form of them that gives equal scores faster, and serves `score` alone
     (BatchNorm folded, linear layers merged). A pure function, for `jit` too."""
@@ -222,3 +232,25 @@ class Method(NamedTuple):
     observe: Callable[[Variables, Iterable[Any]], Variables] | None = None
     """`observe(variables, images)`: statistics that the loss reads, from a pass over the training
     images before the first step, in pairs as `finalize` is given them."""
+    grows: frozenset[str] = frozenset()
+    """Collections whose arrays `finalize` gives as many rows (first axis) as training images make:
+    all else of them, and of other collections, is as `init` has it."""
+
+
+def without_steps(
+    init: Callable[[Array, Features], Variables],
+    score: Callable[..., Scores],
+    finalize: Callable[[Variables, Images], Variables],
+    *,
+    grows: Iterable[str] = (),
+    fold: Callable[[Variables], Variables] | None = None,
+) -> Method:
+    """Make a `Method` that learns by `finalize` alone: its recipe has no phases.
+
+    Its loss and its optimizer raise InputError.
+    """
+
+    def no_steps(*args: Any) -> Any:
+        raise InputError("this method learns without steps: it has no loss and no optimizer")
+
+    return Method(init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows))

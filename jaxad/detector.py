@@ -19,7 +19,7 @@ class Cost(NamedTuple):
     """What a detector holds and computes."""
 
     trained: int
-    """Parameters that are trained."""
+    """Parameters that are trained by steps."""
     frozen: int
     """Parameters of the backbones, up to the last level that is read."""
     gflop: float | None
@@ -70,14 +70,17 @@ class Detector:
         return {"backbones": backbones, "method": initialise(rng)}
 
     def cost(self, backbones: Variables, *, size: tuple[int, int]) -> Cost:
-        """Count parameters and operations for images of `size = (H, W)`; nothing is computed."""
+        """Count parameters and operations for images of `size = (H, W)`; nothing is computed.
+
+        What grows with the training images (`Method.grows`) is counted as `init` makes it.
+        """
         image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
         rng = jax.random.key(0)
         variables = jax.eval_shape(lambda b: self.init(rng, b, size=size), backbones)
         trained, frozen = (
             sum(leaf.size for leaf in jax.tree.leaves(tree))
             for tree in (
-                variables["method"]["params"],
+                variables["method"].get("params", {}),
                 [network["params"] for network in variables["backbones"].values()],
             )
         )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.compiling import CPU_OPTIONS, has_depthwise
+from jaxad.compiling import CPU_OPTIONS, fit_as_constants, has_depthwise
 from jaxad.core import InputError, Scores, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
@@ -41,8 +41,8 @@ class Scorer(NamedTuple):
     batch_size: int
     size: tuple[int, int]
     renew: Callable[[Variables], Scorer]
-    """Gives the scorer of other variables of the same shapes, such as the next category's: the same
-    program, or one compiled anew where weights are constants of it."""
+    """Gives the scorer of other variables, such as the next category's: the same program, or one
+    compiled anew where weights are constants of it, or of other shapes."""
 
 
 def make_scorer(
@@ -68,6 +68,7 @@ def make_scorer(
             has "int8" too, and chooses itself what "bfloat16" is (docs/runtimes.md).
         constants: Whether the program holds the weights: faster on a CPU, but a program and an
             entry of the compilation cache for every detector, as large as these. None: on a CPU.
+            Never beyond `compiling.MOST_CONSTANTS`.
         parallel: Splits batches over its devices; None: one device.
         runtime: "xla", or "openvino" or "onnxruntime", which take all cores of this machine's CPU,
             hold the weights, and know nothing of JAX's devices.
@@ -103,7 +104,7 @@ def make_scorer(
                 "share: use a multiple"
             )
         make = _split(score_images, folded, batch_size, size, parallel)
-    elif on_cpu if constants is None else constants:
+    elif (on_cpu if constants is None else constants) and fit_as_constants(folded):
         make = _constant(score_images, batch_size, size, options)
     else:
         make = _with_arguments(score_images, folded, batch_size, size, options)
@@ -185,11 +186,17 @@ def _with_arguments(
     options: Any,
 ) -> Callable[[Variables], Program]:
     """Weights as arguments: one program for all variables of these shapes."""
-    lowered = jax.jit(score_images).lower(like, _shape(batch_size, size))
-    program = lowered.compile(compiler_options=options)
+
+    def compiled(like: Variables) -> Any:
+        lowered = jax.jit(score_images).lower(like, _shape(batch_size, size))
+        return lowered.compile(compiler_options=options)
+
+    program, shapes = compiled(like), jax.tree.map(jnp.shape, like)
 
     def make(folded: Variables) -> Program:
-        return lambda images: program(folded, jnp.asarray(images))
+        alike = jax.tree.map(jnp.shape, folded) == shapes
+        own = program if alike else compiled(folded)  # a method's arrays may grow
+        return lambda images: own(folded, jnp.asarray(images))
 
     return make
 

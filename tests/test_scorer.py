@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_detectors import SETTINGS, SIZE, detector_of, photos, trained
+from small_detectors import SETTINGS, SIZE, detector_of, network, photos, trained
 
 from jaxad.compiling import has_depthwise
 from jaxad.core import InputError
+from jaxad.detector import Detector
+from jaxad.methods.patchcore import patchcore
 from jaxad.parallel import data_parallel
 from jaxad.runs.programs import counted_programs
 from jaxad.scorer import ahead, constants_pay, make_scorer, stream
@@ -85,6 +87,39 @@ def test_every_way_gives_the_same_scores_of_any_number_of_images(way: str, simpl
     compiled = bool(programs.names.keys() - {"jit(fold)"})
     assert compiled == (way in ("constants", "pmap of one"))
     check(scorer, want[0])
+
+
+def test_weights_that_a_program_can_not_hold_are_arguments(
+    simplenet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, both, images, want = simplenet
+    monkeypatch.setattr("jaxad.compiling.MOST_CONSTANTS", 1000)
+    scorer = make_scorer(detector, both[0], batch_size=4, size=SIZE, constants=True)
+    with counted_programs() as programs:
+        renewed = scorer.renew(both[1])
+    assert not programs.names.keys() - {"jit(fold)"}
+    np.testing.assert_allclose(renewed.score(images[:4]).image, want[1].image[:4], atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["constants", "arguments", "jit"])
+def test_another_detector_may_have_a_larger_bank(way: str) -> None:
+    backbone, frozen = network(1, 0)
+    detector = Detector({"net": backbone}, patchcore("net/layer1"))
+    options: dict[str, Any] = dict(WAYS[way])
+    if "parallel" in options:
+        options["parallel"] = data_parallel("jit")
+    draw, images = np.random.default_rng(0), photos(4)
+    banks = [draw.uniform(size=(count, 5)).astype(np.float32) for count in (3, 30, 3)]
+    scorer = None
+    for members in banks:
+        method = {"bank": {"members": members}, "drawn": {"seed": np.int32(0)}}
+        variables = {"backbones": {"net": frozen}, "method": method}
+        if scorer is None:
+            scorer = make_scorer(detector, variables, batch_size=4, size=SIZE, **options)
+        else:
+            scorer = scorer.renew(variables)
+        want = jax.jit(detector.score)(variables, images)
+        np.testing.assert_allclose(scorer.score(images).map, want.map, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_to_score_is_no_scores(simplenet: Any) -> None:

@@ -23,6 +23,8 @@ TITLES = {
     "afrad": "AFRAD",
     "simplenet": "SimpleNet",
     "adapted_moe": "Adapted-MoE",
+    "patchcore": "PatchCore",
+    "padim": "PaDiM",
 }
 INTRODUCTION = """\
 # Configuration

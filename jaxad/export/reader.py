@@ -16,7 +16,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.compiling import CPU_OPTIONS, has_depthwise
+from jaxad.compiling import CPU_OPTIONS, fit_as_constants, has_depthwise
 from jaxad.errors import InputError, first_line
 from jaxad.export import archive, generated, program, tensors
 from jaxad.export.manifest import Manifest, parsed
@@ -181,7 +181,7 @@ def _compiled(
     on_cpu = jax.default_backend() == "cpu"
     plain = all(array.dtype == np.float32 for array in arrays) and not has_depthwise(arrays)
     options = _known_options() if on_cpu and plain else None
-    if on_cpu:  # weights as constants: faster there
+    if on_cpu and fit_as_constants(weights):  # weights as constants: faster there
         return jax.jit(functools.partial(call, weights), compiler_options=options)
     return functools.partial(jax.jit(call), weights)
 

@@ -85,7 +85,8 @@ def patch_features(features: Features, names: Sequence[str], *, width: int) -> A
     Args:
         features: Maps `(B, h_l, w_l, C_l)`.
         names: The levels, the one whose resolution counts first.
-        width: Channels of the result.
+        width: Channels of the result; 0: all channels of all levels, each a mean of 3 x 3 positions
+            where what lies outside counts as 0 (torch's `avg_pool2d(3, 1, 1)`).
 
     Raises:
         InputError: A level is missing, or `width` is not a multiple of their number.
@@ -95,7 +96,11 @@ def patch_features(features: Features, names: Sequence[str], *, width: int) -> A
     parts = []
     with jax.named_scope("patch_features"):
         for x in maps:
-            kernel, groups = aggregation_kernel(x.shape[-1], width=width, levels=len(names))
+            channels = x.shape[-1]
+            if width:
+                kernel, groups = aggregation_kernel(channels, width=width, levels=len(names))
+            else:
+                kernel, groups = np.full((3, 3, 1, channels), 1 / 9), channels
             y = convolve(x, jnp.asarray(kernel, x.dtype), stride=1, padding="SAME", groups=groups)
             parts.append(resize(y, size=(h, w)))
         return jnp.concatenate(parts, axis=-1)

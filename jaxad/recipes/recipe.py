@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxad.backbones.weights import find, init_backbone, load_backbone, sha256
-from jaxad.core import Array, Backbone, Method, Metrics, Variables
+from jaxad.core import Array, Backbone, InputError, Method, Metrics, Variables
 from jaxad.detector import Detector
 from jaxad.keys import Key
 from jaxad.ops.noise import fold_in_name
@@ -61,10 +61,25 @@ class Recipe(NamedTuple):
     """`backbones(config)`: loads the networks that it reads."""
     method: Callable[..., tuple[Method, list[Phase]]]
     """`method(config, networks, *, axis_name, subclasses)`: the whole method, and its phases.
-    `subclasses` is the number of kinds of training images, 0 where the method learns none."""
+    `subclasses` is the number of kinds of training images, 0 where the method learns none. No
+    phases: it learns without steps (`jaxad.core.without_steps`)."""
     learns_subclasses: Callable[[Any], bool] = lambda config: False
     """Whether the method wants to know each training image's subclass. If so, there is a key
     `clusters`: the number of subclasses to find by k-means, 0 for those that are labelled."""
+
+
+def check_no_steps(config: Any, name: str) -> None:
+    """See that nothing is asked of the steps of a method that has none.
+
+    Raises:
+        InputError: Something is.
+    """
+    for key, unset in (("steps", ()), ("positions", ()), ("holdout", 0.0), ("profile", ())):
+        if config.train[key] != unset:
+            raise InputError(
+                f"train.{key} is {config.train[key]}: {name} learns without steps, so leave it at "
+                f"{unset}"
+            )
 
 
 def named_key(seed: int, name: str) -> Array:

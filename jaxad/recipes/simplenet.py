@@ -67,10 +67,11 @@ def patched(
 ) -> tuple[Backbone, dict[str, Any]]:
     """Put `Patches` behind a backbone."""
     levels = tuple(network.levels)
+    channels = width or sum(level.channels for level in network.levels.values())
     whole = dataclasses.replace(
         network,
         module=Patches(network.module, levels, width),
-        levels={PATCHES: Level(width, network.levels[levels[0]].stride)},
+        levels={PATCHES: Level(channels, network.levels[levels[0]].stride)},
     )
     return whole, {collection: {"inner": tree} for collection, tree in variables.items()}
 

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from jaxad.core import InputError, Variables
 from jaxad.errors import first_line
 from jaxad.files import make_folder, read_json, write_json
+from jaxad.memory import free_memory
 from jaxad.runs import record
 
 SUMS = record.NAME
@@ -54,7 +55,7 @@ def save(path: Path, variables: Variables, about: Mapping[str, Any] | None = Non
         with _silence(), _checkpointer() as checkpointer:
             checkpointer.save(new, jax.tree.map(np.asarray, variables))
             checkpointer.wait_until_finished()
-        seal(new, about or {}, _arrays(variables))
+        seal(new, about or {}, arrays_of(variables))
         if path.exists():
             path.replace(old)
         try:
@@ -100,34 +101,68 @@ def seal(folder: Path, about: Mapping[str, Any], arrays: Mapping[str, Any] | Non
     write_json(folder / SUMS, listed)
 
 
-def restore(path: Path, template: Variables) -> Variables:
+def restore(path: Path, template: Variables, *, grows: Collection[str] = ()) -> Variables:
     """Read variables of exactly the template's names and shapes.
 
     Args:
         path: Folder that `save` wrote.
         template: Tree of arrays or `jax.ShapeDtypeStruct`.
+        grows: Collections whose arrays may have any number of rows, see `jaxad.core.Method`.
 
     Raises:
-        InputError: No checkpoint there, a damaged one, or one of other names or shapes.
+        InputError: No checkpoint there, a damaged one, one of other names or shapes, or one that
+            the memory has no room for.
     """
     path = path.absolute()
     if not path.is_dir():
         raise InputError(f"no checkpoint at {path}: train first, or name another --workdir")
     # Orbax is only asked once all is known to be right: what it says of damage is long and comes
     # from several threads.
-    if check_files(path) != _arrays(template):
+    listed = check_files(path)
+    template = grown(template, listed, grows)
+    if listed != arrays_of(template):
         raise InputError(f"checkpoint {path} is of another model, or damaged: {_MEND}")
+    if grows:  # a list may name any length
+        need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+        free = free_memory()
+        if need > free:
+            raise InputError(
+                f"checkpoint {path} has arrays of {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB of "
+                "memory are free: read it where there is more"
+            )
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), template
     )
     try:
         with _silence(), _checkpointer() as checkpointer:
+            if grows:  # a list of other rows would have orbax's threads speak
+                stored = checkpointer.metadata(path).item_metadata.tree
+                if jax.tree.map(_shape, stored) != jax.tree.map(_shape, template):
+                    raise ValueError("its list has other rows")
             restored: Variables = checkpointer.restore(path, abstract)
     # Sums can be forged, and then anything may come.
     except Exception as error:
         raise InputError(f"checkpoint {path} is damaged ({_line(error)}): {_MEND}") from error
     return restored
+
+
+def grown(template: Variables, listed: Any, grows: Collection[str]) -> Variables:
+    """The template with the numbers of rows that a list of `arrays_of` has for what `grows`.
+
+    What is not as it should be in a list stays as in the template, so that these differ.
+    """
+
+    def own(path: Any, leaf: Any) -> Any:
+        if path[0].key not in grows or not leaf.shape:
+            return leaf
+        match listed.get(jax.tree_util.keystr(path)) if isinstance(listed, dict) else None:
+            case [[int(rows), *_], _] if 0 < rows < 1 << 40:
+                return jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype)
+        return leaf
+
+    tree: Variables = jax.tree_util.tree_map_with_path(own, template)
+    return tree
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
@@ -193,7 +228,11 @@ def _line(error: Exception) -> str:
     return full if full in str(error) else first_line(error, 200)
 
 
-def _arrays(tree: Any) -> dict[str, list[Any]]:
+def _shape(leaf: Any) -> list[int]:
+    return list(leaf.shape)
+
+
+def arrays_of(tree: Any) -> dict[str, list[Any]]:
     """Name -> shape and dtype, JSON-able."""
     return {
         jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]

@@ -16,6 +16,7 @@ from jaxad.calibration import Normal
 from jaxad.parallel import from_first
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.view import CategoryView
+from jaxad.runs import checkpoint
 from jaxad.runs.evaluator import Outcome
 from jaxad.runs.keeper import TrainingKeeper
 from jaxad.runs.outcomes import Outcomes
@@ -68,13 +69,15 @@ class TogetherReplicate:
             if not there:
                 return None
             found.append(there)
-            return {"seconds": there.seconds, "subclasses": there.subclasses}
+            arrays = checkpoint.arrays_of(there.variables)
+            return {"seconds": there.seconds, "subclasses": there.subclasses, "arrays": arrays}
 
         told = self._words.first(look)
         if told is None:
             return None
         names = tuple(told["subclasses"])
         built, shapes = shapes_of(names, self.config, self.backbones, model)
+        shapes = checkpoint.grown(shapes, told["arrays"], built.detector.method.grows)
         variables = from_first(found[0].variables if found else _zeros(shapes))
         return Fit(built, variables, told["seconds"], names, None)
 

@@ -99,13 +99,14 @@ def restore(
         InputError: The checkpoint is missing or damaged.
     """
     built, template = shapes_of(subclasses_of(workdir).get(name, ()), config, backbones, model)
-    return built, checkpoint.restore(confined(workdir, CHECKPOINTS, name), template)
+    path = confined(workdir, CHECKPOINTS, name)
+    return built, checkpoint.restore(path, template, grows=built.detector.method.grows)
 
 
 def shapes_of(
     subclasses: Sequence[str], config: Any, backbones: Backbones, model: Callable[[int], Model]
 ) -> tuple[Model, Variables]:
-    """The model of a detector that has learnt these subclasses, and its variables' shapes."""
+    """The model of a detector that has learnt these subclasses, and its variables' first shapes."""
     built = model(len(subclasses) if learns_subclasses(config) else 0)
     size = tuple(config.data.image_size)
     template = jax.eval_shape(

@@ -6,6 +6,7 @@ serves all others: frozen networks, initialisation, steps.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import time
@@ -46,6 +47,20 @@ class Fit(NamedTuple):
     """Names of the subclasses that were learnt by themselves; none: `("",)`."""
     cache: Any
     """The features of the training images, if they were kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Passes:
+    """See `jaxad.core.Images`."""
+
+    begin: Callable[[], Iterator[Any]]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.begin()
 
 
 class Trainer:
@@ -188,7 +203,8 @@ class Trainer:
             )
         variables = course.variables
         if method.finalize is not None:
-            variables = method.finalize(variables, labelled_images(trained))
+            images = Passes(lambda: labelled_images(trained), len(trained))
+            variables = method.finalize(variables, images)
         jax.block_until_ready(variables)
         seconds["train"] = time.monotonic() - course.began
         return Fit(model, variables, seconds, found.names, cache)

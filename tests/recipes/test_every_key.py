@@ -25,6 +25,8 @@ BUILDERS = {
     "afrad": ("afrad", "frozen_network"),
     "simplenet": ("simplenet", "frozen_network", "patched"),
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
+    "patchcore": ("patchcore",),
+    "padim": ("padim", "frozen_network"),
 }
 """What each recipe calls."""
 
@@ -135,11 +137,34 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "axes": ("all", _adaption(Adaption(axes="all"))),
         "spread": ("all", {"adapted_moe.spread": "all"}),
     },
+    "patchcore": {
+        "sampler": ("greedy", {"patchcore.sampler": "greedy"}),
+        "share": (0.42, {"patchcore.share": 0.42}),
+        "projection": (0, {"patchcore.narrow": 0}),
+        "squared": (False, {"patchcore.squared": False}),
+        "neighbours": (3, {"patchcore.neighbours": 3}),
+        "reweighting": (9, {"patchcore.reweighting": 9}),
+        "top_share": (0.33, {"patchcore.top_share": 0.33}),
+        "smoothing": (2.5, {"patchcore.smoothing": 2.5}),
+    },
+    "padim": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x",),
+            {"frozen_network.levels": [("x",)], "padim.levels": ["backbone/x"]},
+        ),
+        "dimensions": (7, {"padim.dimensions": 7}),
+        "full": (False, {"padim.full": False}),
+        "smoothing": (2.5, {"padim.smoothing": 2.5}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
 OTHERWISE = {"moe", "clusters", "centre", "backbone", "levels", "random_weights", "embedding"}
 """Keys of Adapted-MoE that are tested below, or that SimpleNet's backbones read."""
+PATCHES = {"backbone", "levels", "random_weights", "embedding"}
+"""Keys of PatchCore that SimpleNet's backbones read."""
 
 
 def network(levels: Any) -> Backbone:
@@ -166,6 +191,8 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
         if of == "pfm":
             levels = [(pair.source.split("/")[1], *pair[2:]) for pair in args[0]]
             note("pfm.levels", levels)
+        if of == "padim":
+            note("padim.levels", args[0])
         if of == "afrad":
             for field in ("width", "kernel", "stride", "refinements", "decodings"):
                 note(f"afrad.stages.{field}", [getattr(stage, field) for stage in args[0]])
@@ -197,7 +224,7 @@ def built(name: str, config: Any) -> dict[str, Any]:
     check_config(config)
     recipe = recipe_named(name)
     with recorded(name) as found:
-        if name == "adapted_moe":
+        if name in ("adapted_moe", "patchcore"):
             networks: Any = {}
         else:
             networks = recipe.backbones(config).networks
@@ -230,6 +257,7 @@ def test_a_key_changes_what_it_stands_for_and_nothing_else(name: str, key: str) 
 @pytest.mark.parametrize("name", OWN)
 def test_no_key_is_left_out_above(name: str) -> None:
     told = set(CHANGES[name]) | (OTHERWISE if name == "adapted_moe" else set())
+    told |= PATCHES if name == "patchcore" else set()
     assert set(recipe_named(name).keys) == told
 
 
@@ -237,6 +265,13 @@ def test_adapted_moe_reads_its_network_as_simplenet_does() -> None:
     moe, simple = recipe_named("adapted_moe"), recipe_named("simplenet")
     for key in ("backbone", "levels", "random_weights", "embedding"):
         assert moe.keys[key] == simple.keys[key]
+
+
+def test_patchcore_reads_its_network_as_simplenet_does() -> None:
+    own, simple = recipe_named("patchcore"), recipe_named("simplenet")
+    assert own.backbones is simple.backbones
+    for key in PATCHES - {"embedding"}:  # which may be 0
+        assert own.keys[key] == simple.keys[key]
 
 
 def test_without_moe_there_is_one_expert_and_no_router() -> None:
@@ -273,6 +308,8 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("simplenet", (), (8,), [("all", 0, 8)]),
         ("adapted_moe", (7, 8), (9,), [("router", 7, 0), ("experts", 8, 9)]),
         ("adapted_moe", (), (), [("router", 0, 0), ("experts", 0, 0)]),
+        ("patchcore", (), (), []),
+        ("padim", (), (), []),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -292,6 +329,8 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("simplenet", (1, 2), (), "SimpleNet trains in one phase"),
         ("adapted_moe", (1,), (), "Adapted-MoE takes (steps of the router, of the experts)"),
         ("adapted_moe", (), (1, 2), "Adapted-MoE takes (steps of the router, of the experts)"),
+        ("patchcore", (1,), (), "PatchCore learns without steps"),
+        ("padim", (), (1,), "PaDiM learns without steps"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

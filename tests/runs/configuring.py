@@ -8,9 +8,9 @@ from typing import Any
 from jaxad.config import default_config
 
 
-def configured(root: Path, **changes: Any) -> Any:
-    """The tiny recipe on a data set; `a__b=v` changes a key."""
-    config = default_config("outside.tiny")
+def configured(root: Path, recipe: str = "tiny", **changes: Any) -> Any:
+    """A recipe of `outside` on a data set; `a__b=v` changes a key."""
+    config = default_config(f"outside.{recipe}")
     config.data.root, config.data.image_size = str(root), (24, 32)
     config.data.prepared = "off"
     config.data.calibration = 0.0

@@ -128,6 +128,43 @@ def test_forged_sums_are_one_error_too(saved: Path) -> None:
         checkpoint.restore(saved, variables())
 
 
+def listing(saved: Path, shape: Any) -> None:
+    """Have the checkpoint's list say another shape of "a"."""
+    kept = json.loads((saved / checkpoint.SUMS).read_text())
+    kept["arrays"]["['params']['a']"][0] = shape
+    (saved / checkpoint.SUMS).write_text(json.dumps(kept))
+
+
+def test_what_grows_comes_back_with_the_rows_that_were_saved(saved: Path) -> None:
+    template = variables(1)
+    template["params"]["a"] = np.zeros((1, 7), np.float32)
+    restored = checkpoint.restore(saved, template, grows=("params",))
+    jax.tree.map(np.testing.assert_array_equal, restored, variables())
+    for grows in ((), ("routing",)):
+        with pytest.raises(InputError, match="is of another model"):
+            checkpoint.restore(saved, template, grows=grows)
+    template["params"]["a"] = np.zeros((1, 6), np.float32)
+    with pytest.raises(InputError, match="is of another model"):
+        checkpoint.restore(saved, template, grows=("params",))
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        *((shape, "is damaged") for shape in ([4, 7], [6, 7], [600, 7])),
+        ([10**11, 7], "GB of memory are free"),
+        *((s, "is of another model") for s in ([10**400, 7], [-5, 7], [0, 7], [5, 8], [5], [])),
+        *((s, "is of another model") for s in ("57", None, 5, {}, [[5], 7], ["5", 7], [5.0, 7.5])),
+    ],
+)
+def test_forged_rows_are_one_error(shape: Any, told: str, saved: Path, capfd: Any) -> None:
+    listing(saved, shape)
+    with pytest.raises(InputError, match=told) as refused:
+        checkpoint.restore(saved, variables(), grows=("params",))
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{}", "[1]", '{"format": 1}', '{"format": 2, "arrays": 3}', "[" * 100_000]
 )

@@ -92,7 +92,8 @@ def backbones(config: Any) -> Backbones:
     of_image = Level(adaption.width(channels), stride if adaption.axes == "channels" else 0)
     network = dataclasses.replace(
         network,
-        module=Described(network.module, adaption),
+        # Whatever the share, features are the same: what is equal is computed once.
+        module=Described(network.module, adaption._replace(share=1.0)),
         levels={**network.levels, LOCATION: of_image, SCALE: of_image},
     )
     variables = {name: {"inner": tree} for name, tree in found.variables[ROLE].items()}

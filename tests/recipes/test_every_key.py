@@ -274,6 +274,25 @@ def test_patchcore_reads_its_network_as_simplenet_does() -> None:
         assert own.keys[key] == simple.keys[key]
 
 
+def test_training_on_calibrated_images_reads_their_statistics_too() -> None:
+    config = default_config("adapted_moe")
+    m = config.method
+    m.random_weights, m.backbone, m.embedding, m.levels = True, "resnet18", 16, ("layer1",)
+    recipe = recipe_named("adapted_moe")
+    plain = recipe.backbones(config).networks["backbone"]
+    assert list(plain.levels) == ["patches"]
+    m.adapt_training = True
+    found = recipe.backbones(config).networks["backbone"]
+    assert found.levels == {**plain.levels, "location": Level(16, 0), "scale": Level(16, 0)}
+    assert found.module.inner == plain.module
+    m.share = 0.5  # which features do not depend on
+    assert recipe.backbones(config).networks["backbone"].module == found.module
+    m.statistics, m.axes = "quartiles", "channels"
+    other = recipe.backbones(config).networks["backbone"]
+    assert other.module != found.module
+    assert other.levels["scale"] == Level(1, plain.levels["patches"].stride)
+
+
 def test_without_moe_there_is_one_expert_and_no_router() -> None:
     config = default_config("adapted_moe")
     recipe = recipe_named("adapted_moe")

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from benchmarks.measure import interleave, machine
 from jaxad.files import write_json
-from jaxad.methods.adapted_moe import experts
+from jaxad.methods.adapted_moe import experts, of_experts
 from jaxad.methods.simplenet import Expert, simplenet
 
 Form = Callable[..., Any]
@@ -61,7 +61,7 @@ def training(expert: Expert, count: int, *, noise: float = 0.015) -> dict[str, F
 
     def loop(variables: Any, x: Any, rng: Any) -> Any:
         def one(j: int) -> Any:
-            mine = {name: own(tree["experts"], j) for name, tree in variables.items()}
+            mine = {name: own(tree, j) for name, tree in of_experts(variables).items()}
             part = x[j::count]
             return jax.grad(lambda p: value(mine, p, part, rng, alone))(mine["params"])
 
@@ -98,7 +98,7 @@ def main() -> None:
     for width, hidden, count in ((384, 256, 4), (1536, 1024, 4), (384, 256, 10)):
         expert = Expert(hidden)
         variables = experts("x", expert, count=count).init(rng, {"x": jnp.zeros((2, width))})
-        alone = {name: tree["experts"] for name, tree in variables.items()}
+        alone = of_experts(variables)
         for batch in (1, 8):
             x = jax.random.normal(rng, (batch, 32, 32, width))
             index = jnp.arange(batch) % count

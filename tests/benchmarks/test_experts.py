@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.experts import medians, scoring, training
-from jaxad.methods.adapted_moe import experts
+from jaxad.methods.adapted_moe import experts, of_experts
 from jaxad.methods.simplenet import Expert
 
 
@@ -15,7 +15,7 @@ def test_all_forms_agree() -> None:
     expert, count = Expert(4), 3
     method = experts("x", expert, count=count, normalise=False, noise=0.0)
     variables = jax.jit(method.init)(jax.random.key(0), {"x": jnp.zeros((2, 6))})
-    alone = {name: tree["experts"] for name, tree in variables.items()}
+    alone = of_experts(variables)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2, 2, 6)), jnp.float32)
     index = jnp.asarray([2, 0, 1, 2])
     found = [jax.jit(form)(alone, x, index) for form in scoring(expert, count).values()]

@@ -229,9 +229,8 @@ class Method(NamedTuple):
     schedules: Callable[[int], Mapping[str, optax.ScalarOrSchedule]] | None = None
     """`schedules(steps)`: the learning rates in `optimizer(steps)` by name, numbers or functions of
     the step. They are logged; None: there is nothing to log."""
-    observe: Callable[[Variables, Iterable[Any]], Variables] | None = None
-    """`observe(variables, images)`: statistics that the loss reads, from a pass over the training
-    images before the first step, in pairs as `finalize` is given them."""
+    observe: Callable[[Variables, Images], Variables] | None = None
+    """`observe(variables, images)`: as `finalize`, before the first step: what the loss reads."""
     grows: frozenset[str] = frozenset()
     """Collections whose arrays `finalize` gives as many rows (first axis) as training images make:
     all else of them, and of other collections, is as `init` has it."""

@@ -28,6 +28,11 @@ class Held(NamedTuple):
     """One row `(1, ...)` of what `put` has given, on all devices."""
 
 
+def take(every: Any, index: Any) -> Any:
+    """These rows of all arrays of a tree, of those with fewer as `at` says."""
+    return jax.tree.map(lambda rows: rows[at(index, rows, every)], every)
+
+
 def at(index: Any, rows: Any, every: Any) -> Any:
     """Where an index into the longest arrays of a tree points to in one of them.
 
@@ -41,11 +46,7 @@ def held_by_one(device: NamedSharding) -> Held:
     """Make the functions for a single device, which has nothing to share."""
 
     def pick(view: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-        def of_device(data: Any, index: Any) -> Any:
-            seen = view(data)
-            return jax.tree.map(lambda rows: rows[at(index, rows, seen)], seen)
-
-        return of_device
+        return lambda data, index: take(view(data), index)
 
     return Held(
         lambda tree: jax.device_put(tree, device),

@@ -11,14 +11,14 @@ are methods by themselves, each with a budget of its own, and `adapted_moe` is b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
+from jaxad.core import Array, Aux, Features, Images, InputError, Method, Scores, Variables, pick
 from jaxad.methods.adaption import AS_PRINTED, AXES, STATISTICS, Adaption, adapt
 from jaxad.methods.routing import Router, embed, route
 from jaxad.methods.simplenet import RATES, Expert, margin_loss, merge, two_rates
@@ -50,7 +50,7 @@ def experts(
     count: int,
     shared: bool = False,
     adaption: Adaption | None = None,
-    statistics: tuple[str, str] | None = None,
+    statistics: tuple[str, str] = ("location", "scale"),
     normalise: bool = True,
     noise: float = 0.015,
     margin: float = 0.5,
@@ -96,11 +96,11 @@ def experts(
         """What the network of each element learns."""
         x = pick(features, [feature])[0]
         if learns is not None:
-            own = learns.of(x) if x.ndim == 4 else tuple(pick(features, statistics or ()))
+            own, spread = learns.of(x) if x.ndim == 4 else pick(features, statistics)
             y = batch["subclass"] if count > 1 else jnp.zeros(len(x), jnp.int32)
             to = [variables["patches"][name][y] for name in ("mean", "std")]
             location, scale = (v.reshape(len(x), *[1] * (x.ndim - 2), -1) for v in to)
-            x = adapt(x, (own[0], own[1]), (location, scale), share=learns.share)
+            x = adapt(x, (own, spread), (location, scale), share=learns.share)
         return l2_normalise(x) if normalise else x
 
     def loss(
@@ -299,16 +299,14 @@ def adapted_moe(
         totals = [jnp.matmul(member, value, precision=EXACT) for value in kept]
         return (member.sum(axis=1)[:, None], *totals)
 
-    def observe(
-        variables: Variables, batches: Iterable[tuple[Features, Mapping[str, Any]]]
-    ) -> Variables:
+    def observe(variables: Variables, images: Images) -> Variables:
         """Take every expert's location and scale from its images."""
         total = [jnp.zeros(()) for _ in range(4)]
-        for features, batch in batches:
+        for features, batch in images:
             found = sums(patches(features), batch["subclass"])
             total = list(found) if not total[0].ndim else [a + b for a, b in zip(total, found)]
-        images = jnp.maximum(total[0], 1)
-        mean, std, square = (value / images for value in total[1:])
+        members = jnp.maximum(total[0], 1)
+        mean, std, square = (value / members for value in total[1:])
         if spread == "all":
             std = safe_sqrt(square - jnp.square(mean))
         return {**variables, "patches": {"mean": mean, "std": std}}

@@ -127,7 +127,8 @@ def _measured(
     manifest = Manifest(folder, records)
     require_readable(manifest)
     own = {path: digest for (_, path), digest in photo_digests(manifest).items()}
-    learnt = contents(read_trained_on(workdir).fingerprint, split="train")
+    before = read_trained_on(workdir).fingerprint
+    learnt, judged = (contents(before, split=split) for split in ("train", "test"))
     seen = [name for name, digest in own.items() if digest[:DIGITS] in learnt]
     if seen:
         told = f"{len(seen)} of {len(records)} photos in {folder} were trained on ({some(seen)})"
@@ -135,7 +136,6 @@ def _measured(
             raise InputError(f"{told}, so that their scores promise nothing: name others")
         print(f"{told}: left out, as their scores promise nothing", file=sys.stderr)
         records = tuple(record for record in records if record.path not in set(seen))
-    judged = contents(read_trained_on(workdir).fingerprint, split="test")
     both = [r.path for r in records if own[r.path][:DIGITS] in judged]
     if both:
         print(

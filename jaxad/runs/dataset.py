@@ -16,6 +16,7 @@ from jaxad.data.digests import Digests, photo_digests
 from jaxad.data.fingerprint import changes, fingerprint
 from jaxad.data.jobs import Job, jobs, name_list
 from jaxad.data.layouts import load_dataset
+from jaxad.data.layouts.folder import category_of
 from jaxad.data.left_out import left_out
 from jaxad.data.manifest import Manifest, shared_images
 from jaxad.data.reading import Reading
@@ -89,7 +90,7 @@ def named(config: Any) -> Any:
     if data.layout != "folder" or data.folder.category or not data.root:
         return config
     config = config.copy_and_resolve_references()
-    config.data.folder.category = Path(data.root).resolve().name
+    config.data.folder.category = category_of(data.root)
     return config
 
 

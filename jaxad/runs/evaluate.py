@@ -93,13 +93,13 @@ def write_page(
     sections: Sequence[tuple[str, Markup]] = (),
 ) -> None:
     """Write the report; see `write_results`, and `write_report` for the sections."""
-    names = [name for o in outcomes for name in o.views]
-    what = names[0] if len(names) == 1 else config.data.layout
+    views = {name: view for o in outcomes for name, view in o.views.items()}
+    what = next(iter(views)) if len(views) == 1 else config.data.layout
     write_report(
         report,
         title=f"{config.method.name} on {what}",
         results=results,
-        categories={name: view for o in outcomes for name, view in o.views.items()},
+        categories=views,
         config_text=str(config),
         calibrations={
             name: (calibrations[o.detector], category)

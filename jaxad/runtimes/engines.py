@@ -102,9 +102,8 @@ def quantised(model: Any, photos: Photos | None) -> Any:
         preset=nncf.QuantizationPreset.MIXED,
         ignored_scope=nncf.IgnoredScope(types=list(EXACT_TYPES), validate=False),
     )
-    scores = []
+    core, scores = needed("openvino").Core(), []
     for each in (model, found):
-        core = needed("openvino").Core()
         compiled = compiled_for_cpu(core, each, {"INFERENCE_PRECISION_HINT": "f32"})
         scores.append([float(compiled({0: photo[None]})[1][0]) for photo in photos[:COMPARED]])
     with np.errstate(invalid="ignore", divide="ignore"):  # scores that are all the same

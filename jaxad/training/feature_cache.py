@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.core import Array, Features, InputError
-from jaxad.held import at
+from jaxad.held import take
 
 HostFeatures = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -88,12 +88,7 @@ def take_positions(cache: Any, index: Any) -> Any:
     Raises:
         InputError: The levels have other grids: an index would name other places in each.
     """
-    return take_rows(as_positions(cache), index)
-
-
-def take_rows(rows: Any, index: Any) -> Any:
-    """These rows of every level, of those with fewer as `jaxad.held.at` says."""
-    return {name: values[at(index, values, rows)] for name, values in rows.items()}
+    return take(as_positions(cache), index)
 
 
 def as_positions(cache: Any) -> Any:

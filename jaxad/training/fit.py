@@ -181,11 +181,12 @@ class Trainer:
             return phases.holdout(self.programs.holdout(course.count, n), whole, stream)
 
         trained = np.unique(np.concatenate([part for group in course.groups for part in group]))
+        images = Passes(lambda: labelled_images(trained), len(trained))
         method = model.detector.method
         course.began = time.monotonic()
         standing, opt_state = self._begin(course, model)
         if method.observe is not None and not (standing.phase or standing.step):
-            course.variables = method.observe(course.variables, labelled_images(trained))
+            course.variables = method.observe(course.variables, images)
         for n, phase in enumerate(model.phases):
             if n < standing.phase:
                 continue
@@ -203,7 +204,6 @@ class Trainer:
             )
         variables = course.variables
         if method.finalize is not None:
-            images = Passes(lambda: labelled_images(trained), len(trained))
             variables = method.finalize(variables, images)
         jax.block_until_ready(variables)
         seconds["train"] = time.monotonic() - course.began

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxad.core import Array, Aux, Variables
 from jaxad.detector import Detector
+from jaxad.held import take
 from jaxad.parallel import DataParallel
 from jaxad.recipes.recipe import Phase
 from jaxad.training import feature_cache
@@ -139,7 +140,7 @@ def _loss(
 def taker(phase: Phase) -> Callable[[Any, Any], Any]:
     """What makes a phase's features of a cache and an index: `f(cache, index)`."""
     view = viewer(phase)
-    return lambda cache, index: feature_cache.take_rows(view(cache), index)
+    return lambda cache, index: take(view(cache), index)
 
 
 def viewer(phase: Phase) -> Callable[[Any], Any]:

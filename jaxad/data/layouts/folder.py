@@ -21,6 +21,11 @@ from jaxad.errors import InputError
 _ABNORMAL, _MASKS = "bad", "masks"
 
 
+def category_of(root: str | os.PathLike[str]) -> str:
+    """What the parts of a folder are called where nobody names them: as the folder."""
+    return Path(root).expanduser().resolve().name
+
+
 def scan(
     root: str | os.PathLike[str],
     *,
@@ -54,7 +59,7 @@ def scan(
     good = images_below(root / normal, apart_from=others)
     if not good:
         raise InputError(_no_normal(root, normal))
-    name = category or root.resolve().name
+    name = category or category_of(root)
 
     def record(image: Path, split: str, label: str, mask: Path | None = None) -> Record:
         where = mask.relative_to(root).as_posix() if mask else ""

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import InputError, Stopped
+from jaxad.errors import InputError, Stopped, printable
 from jaxad.flags import make_parser
 
 
@@ -35,11 +35,14 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     if is_first():
         _print_results(results, args.workdir)
+        told, then = shlex.quote(str(args.workdir)), "PHOTOS --out judged --overlays"
         if (args.workdir / FILE).is_file():
             _print("\n".join(lines(read_calibrations(args.workdir))))
-            told = shlex.quote(str(args.workdir))
+            print(f"next: jaxad predict --workdir {told} {then}", file=sys.stderr)
+        else:
             print(
-                f"next: jaxad predict --workdir {told} PHOTOS --out judged --overlays",
+                "no photos were held back to set a threshold by (data.calibration); next: jaxad "
+                f"calibrate --workdir {told} GOOD_PHOTOS, new photos of normal parts",
                 file=sys.stderr,
             )
 
@@ -252,6 +255,13 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
         if value is not None:
             count = results["replicates"]["count"]
             lines.append(f"{name} of {count} replicates: {value['mean']:.4f} ± {value['sd']:.4f}")
+    for name, at in results.get("decisions", {}).items():
+        bad, good = at["found"] + at["missed"], at["alarms"] + at["passed"]
+        lines.append(
+            f"{printable(name)}: at the line for {at['false_alarm']:.0%} false alarms, "
+            f"{at['found']} of {bad} defective and {at['alarms']} of {good} good test photos are "
+            "called anomalous"
+        )
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     speed = results["images_per_second"]
     lines.append(seconds + ("" if speed is None else f"; scoring {speed} images a second"))

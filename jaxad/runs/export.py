@@ -21,7 +21,7 @@ from jaxad.recipes.recipe import Backbones
 from jaxad.runs.calibrations import calibration_of
 from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of, reads_upright
 from jaxad.runs.export_file import digest, file_of, provenance
-from jaxad.runs.workdir import opened, trained, trained_detector
+from jaxad.runs.workdir import detectors, opened, trained_detector
 from jaxad.scorer import make_scorer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -170,7 +170,7 @@ def subject_of(workdir: Path, name: str | None, changes: Sequence[str]) -> Subje
     config, hashes = load_config(confined(workdir, "config.json"))
     apply_changes(config, changes, only=CHANGES)
     check_config(config)
-    names = trained(workdir)
+    names = detectors(workdir)
     if name is None and len(names) == 1:
         name = names[0]
     if name is None or name not in names:

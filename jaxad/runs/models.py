@@ -18,7 +18,7 @@ from jaxad.files import confined, read_json
 from jaxad.runs import checkpoint
 from jaxad.runs.calibrations import read_calibrations
 from jaxad.runs.dataset import reading_of, reads_upright
-from jaxad.runs.workdir import CHECKPOINTS, opened, trained, trained_detector
+from jaxad.runs.workdir import CHECKPOINTS, detectors, opened, trained_detector
 from jaxad.runtimes.engines import check_runtime
 from jaxad.scorer import make_scorer
 
@@ -100,6 +100,7 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
     config, hashes = load_config(confined(workdir, "config.json"))
     runtime = runtime or config.score.runtime
     check_runtime(runtime)
+    detectors(workdir)  # what a run is still writing has no calibration either
     calibrations = read_calibrations(workdir)
     name = _detector_of(workdir, calibrations, asked.category)
     if name not in calibrations:
@@ -145,9 +146,7 @@ def _detector_of(
     workdir: Path, calibrations: Mapping[str, Calibration], category: str | None
 ) -> str:
     """The detector that judges a category."""
-    names = trained(workdir)
-    if not names:
-        raise InputError(f"{workdir} has no trained detector yet: run jaxad train to its end")
+    names = detectors(workdir)
     if category is None:
         found = names if len(names) == 1 else []
     elif category in names:

@@ -15,6 +15,7 @@ from jaxad.files import confined, read_json, write_json
 from jaxad.recipes.build import build_backbones, learns_subclasses, models
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, record
+from jaxad.runs.lock import holder
 
 SUBCLASSES = "subclasses.json"
 """For methods that learn subclasses: detector -> their names, in order."""
@@ -65,6 +66,19 @@ def trained(workdir: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if record.is_whole(path))
+
+
+def detectors(workdir: Path) -> list[str]:
+    """Names of the detectors that are there whole, at least one.
+
+    Raises:
+        InputError: There is none: a run is still writing, or has stopped.
+    """
+    names = trained(workdir)
+    if not names:
+        why = "none was trained, or not to the end" if holder(workdir) is None else "a run is at it"
+        raise InputError(f"{workdir} has no detector yet: {why} (jaxad status {workdir})")
+    return names
 
 
 def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
@@ -149,7 +163,7 @@ def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Va
     """
     workdir = opened(workdir)
     config, hashes = load_config(confined(workdir, "config.json"))
-    names = trained(workdir)
+    names = detectors(workdir)
     if detector is None and len(names) == 1:
         detector = names[0]
     if detector not in names:

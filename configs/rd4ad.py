@@ -29,6 +29,6 @@ def get_config(setting: str = "reference") -> ConfigDict:
         config.train.epochs = 200
         return config
     config.method.backbone = "resnet18"
-    config.train.steps = (120,)
+    config.train.steps, config.train.batch_size = (80,), 8
     config.score.batch_size = 16
     return config

@@ -79,7 +79,9 @@ def test_one_step_and_the_map_equal_the_references(position: str) -> None:
         value, grads = quick.jit(jax.value_and_grad(loss))(variables["params"])
     np.testing.assert_allclose(value, want["loss"], rtol=1e-5)
     for name, gradient in named(grads).items():
-        np.testing.assert_allclose(gradient, want[f"grad/{name}"], rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            gradient, want[f"grad/{name}"], rtol=1e-5, atol=1e-5, err_msg=name
+        )
     optimizer, params = method.optimizer(golden_uniad.STEPS), variables["params"]
     with jax.numpy_dtype_promotion("standard"):
         moves, _ = quick.jit(optimizer.update)(grads, optimizer.init(params), params)
@@ -102,9 +104,9 @@ def test_optimizer_clips_decays_and_steps_down() -> None:
     )
     np.testing.assert_allclose([x["a"] for x in found], want, rtol=1e-3)
     rate = method_of(one_cycle=True, learning_rate=1.0).schedules(10)["all"]
-    np.testing.assert_allclose(
-        [rate(t) for t in range(10)], [quick.one_cycle(10, 1.0)(t) for t in range(10)], rtol=1e-5
-    )
+    with jax.numpy_dtype_promotion("standard"):
+        rates = [rate(t) for t in range(10)]
+    np.testing.assert_allclose(rates, [quick.one_cycle(10, 1.0)(t) for t in range(10)], rtol=1e-5)
     free = method_of(clip=0.0).optimizer(5)
     assert len(jax.tree.leaves(free.init(params))) == len(
         jax.tree.leaves(optax.adamw(lambda t: 1.0).init(params))

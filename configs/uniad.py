@@ -26,16 +26,16 @@ def get_config(setting: str = "reference") -> ConfigDict:
     config = default_config("uniad")
     config.data.resize = "bilinear"
     m, train = config.method, config.train
+    config.data.image_size = (224, 224)
     if setting == "reference":
-        config.data.image_size = (224, 224)
         config.data.one_for_all = True
         config.data.calibration = 0.0  # as published: all normal photos are trained on
         train.epochs, train.batch_size = 1000, 64  # 8 devices with 8 images each
         return config
     m.backbone = "efficientnet_lite0"
     m.levels = ("stage2", "stage3", "stage5")
+    m.width, m.inner, m.dropout = 128, 512, 0.0
     m.learning_rate, m.clip, m.one_cycle = 1e-3, 1.0, True
-    m.dropout = 0.0
-    train.steps = (300,)
+    train.steps, train.batch_size = (300,), 8
     config.score.batch_size = 16
     return config

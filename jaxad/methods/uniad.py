@@ -122,6 +122,12 @@ def uniad(
     def rebuilt(variables: Variables, F: Array, *, keys: Array | None = None) -> Array:
         """F_rec, computed in the type of the parameters, in that of F."""
         _, h, w, channels = F.shape
+        known = variables["params"]["decoder0"]["queries"].shape[0]
+        if known != h * w:
+            raise InputError(
+                f"images of this size have {h} x {w} tokens, and UniAD was trained on {known}: "
+                "give images of the size that it was trained on"
+            )
         dtype = variables["params"]["enter"]["kernel"].dtype
         made = network((h, w), channels).apply(variables, F.astype(dtype), keys)
         F_rec: Array = made.astype(F.dtype)
@@ -151,12 +157,13 @@ def uniad(
     ) -> tuple[Array, Aux]:
         F = tokens(features)  # no labels
         element = elements(batch, F.shape[0])
-        keys = jax.vmap(lambda place: jax.random.fold_in(fold_in_name(rng, "dropout"), place))
-        noised = F
+        noised, keys = F, None
         if jitter:
-            rng_jitter = fold_in_name(rng, "jitter")
-            noised = jittered(rng_jitter, F, element=element, scale=jitter)
-        F_rec = rebuilt(variables, noised, keys=keys(element) if dropout else None)
+            noised = jittered(fold_in_name(rng, "jitter"), F, element=element, scale=jitter)
+        if dropout:
+            rng = fold_in_name(rng, "dropout")
+            keys = jax.vmap(lambda place: jax.random.fold_in(rng, place))(element)
+        F_rec = rebuilt(variables, noised, keys=keys)
         with jax.named_scope("loss"):
             return jnp.mean(jnp.square(F_rec - F)), Aux({}, {})
 

@@ -268,6 +268,13 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], told: str) -> None:
         method_of(**changes).init(jax.random.key(0), features)
 
 
+def test_images_of_another_size_than_it_was_trained_on_are_named() -> None:
+    features, variables, _, _ = golden("sine")
+    features["grid"] = features["grid"][:, :3]
+    with pytest.raises(InputError, match="have 3 x 5 tokens, and UniAD was trained on 20"):
+        method_of().score(variables, features, size=(24, 40))
+
+
 def built(architecture: str, **changes: Any) -> Any:
     """The method of a configuration, on a network that is not filled, and its levels."""
     config = default_config("uniad")

@@ -1,4 +1,4 @@
-"""Detectors of all four methods on networks of a few convolutions, for tests of what scores."""
+"""Detectors of methods with steps on networks of a few convolutions, for tests of what scores."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ SETTINGS = {
         "adapted_moe.py:magnetic_tile",
         ("method.embedding=32", "method.hidden=16", "method.router_width=8"),
         2,
+    ),
+    "rd4ad": ("rd4ad.py:resnet18", ("method.blocks=(1,1,1,1)", "method.smoothing=1.0"), 3),
+    "uniad": (
+        "uniad.py:cpu",
+        (
+            "method.width=8",
+            "method.heads=2",
+            "method.inner=8",
+            "method.layers=1",
+            "method.stride=8",
+            "method.neighbours=3",
+        ),
+        3,
     ),
 }
 """File, changes, and how many levels of the network it reads."""

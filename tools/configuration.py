@@ -25,6 +25,8 @@ TITLES = {
     "adapted_moe": "Adapted-MoE",
     "patchcore": "PatchCore",
     "padim": "PaDiM",
+    "rd4ad": "RD4AD",
+    "uniad": "UniAD",
 }
 INTRODUCTION = """\
 # Configuration

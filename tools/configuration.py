@@ -25,6 +25,7 @@ TITLES = {
     "adapted_moe": "Adapted-MoE",
     "patchcore": "PatchCore",
     "padim": "PaDiM",
+    "stfpm": "STFPM",
 }
 INTRODUCTION = """\
 # Configuration

@@ -7,6 +7,7 @@ compiles every draw anew.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,19 +16,34 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxad.core import Array, Variables
 
-CONSTANTS = {"scale": 1.0, "bias": 0.0}
+CONSTANTS = {"scale": 1.0, "bias": 0.0, "mean": 0.0, "var": 1.0}
 """What normalisation and biases start with, by name."""
 
 
 def lecun_normal(rng: Array, shapes: Variables, *, dtype: Any = jnp.float32) -> Variables:
     """Fill kernels `(..., inputs, outputs)` with N(0, 1 / fan_in), the rest with `CONSTANTS`."""
+    return _normal(rng, shapes, lambda shape: math.prod(shape[:-1]) ** -0.5, dtype)
+
+
+def he_normal(rng: Array, shapes: Variables, *, dtype: Any = jnp.float32) -> Variables:
+    """Fill kernels `(kh, kw, inputs, outputs)` with N(0, 2 / fan_out), as torchvision's ResNets."""
+
+    def std(shape: tuple[int, ...]) -> float:
+        return float((2 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5)
+
+    return _normal(rng, shapes, std, dtype)
+
+
+def _normal(
+    rng: Array, shapes: Variables, std: Callable[[tuple[int, ...]], float], dtype: Any
+) -> Variables:
     flat = flatten_dict(shapes)
     total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
     numbers, start, filled = jax.random.normal(rng, (total,), dtype), 0, {}
     for path, leaf in flat.items():
         if path[-1] == "kernel":
             own = numbers[start : start + leaf.size].reshape(leaf.shape)
-            filled[path] = own * math.prod(leaf.shape[:-1]) ** -0.5
+            filled[path] = own * std(leaf.shape)
             start += leaf.size
         else:
             filled[path] = jnp.full(leaf.shape, CONSTANTS[path[-1]], dtype)

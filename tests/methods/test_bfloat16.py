@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
+from small_student import student_of
 
 from jaxad.core import Method
 from jaxad.methods.adapted_moe import experts
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
     "simplenet": simplenet("a", hidden=8),
     "experts": experts("a", Expert(8), count=2),
     "router": routing("a", Router(4, 2, True)),
+    "stfpm": student_of("a", "b", 6, learning_rate=0.1),
 }
 EXACT = {"router"}
 """All of it stays float32."""

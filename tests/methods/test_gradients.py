@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
+from small_student import student_of
 
 from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
@@ -142,6 +143,7 @@ METHODS = {
         count=2,
     ),
     "routing": routing("a", ROUTER),
+    "stfpm": student_of("a", "b", 3),
 }
 
 

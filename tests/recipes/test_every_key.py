@@ -27,6 +27,7 @@ BUILDERS = {
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
     "patchcore": ("patchcore",),
     "padim": ("padim", "frozen_network"),
+    "stfpm": ("stfpm", "frozen_network", "student_of"),
 }
 """What each recipe calls."""
 
@@ -158,6 +159,15 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "full": (False, {"padim.full": False}),
         "smoothing": (2.5, {"padim.smoothing": 2.5}),
     },
+    "stfpm": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)], "stfpm.levels": ["teacher/x"]}),
+        "learning_rate": (0.34, {"stfpm.learning_rate": 0.34}),
+        "momentum": (0.35, {"stfpm.momentum": 0.35}),
+        "weight_decay": (0.36, {"stfpm.weight_decay": 0.36}),
+        "one_cycle": (True, {"stfpm.one_cycle": True}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -193,6 +203,10 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
             note("pfm.levels", levels)
         if of == "padim":
             note("padim.levels", args[0])
+        if of == "stfpm":
+            note("stfpm.levels", args[1])
+        if of == "student_of":
+            return "student", 1e-5
         if of == "afrad":
             for field in ("width", "kernel", "stride", "refinements", "decodings"):
                 note(f"afrad.stages.{field}", [getattr(stage, field) for stage in args[0]])
@@ -329,6 +343,8 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("adapted_moe", (), (), [("router", 0, 0), ("experts", 0, 0)]),
         ("patchcore", (), (), []),
         ("padim", (), (), []),
+        ("stfpm", (), (), [("all", 0, 0)]),
+        ("stfpm", (7,), (), [("all", 7, 0)]),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -350,6 +366,8 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("adapted_moe", (), (1, 2), "Adapted-MoE takes (steps of the router, of the experts)"),
         ("patchcore", (1,), (), "PatchCore learns without steps"),
         ("padim", (), (1,), "PaDiM learns without steps"),
+        ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
+        ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

@@ -19,7 +19,8 @@ from jaxad.errors import InputError as InputError
 
 Array = jax.Array
 Features = dict[str, Array]
-"""Level name -> `(B, h, w, C)` float32 (or `(n, C)` once positions have been drawn)."""
+"""Level name -> `(B, h, w, C)` float32 (or `(n, C)` once positions have been drawn); pixels may be
+uint8 (`jaxad.backbones.pixels`)."""
 Variables = dict[str, Any]
 """A linen variable tree: collection name ("params", "batch_stats", ...) -> tree of arrays."""
 Metrics = dict[str, tuple[Array, Array]]

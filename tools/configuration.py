@@ -27,6 +27,7 @@ TITLES = {
     "padim": "PaDiM",
     "rd4ad": "RD4AD",
     "uniad": "UniAD",
+    "stfpm": "STFPM",
 }
 INTRODUCTION = """\
 # Configuration

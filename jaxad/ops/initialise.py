@@ -53,3 +53,13 @@ def lecun_normal(rng: Array, shapes: Variables, *, dtype: Any = jnp.float32) -> 
         return numbers * math.prod(numbers.shape[:-1]) ** -0.5
 
     return drawn(rng, shapes, {"kernel": kernel}, dtype=dtype)
+
+
+def he_normal(rng: Array, shapes: Variables, *, dtype: Any = jnp.float32) -> Variables:
+    """Fill kernels `(kh, kw, inputs, outputs)` with N(0, 2 / fan_out), as torchvision's ResNets."""
+
+    def kernel(_: tuple[str, ...], numbers: Array) -> Array:
+        *window, _, outputs = numbers.shape
+        return numbers * (2 / (math.prod(window) * outputs)) ** 0.5
+
+    return drawn(rng, shapes, {"kernel": kernel}, dtype=dtype)

@@ -358,6 +358,7 @@ def budget_of(config: Any, parallel: DataParallel) -> Budget:
         log_every=t.log_every,
         parts=t.accumulate,
         dtype=t.dtype,
+        augment=tuple(t.augment),
         score_batch=sampling.batch_elements(config.score.batch_size, 1, parallel.device_count),
         clusters=config.method.get("clusters", 0) if learns_subclasses(config) else None,
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
+from small_student import student_of
 
 from jaxad.core import Method
 from jaxad.methods.adapted_moe import experts
@@ -49,6 +50,7 @@ METHODS: dict[str, Method] = {
     "router": routing("a", Router(4, 2, True)),
     "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
     "uniad": uniad(("a", "b"), grid="b", width=8, heads=2, inner=8, layers=1, neighbours=3),
+    "stfpm": student_of("a", "b", 6, learning_rate=0.1),
 }
 EXACT = {"router"}
 """All of it stays float32."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
+from small_student import student_of
 
 from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
@@ -148,6 +149,7 @@ METHODS = {
     "routing": routing("a", ROUTER),
     "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
     "uniad": uniad(("a", "b"), grid="b", width=4, heads=2, inner=4, layers=1, neighbours=3),
+    "stfpm": student_of("a", "b", 3),
 }
 
 

@@ -30,6 +30,7 @@ BUILDERS = {
     "padim": ("padim", "frozen_network"),
     "rd4ad": ("rd4ad", "frozen_network"),
     "uniad": ("uniad", "frozen_network"),
+    "stfpm": ("stfpm", "frozen_network", "student_of"),
 }
 """What each recipe calls."""
 
@@ -203,6 +204,15 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "clip": (0.36, {"uniad.clip": 0.36}),
         "one_cycle": (True, {"uniad.one_cycle": True}),
     },
+    "stfpm": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)], "stfpm.levels": ["teacher/x"]}),
+        "learning_rate": (0.34, {"stfpm.learning_rate": 0.34}),
+        "momentum": (0.35, {"stfpm.momentum": 0.35}),
+        "weight_decay": (0.36, {"stfpm.weight_decay": 0.36}),
+        "one_cycle": (True, {"stfpm.one_cycle": True}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -239,6 +249,10 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
             note("pfm.levels", levels)
         if of in ("padim", "rd4ad", "uniad"):
             note(f"{of}.levels", args[0])
+        if of == "stfpm":
+            note("stfpm.levels", args[1])
+        if of == "student_of":
+            return "student", 1e-5
         if of == "afrad":
             for field in ("width", "kernel", "stride", "refinements", "decodings"):
                 note(f"afrad.stages.{field}", [getattr(stage, field) for stage in args[0]])
@@ -377,6 +391,8 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("padim", (), (), []),
         ("rd4ad", (7,), (), [("all", 7, 0)]),
         ("uniad", (), (), [("all", 0, 0)]),
+        ("stfpm", (), (), [("all", 0, 0)]),
+        ("stfpm", (7,), (), [("all", 7, 0)]),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -400,6 +416,8 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("padim", (), (1,), "PaDiM learns without steps"),
         ("rd4ad", (1, 2), (), "RD4AD trains in one phase on whole maps"),
         ("uniad", (), (1,), "UniAD trains in one phase on whole maps"),
+        ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
+        ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

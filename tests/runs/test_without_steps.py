@@ -162,7 +162,13 @@ def test_photos_in_memory_make_the_same_bank(parts: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("steps", (5,)), ("positions", (5,)), ("holdout", 0.2), ("profile", (1, 2))],
+    [
+        ("steps", (5,)),
+        ("positions", (5,)),
+        ("holdout", 0.2),
+        ("augment", ("flip",)),
+        ("profile", (1, 2)),
+    ],
 )
 def test_what_belongs_to_steps_is_refused(
     key: str, value: Any, parts: Path, tmp_path: Path

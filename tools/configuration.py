@@ -25,6 +25,7 @@ TITLES = {
     "adapted_moe": "Adapted-MoE",
     "patchcore": "PatchCore",
     "padim": "PaDiM",
+    "spade": "SPADE and nearest neighbours",
 }
 INTRODUCTION = """\
 # Configuration

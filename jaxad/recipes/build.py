@@ -12,7 +12,7 @@ from jaxad.detector import Detector
 from jaxad.recipes.foreign import import_recipe
 from jaxad.recipes.recipe import Backbones, Model, Recipe
 
-OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim")
+OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim", "spade")
 """The recipes in this folder."""
 
 

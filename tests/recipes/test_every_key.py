@@ -27,6 +27,7 @@ BUILDERS = {
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
     "patchcore": ("patchcore",),
     "padim": ("padim", "frozen_network"),
+    "spade": ("spade", "frozen_network"),
 }
 """What each recipe calls."""
 
@@ -158,6 +159,24 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "full": (False, {"padim.full": False}),
         "smoothing": (2.5, {"padim.smoothing": 2.5}),
     },
+    "spade": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x",),
+            {"frozen_network.levels": [("x", "layer4")], "spade.levels": ["backbone/x"]},
+        ),
+        "pooled": (
+            "x",
+            {
+                "frozen_network.levels": [("layer1", "layer2", "layer3", "x")],
+                "spade.pooled": "backbone/x",
+            },
+        ),
+        "neighbours": (7, {"spade.neighbours": 7}),
+        "cosine": (True, {"spade.cosine": True}),
+        "smoothing": (2.5, {"spade.smoothing": 2.5}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -191,8 +210,8 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
         if of == "pfm":
             levels = [(pair.source.split("/")[1], *pair[2:]) for pair in args[0]]
             note("pfm.levels", levels)
-        if of == "padim":
-            note("padim.levels", args[0])
+        if of in ("padim", "spade"):
+            note(f"{of}.levels", args[0])
         if of == "afrad":
             for field in ("width", "kernel", "stride", "refinements", "decodings"):
                 note(f"afrad.stages.{field}", [getattr(stage, field) for stage in args[0]])
@@ -329,6 +348,7 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("adapted_moe", (), (), [("router", 0, 0), ("experts", 0, 0)]),
         ("patchcore", (), (), []),
         ("padim", (), (), []),
+        ("spade", (), (), []),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -350,6 +370,7 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("adapted_moe", (), (1, 2), "Adapted-MoE takes (steps of the router, of the experts)"),
         ("patchcore", (1,), (), "PatchCore learns without steps"),
         ("padim", (), (1,), "PaDiM learns without steps"),
+        ("spade", (1,), (), "SPADE learns without steps"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

@@ -8,7 +8,8 @@ nearest photos (the paper: 50). That code's means over MVTec AD, image AUROC / p
 border is not seen; here the whole image is resized to 224. Needs converted weights: python -m ports
 fetch wide_resnet50_2
 
-`resnet18` is the same with a small network. What we measure: docs/baselines.md.
+`resnet18` is for a CPU: a small network, read up to layer3, whose mean tells which photos are near
+(`--config.method.pooled=layer4` where the weights reach it). What we measure: docs/field.md.
 """
 
 from ml_collections import ConfigDict
@@ -26,4 +27,6 @@ def get_config(setting: str = "reference") -> ConfigDict:
     config.data.image_size, config.data.resize = (224, 224), "bilinear"
     config.data.calibration = 0.0  # as published: all normal photos are kept
     config.method.backbone = SETTINGS[setting]
+    if setting == "resnet18":
+        config.method.pooled = "layer3"
     return config

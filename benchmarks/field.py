@@ -4,12 +4,13 @@
         [--seeds 3] [--json FILE] [--plot PNG]
 
 FOLDER holds the sets (`benchmarks.sets`). A cell is one method on one set: metrics for each seed
-(one where nothing is drawn), seconds to train, photos a second, and what the detector holds. All
-normal photos are learnt, the last step counts. Methods that read the same network at the same size
-share one pass over the photos, training and test. FILE is written after every pass; a cell that it
-holds is not measured again, only for seeds that are missing, so a table can be made over several
-sittings. The table is of all that FILE holds. Sets that are not there are left out and said,
-unless --sets names them.
+(one where nothing is drawn), seconds to train, photos a second, what the detector holds; seconds of
+the clock, and those that this process computed, which hardly depend on what else the machine does.
+All normal photos are learnt, the last step counts. Methods that read the same network at the same
+size share one pass over the photos, training and test. FILE is written after every pass; a cell
+that it holds is not measured again, only for seeds that are missing, so a table can be made over
+several sittings. The table is of all that FILE holds. Sets that are not there are left out and
+said, unless --sets names them.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ def joined(before: Cell | None, now: Cell) -> Cell:
     """A cell with the seeds of before and those of now; all else is of now."""
     if before is None:
         return now
-    train = before["seconds"]["train"] + now["seconds"]["train"]
-    seconds = {**now["seconds"], "train": train}
-    return {**now, "metrics": before["metrics"] + now["metrics"], "seconds": seconds}
+    times = {
+        of: {**now[of], "train": before[of]["train"] + now[of]["train"]}
+        for of in ("seconds", "cpu")
+    }
+    return {**now, **times, "metrics": before["metrics"] + now["metrics"]}
 
 
 def known(path: Path | None) -> Rows:
@@ -89,8 +92,8 @@ def ordered(rows: Rows) -> list[Cell]:
 
 
 HEAD = (
-    *("method", "image AUROC", "pixel AUROC", "AUPRO@0.3", "images/s"),
-    *("features + training, s", "MB", "seeds"),
+    *("method", "image AUROC", "pixel AUROC", "AUPRO@0.3", "seeds", "images/s", "CPU s an image"),
+    *("features + training, s", "CPU s", "MB"),
 )
 
 
@@ -106,8 +109,7 @@ def table(rows: Rows) -> str:
             return mean
         return f"{mean} ± {statistics.stdev(values):.4f}".replace("± 0", "± ")
 
-    def seconds(row: Cell) -> str:
-        found = row["seconds"]
+    def seconds(found: Cell) -> str:
         return f"{found['features']:.0f} + {statistics.median(found['train']):.0f}"
 
     every, parts = ordered(rows), []
@@ -118,10 +120,12 @@ def table(rows: Rows) -> str:
             (
                 row["name"],
                 *(metric(row, name) for name in METRICS),
-                f"{statistics.median(row['images_per_second']):.3g}",
-                seconds(row),
-                f"{row['megabyte']:.0f}",
                 len(row["metrics"]) if METHODS[row["name"]].drawn else "nothing drawn",
+                f"{statistics.median(row['images_per_second']):.3g}",
+                f"{statistics.median(row['cpu']['image']):.3f}",
+                seconds(row["seconds"]),
+                seconds(row["cpu"]),
+                f"{row['megabyte']:.0f}",
             )
             for row in own
         ]

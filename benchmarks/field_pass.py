@@ -30,6 +30,7 @@ from jaxad.recipes.recipe import Backbones
 from jaxad.runs.dataset import reading_of
 from jaxad.runs.train import trainer_of
 from jaxad.scorer import Scorer, make_scorer
+from jaxad.training.fit import Fit
 
 BATCH = 8
 ROUNDS = 3
@@ -121,30 +122,43 @@ class Learnt(NamedTuple):
     detector: Detector
     variables: list[Variables]
     """The method's own."""
-    seconds: list[float]
+    took: list[list[float]]
+    """As `since` has it."""
 
 
-def learn(group: Sequence[Subject], photos: Photos) -> tuple[list[Learnt], float]:
-    """Train all subjects for all seeds on features that are computed once, in so many seconds."""
+def now() -> tuple[float, float]:
+    """Seconds of the clock, and those that all threads of this process have computed."""
+    return time.monotonic(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> list[float]:
+    """Both since then; the second hardly depends on what else a machine does."""
+    return [end - begin for begin, end in zip(start, now())]
+
+
+def learn(group: Sequence[Subject], photos: Photos) -> tuple[list[Learnt], list[float]]:
+    """Train all subjects for all seeds on features that are computed once; what these took."""
     job, root, _ = photos
     parallel = data_parallel("jit", devices=jax.local_devices()[:1])
     trainers = [
         trainer_of(each.config, each.backbones, parallel, capacity=len(job.train)) for each in group
     ]
-    start, cache = time.monotonic(), None
+    start, cache = now(), None
     if trainers[0].place != "off":  # else each has them computed as it goes
         cache = trainers[0].extract(Manifest(root, job.train), job.name)
-    seconds = time.monotonic() - start
+    passed = since(start)
     found = []
     for each, trainer in zip(group, trainers):
         own = cache and {name: cache[name] for name in trainer.shapes}
-        fits = [
-            trainer.fit(job, root, lambda **_: None, seed=seed, cache=own) for seed in each.seeds
-        ]
-        trained = [fit.seconds["train"] for fit in fits]
+        fits: list[Fit] = []
+        took: list[list[float]] = []
+        for seed in each.seeds:
+            start = now()
+            fits.append(trainer.fit(job, root, lambda **_: None, seed=seed, cache=own))
+            took.append(since(start))
         detector = fits[0].model.detector
-        found.append(Learnt(each, detector, [fit.variables for fit in fits], trained))
-    return found, seconds
+        found.append(Learnt(each, detector, [fit.variables for fit in fits], took))
+    return found, passed
 
 
 def judge(learnt: Sequence[Learnt], photos: Photos) -> list[list[dict[str, Any]]]:
@@ -180,29 +194,32 @@ def judge(learnt: Sequence[Learnt], photos: Photos) -> list[list[dict[str, Any]]
     return [[next(metrics) for _ in each.variables] for each in learnt]
 
 
-def speeds(learnt: Sequence[Learnt], photos: Photos) -> list[list[float]]:
-    """Photos a second of every subject, in rounds, by what `jaxad predict` scores with."""
+def speeds(learnt: Sequence[Learnt], photos: Photos) -> list[list[list[float]]]:
+    """What a batch takes every subject, in rounds, by what `jaxad predict` scores with."""
     job, root, reading = photos
     (records,) = job.test.values()
     images = next(iter(reading.batches(Manifest(root, records[:BATCH]), BATCH)))["image"]
-    runs = {}
-    for each in learnt:
+    runs: dict[str, Callable[[], None]] = {}
+    took: list[list[list[float]]] = [[] for _ in learnt]
+    for each, own in zip(learnt, took):
         variables = {"backbones": each.subject.backbones.variables, "method": each.variables[-1]}
         scorer = make_scorer(each.detector, variables, batch_size=BATCH, size=reading.size)
 
-        def run(scorer: Scorer = scorer) -> None:
+        def run(scorer: Scorer = scorer, own: list[list[float]] = own) -> None:
+            start = now()
             jax.block_until_ready(scorer.score(images))
+            own.append(since(start))
 
         runs[each.subject.name] = run
-    seconds = interleave(runs, pairs=ROUNDS, warmup=1)
-    return [[BATCH / one for one in seconds[each.subject.name]] for each in learnt]
+    interleave(runs, pairs=ROUNDS, warmup=1)
+    return [own[1:] for own in took]
 
 
 def measure(group: Sequence[Subject], photos: Photos) -> dict[str, Cell]:
     """The cells of a group: method -> cell, of the seeds that were missing."""
     learnt, passed = learn(group, photos)
     found = {}
-    for each, metrics, rates in zip(learnt, judge(learnt, photos), speeds(learnt, photos)):
+    for each, metrics, rounds in zip(learnt, judge(learnt, photos), speeds(learnt, photos)):
         entry = each.subject.entry
         kept = [each.subject.backbones.variables, each.variables[-1]]
         found[each.subject.name] = {
@@ -212,8 +229,13 @@ def measure(group: Sequence[Subject], photos: Photos) -> dict[str, Cell]:
                 {m: one[m] if entry.maps or m == METRICS[0] else None for m in METRICS}
                 for one in metrics
             ],
-            "seconds": {"features": passed, "train": each.seconds},
-            "images_per_second": rates,
+            "seconds": {"features": passed[0], "train": [wall for wall, _ in each.took]},
+            "images_per_second": [BATCH / wall for wall, _ in rounds],
+            "cpu": {
+                "features": passed[1],
+                "train": [cpu for _, cpu in each.took],
+                "image": [cpu / BATCH for _, cpu in rounds],
+            },
             "megabyte": sum(leaf.nbytes for leaf in jax.tree.leaves(kept)) / 1e6,
             "n_train": metrics[0]["n_train"],
             "n_test": metrics[0]["n_test"],

@@ -28,6 +28,7 @@ TITLES = {
     "rd4ad": "RD4AD",
     "uniad": "UniAD",
     "stfpm": "STFPM",
+    "spade": "SPADE and nearest neighbours",
 }
 INTRODUCTION = """\
 # Configuration

@@ -12,7 +12,18 @@ from jaxad.detector import Detector
 from jaxad.recipes.foreign import import_recipe
 from jaxad.recipes.recipe import Backbones, Model, Recipe
 
-OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim", "rd4ad", "uniad", "stfpm")
+OWN = (
+    "pfm",
+    "afrad",
+    "simplenet",
+    "adapted_moe",
+    "patchcore",
+    "padim",
+    "spade",
+    "rd4ad",
+    "uniad",
+    "stfpm",
+)
 """The recipes in this folder."""
 
 

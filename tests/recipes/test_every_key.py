@@ -31,6 +31,7 @@ BUILDERS = {
     "rd4ad": ("rd4ad", "frozen_network"),
     "uniad": ("uniad", "frozen_network"),
     "stfpm": ("stfpm", "frozen_network", "student_of"),
+    "spade": ("spade", "frozen_network"),
 }
 """What each recipe calls."""
 
@@ -213,6 +214,24 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "weight_decay": (0.36, {"stfpm.weight_decay": 0.36}),
         "one_cycle": (True, {"stfpm.one_cycle": True}),
     },
+    "spade": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x",),
+            {"frozen_network.levels": [("x", "layer4")], "spade.levels": ["backbone/x"]},
+        ),
+        "pooled": (
+            "x",
+            {
+                "frozen_network.levels": [("layer1", "layer2", "layer3", "x")],
+                "spade.pooled": "backbone/x",
+            },
+        ),
+        "neighbours": (7, {"spade.neighbours": 7}),
+        "cosine": (True, {"spade.cosine": True}),
+        "smoothing": (2.5, {"spade.smoothing": 2.5}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -247,7 +266,7 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
         if of == "pfm":
             levels = [(pair.source.split("/")[1], *pair[2:]) for pair in args[0]]
             note("pfm.levels", levels)
-        if of in ("padim", "rd4ad", "uniad"):
+        if of in ("padim", "spade", "rd4ad", "uniad"):
             note(f"{of}.levels", args[0])
         if of == "stfpm":
             note("stfpm.levels", args[1])
@@ -393,6 +412,7 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("uniad", (), (), [("all", 0, 0)]),
         ("stfpm", (), (), [("all", 0, 0)]),
         ("stfpm", (7,), (), [("all", 7, 0)]),
+        ("spade", (), (), []),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -418,6 +438,7 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("uniad", (), (1,), "UniAD trains in one phase on whole maps"),
         ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
         ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
+        ("spade", (1,), (), "SPADE learns without steps"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

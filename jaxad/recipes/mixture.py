@@ -210,10 +210,9 @@ def recipe_of(expert: Recipe, name: str) -> Recipe:
             "expert"
         )
     keys = {**KEYS, **{f"expert.{key}": value for key, value in expert.keys.items()}}
-    options = {"expert": expert, "name": name}
     return Recipe(
         keys,
-        functools.partial(backbones, **options),
-        functools.partial(method, **options),
+        functools.partial(backbones, expert=expert, name=name),
+        functools.partial(method, expert=expert, name=name),
         learns_subclasses,
     )

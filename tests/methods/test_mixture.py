@@ -11,9 +11,9 @@ import pytest
 import quick
 from sklearn.metrics import roc_auc_score
 
-from jaxad.core import InputError, Method, Scores, without_steps
+from jaxad.core import Aux, InputError, Method, Scores, without_steps
 from jaxad.methods.adapted_moe import adapted_moe, experts
-from jaxad.methods.adaption import AS_PRINTED, Adaption
+from jaxad.methods.adaption import Adaption
 from jaxad.methods.calibrated import LOCATION, SCALE
 from jaxad.methods.mixture import Routed, learning, mixture
 from jaxad.methods.patchcore import patchcore
@@ -129,28 +129,26 @@ def test_what_scores_are_told_in_is_their_mean_and_spread(
     for k, own in enumerate(kinds):
         plain = quick.score(raw, variables, {"x": own}, size=SIZE)
         normal = {name: float(value[k]) for name, value in variables["normal"].items()}
-        assert normal["map"] == pytest.approx(np.mean(plain.map), rel=1e-3, abs=1e-6)
-        assert normal["scale"] == pytest.approx(np.std(plain.map), rel=1e-3)
-        assert normal["image"] == pytest.approx(np.mean(plain.image), rel=1e-3)
+        assert normal["map"] == pytest.approx(float(np.mean(plain.map)), rel=1e-3)
+        assert normal["scale"] == pytest.approx(float(np.std(plain.map)), rel=1e-3)
+        assert normal["image"] == pytest.approx(float(np.mean(plain.image)), rel=1e-3)
         found = quick.score(method, variables, {"x": own}, size=SIZE)
         want = (plain.image - normal["image"]) / normal["scale"]
         np.testing.assert_allclose(found.image, want, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_one_photo_or_photos_of_one_colour_give_finite_scores(count: int) -> None:
-    flat = np.full((count, GRID, GRID, C), -3.0, np.float32)
-    for adaption in (AS_PRINTED, Adaption("quartiles", share=0.5)):
-        method = build(BANK, adaption=adaption)
-        variables = learnt(method, pairs(photos(1, 9.0, 0.1, 1), flat))
-        np.testing.assert_array_equal(variables["normal"]["scale"][1], 1.0)
-        x = np.concatenate([flat, np.zeros_like(flat), photos(2, -9.0, 1.0, 3)])
-        found = quick.score(method, variables, {"x": x}, size=SIZE)
-        assert np.isfinite(found.map).all()
-        assert np.isfinite(found.image).all()
+def test_one_photo_or_photos_of_one_colour_give_finite_scores() -> None:
+    flat = np.full((2, GRID, GRID, C), -3.0, np.float32)
+    method = build(BANK, adaption=Adaption("quartiles", share=0.5))
+    variables = learnt(method, pairs(photos(1, 9.0, 0.1, 1), flat))
+    np.testing.assert_array_equal(variables["normal"]["scale"][1], 1.0)
+    x = np.concatenate([flat, np.zeros_like(flat), photos(2, -9.0, 1.0, 3)])
+    found = quick.score(method, variables, {"x": x}, size=SIZE)
+    assert np.isfinite(found.map).all()
+    assert np.isfinite(found.image).all()
 
 
-@pytest.mark.parametrize("adaption", [None, AS_PRINTED, Adaption("quartiles", "all", 0.5)])
+@pytest.mark.parametrize("adaption", [None, Adaption("moments", "all", 0.5)])
 def test_with_simplenet_it_is_adapted_moe(adaption: Adaption | None) -> None:
     expert, router = Expert(5), Router(8, 3, True)
     options = {"normalise": False, "adaption": adaption, "smoothing": 0.0, "k": 1}
@@ -202,7 +200,7 @@ def test_the_loss_is_the_router_s_and_the_experts_and_each_has_its_optimizer() -
     part = learning(alone, ["x"], count=2)
     own, _ = quick.loss(part, variables, x, batch)
     other, _ = quick.loss(routing("x", Router(8, 2, True)), variables, x, batch)
-    assert value == pytest.approx(own + other, rel=1e-5)
+    assert float(value) == pytest.approx(float(own + other), rel=1e-5)
     assert {"batch_stats", "routing"} == set(aux.updates)
     gradients = jax.tree.map(jnp.ones_like, variables["params"])
     (moves,) = quick.updates_of(method, 5, variables["params"], [gradients])
@@ -215,13 +213,16 @@ def test_experts_learn_what_they_are_given_at_test() -> None:
     """Maps and drawn positions are moved alike, each element to its own subclass."""
     how = Adaption("moments", share=0.5, training=True)
     given: list[Any] = []
-    alone = simplenet("x", hidden=5)
+
+    def init(rng: Any, features: Any) -> Any:
+        return {"params": {"w": jnp.zeros(1)}}
 
     def loss(variables: Any, features: Any, batch: Any, rng: Any) -> Any:
         given.append(features["x"])
-        return alone.loss(variables, features, batch, rng)
+        return jnp.zeros(()), Aux({}, {})
 
-    part = learning(alone._replace(loss=loss), ["x"], count=2, tied=True, adaption=how)
+    alone = Method(init, loss, BANK.score, BANK.optimizer)
+    part = learning(alone, ["x"], count=2, tied=True, adaption=how)
     x = photos(2, 1.0, 1.0, 0)
     variables = quick.init(part, {"x": jnp.asarray(x)})
     assert variables["subclasses"]["x"]["scale"].shape == (2, C)

@@ -101,7 +101,8 @@ def test_training_on_calibrated_features_reads_their_statistics() -> None:
     assert read[2:4] == ("source/l1.location", "source/l1.scale")
     found = mixture.described(NETWORK, Adaption("quartiles", share=0.5, training=True))
     assert found.levels["l2.scale"] == Level(8, 0)
-    assert found.module == mixture.described(NETWORK, Adaption("quartiles")).module
+    whole = Adaption("quartiles", training=True)
+    assert found.module == mixture.described(NETWORK, whole).module
     assert mixture.plain(found).levels == LEVELS
 
 

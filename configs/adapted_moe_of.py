@@ -1,7 +1,7 @@
 """Adapted-MoE with experts of any method: `configs/adapted_moe_of.py:CONFIGURATION`.
 
-    jaxad train --config adapted_moe_of:mb_pfm_fast --workdir runs/moe --config.data.root=TILES \
-      --config.data.layout=manifest --config.data.train_subclasses=exp1,exp2,exp3,exp4
+    jaxad train --config configs/adapted_moe_of.py:mb_pfm_fast --workdir runs/moe \
+      --config.data.layout=manifest --config.data.root=TILES
 
 CONFIGURATION is that of one detector, such as `mb_pfm_lite` or `patchcore:resnet18`: its method,
 its budget and how it reads photos become the expert's, `--config.method.expert.KEY=VALUE` changes

@@ -87,7 +87,8 @@ def observer(names: Sequence[str], how: Adaption) -> Callable[[Variables, Images
     """Make what takes the subclasses' locations and scales: means over each one's images.
 
     Returns:
-        `observe(learnt, images)`: `learnt` as `unknown` has it, known.
+        `observe(learnt, images)`: `learnt` as `unknown` has it, known. What has no images keeps
+        what it has.
     """
 
     @jax.jit
@@ -107,7 +108,11 @@ def observer(names: Sequence[str], how: Adaption) -> Callable[[Variables, Images
             members[n] += 1
             for whole, value in zip(jax.tree.leaves(total), jax.tree.leaves(one(features))):
                 whole[n] += np.asarray(value)
-        each = np.maximum(members, 1)[:, None]
-        return jax.tree.map(lambda leaf, sum_: jnp.asarray(sum_ / each, leaf.dtype), learnt, total)
+        each, there = np.maximum(members, 1)[:, None], (members > 0)[:, None]
+
+        def mean(leaf: Array, sum_: Any) -> Array:
+            return jnp.asarray(np.where(there, sum_ / each, leaf), leaf.dtype)
+
+        return jax.tree.map(mean, learnt, total)
 
     return observe

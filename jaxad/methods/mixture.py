@@ -142,7 +142,8 @@ def mixture(
 
     Returns:
         A `Method`. `observe` takes what features are calibrated to, `finalize` gives each expert
-        the images of its subclass, then learns what its scores are told in.
+        the images of its subclass, then learns what its scores are told in. Both leave a subclass
+        without images as it is (`newcomer`).
 
     Raises:
         InputError: A `k` beyond the number of experts, or an expert that is trained and grows.
@@ -261,12 +262,11 @@ def mixture(
                 return dict(zip(names, pick(features, names)))
             return calibrated(features, variables["subclasses"], y, names=names, how=adaption)
 
-        own = experts_of(variables)
-        found = [
-            step(holding.own(own, n), Of(images, None if networks == 1 else n, change))
-            for n in range(networks)
-        ]
-        return with_experts(variables, holding.join(found))
+        each = [holding.own(experts_of(variables), n) for n in range(networks)]
+        for n, own in enumerate(each):
+            of = Of(images, None if networks == 1 else n, change)
+            each[n] = step(own, of) if len(of) else own
+        return with_experts(variables, holding.join(each))
 
     look = observer(names, how)
 
@@ -284,16 +284,15 @@ def mixture(
             n = subclass_of(batch)
             if len(rows[n]) < PHOTOS:
                 rows[n].append(np.float64(of_normal(variables, features, jnp.int32(n))))
-        normal: dict[str, list[Any]] = {"map": [], "image": [], "scale": []}
-        for own in map(np.asarray, rows):
-            mean, variance, image = own.T
-            # Of all pixels: known of a single photo too, as the spread of photos' scores is not.
-            scale = np.sqrt(np.mean(variance) + np.var(mean))
-            normal["map"].append(np.mean(mean))
-            normal["image"].append(np.mean(image))
-            normal["scale"].append(scale if scale > 0 else 1.0)
-        found = {name: jnp.asarray(value, jnp.float32) for name, value in normal.items()}
-        return {**variables, "normal": found}
+        normal = {name: np.array(value) for name, value in variables["normal"].items()}
+        for n, own in enumerate(rows):
+            if own:
+                mean, variance, image = np.transpose(own)
+                # Of all pixels: known of a single photo too, as photos' spread is not.
+                scale = np.sqrt(np.mean(variance) + np.var(mean))
+                normal["map"][n], normal["image"][n] = np.mean(mean), np.mean(image)
+                normal["scale"][n] = scale if scale > 0 else 1.0
+        return {**variables, "normal": jax.tree.map(jnp.asarray, normal)}
 
     def fold(variables: Variables) -> Variables:
         if expert.fold is None:

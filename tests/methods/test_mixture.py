@@ -51,7 +51,7 @@ def pairs(*kinds: np.ndarray[Any, Any]) -> list[Any]:
     return [({"x": jnp.asarray(x)}, {"subclass": np.asarray([k], np.int32)}) for x, k in every]
 
 
-def sent(method: Method, variables: Any) -> Any:
+def sent(variables: Any) -> Any:
     """Variables whose router sends what points up to expert 0, and down to expert 1."""
     kernel = np.zeros((3, 3, C, 8), np.float32)
     kernel[1, 1, 0, :2] = [1, -1]
@@ -71,18 +71,20 @@ def kinds() -> list[np.ndarray[Any, Any]]:
     return [photos(12, 9.0, 0.1, 1), photos(7, -9.0, 1.0, 2)]
 
 
-def learnt(method: Method, images: list[Any], *, router: bool = True) -> Any:
-    variables = quick.init(method, images[0][0])
-    variables = sent(method, variables) if router else variables
+def learnt(method: Method, images: list[Any]) -> Any:
+    variables = sent(quick.init(method, images[0][0]))
     variables = method.observe(variables, images) if method.observe else variables
     return method.finalize(variables, images) if method.finalize else variables
 
 
-def test_banks_are_of_their_own_subclass_and_searched_by_the_router(
-    kinds: list[np.ndarray[Any, Any]],
-) -> None:
-    method = build(BANK, normalise_scores=False)
-    variables = learnt(method, pairs(*kinds))
+@pytest.fixture(scope="module")
+def banks(kinds: list[np.ndarray[Any, Any]]) -> Any:
+    """Variables of both kinds' banks, with what their scores are told in."""
+    return learnt(build(BANK), pairs(*kinds))
+
+
+def test_banks_are_of_their_own_subclass_and_searched_by_the_router(banks: Any) -> None:
+    method, variables = build(BANK, normalise_scores=False), banks
     members = [len(variables["bank"][str(k)]["members"]) for k in range(2)]
     assert members == [12 * 16 // 2, 7 * 16 // 2]
     assert method.grows == BANK.grows
@@ -96,9 +98,7 @@ def test_banks_are_of_their_own_subclass_and_searched_by_the_router(
             np.testing.assert_allclose(found.image[own], want.image, rtol=1e-4, atol=1e-5)
 
 
-def test_scores_of_different_experts_are_told_in_what_is_normal_for_them(
-    kinds: list[np.ndarray[Any, Any]],
-) -> None:
+def test_scores_of_different_experts_are_told_in_what_is_normal_for_them(banks: Any) -> None:
     """Defects of the quiet kind are smaller than what is normal for the other."""
     good = np.concatenate([photos(20, 9.0, 0.1, 5), photos(20, -9.0, 1.0, 6)])
     bad = np.concatenate([photos(20, 9.0, 0.1, 7, bad=True), photos(20, -9.0, 1.0, 8, bad=True)])
@@ -106,12 +106,7 @@ def test_scores_of_different_experts_are_told_in_what_is_normal_for_them(
     found = {}
     for normalise in (False, True):
         method = build(BANK, normalise_scores=normalise)
-        scores = quick.score(
-            method,
-            learnt(method, pairs(*kinds)),
-            {"x": np.concatenate([good, bad])},
-            size=SIZE,
-        )
+        scores = quick.score(method, banks, {"x": np.concatenate([good, bad])}, size=SIZE)
         found[normalise] = roc_auc_score(truth, scores.image)
         mask = np.zeros((80, *SIZE), bool)
         mask[40:, 1, 2] = True
@@ -122,10 +117,10 @@ def test_scores_of_different_experts_are_told_in_what_is_normal_for_them(
 
 
 def test_what_scores_are_told_in_is_their_mean_and_spread(
-    kinds: list[np.ndarray[Any, Any]],
+    banks: Any, kinds: list[np.ndarray[Any, Any]]
 ) -> None:
     method, raw = build(BANK), build(BANK, normalise_scores=False)
-    variables = learnt(method, pairs(*kinds))
+    variables = banks
     for k, own in enumerate(kinds):
         plain = quick.score(raw, variables, {"x": own}, size=SIZE)
         normal = {name: float(value[k]) for name, value in variables["normal"].items()}

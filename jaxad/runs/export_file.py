@@ -18,6 +18,7 @@ from jaxad.core import Array, InputError, Variables
 from jaxad.detector import Detector
 from jaxad.errors import first_line
 from jaxad.export import archive, manifest, program, tensors
+from jaxad.recipes.build import network_keys
 
 
 def file_of(
@@ -102,7 +103,7 @@ def digest(value: Any) -> str:
 
 def _weights(config: Any, role: str, sha256: str) -> dict[str, Any]:
     """What the file of a frozen network says of itself."""
-    name = config.method.get(role)
+    name = network_keys(config).get(role)
     if not isinstance(name, str) or sha256.startswith("random:"):
         return {"sha256": sha256}
     _, stated = read(find(name, config.weights or None))

@@ -17,7 +17,7 @@ from jaxad.config import check_config
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.build import build_backbones, learns_subclasses, models, network_keys
 from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume, track
 from jaxad.runs.calibrations import FILE as CALIBRATION
@@ -112,7 +112,7 @@ def _train(
     runs = []
     for to, own in each_replicate(workdir, config):
         # Random networks are drawn by the seed: those of another replicate are others.
-        drawn = to != workdir and config.method.get("random_weights", False)
+        drawn = to != workdir and network_keys(config).get("random_weights", False)
         runs.append((to, own, build_backbones(own) if drawn else backbones))
     with ExitStack() as stack:
         words, records = Words(), list[record.Record]()

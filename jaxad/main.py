@@ -150,7 +150,7 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
     """Who judges, by the flags of `flags._add_judge`."""
     from jaxad.runs.models import open_judge
 
-    return open_judge(
+    judge = open_judge(
         workdir=args.workdir,
         model=args.model,
         category=args.category,
@@ -159,6 +159,9 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
         batch_size=batch_size,
         runtime=args.runtime,
     )
+    if judge.note:
+        print(judge.note, file=sys.stderr)
+    return judge
 
 
 def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:

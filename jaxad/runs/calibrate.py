@@ -22,7 +22,7 @@ from jaxad.runs import lock, record
 from jaxad.runs.calibrations import read_calibrations, write_calibrations
 from jaxad.runs.dataset import read_trained_on, reading_of
 from jaxad.runs.score_category import normal_scores
-from jaxad.runs.workdir import opened, trained, trained_detector
+from jaxad.runs.workdir import opened, routed_by, trained, trained_detector
 from jaxad.scorer import make_scorer
 
 
@@ -148,12 +148,14 @@ def _measured(
         print(f"{twice} photos in {folder} are copies of others", file=sys.stderr)
     built, variables, backbones = trained_detector(workdir, detector, config, hashes)
     reading, batch_size = reading_of(config, backbones), config.score.batch_size
+    subclasses = routed_by(workdir, detector, built)
     scorer = make_scorer(
         built,
         variables,
         batch_size=batch_size,
         size=reading.size,
         runtime=config.score.runtime,
+        routed=bool(subclasses),
     )
     return normal_scores(
         category,
@@ -162,6 +164,7 @@ def _measured(
         scorer.score,
         reading=reading,
         batch_size=batch_size,
+        subclasses=subclasses,
         check=check,
     )
 
@@ -213,9 +216,4 @@ def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:
             "out",
             file=sys.stderr,
         )
-    new = Normal(new.scores[fresh], new.peaks[fresh], tuple(new.subclasses[i] for i in fresh))
-    return Normal(
-        np.concatenate([before.scores[keep], new.scores]),
-        np.concatenate([before.peaks[keep], new.peaks]),
-        (*(before.subclasses[i] for i in keep), *new.subclasses),
-    )
+    return before.rows(keep).joined(new.rows(fresh))

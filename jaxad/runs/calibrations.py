@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.calibration import Calibration, Normal, from_json, photos_needed
 from jaxad.core import InputError
 from jaxad.files import confined, read_json, write_json
 from jaxad.runs import record
@@ -105,6 +105,22 @@ def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
                 f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
                 f"{100 * own.false_alarm:g} % of normal photos{sure}"
             )
+            found += _subclasses(own, name, normal)
+    return found
+
+
+def _subclasses(own: Calibration, category: str, normal: Normal) -> list[str]:
+    """Say the same for the subclasses that the detector takes photos for."""
+    by_name = own.routed_limits(category)
+    found = []
+    for name in sorted(set(normal.routed) - {""}):
+        photos = f"{category}: {normal.routed.count(name)} of them are taken for {name}"
+        if name in by_name:
+            limits = by_name[name]
+            found.append(f"{photos}; for these {limits.score:.6g}, a pixel {limits.pixel:.6g}")
+        else:
+            needed = photos_needed(own.false_alarm, confidence=own.confidence)
+            found.append(f"{photos}, too few ({needed} do): for these the limits of {category}")
     return found
 
 

@@ -239,7 +239,9 @@ def _train(
                 waited = 0.0
                 # Before the report, which draws the line by it.
                 if any(job.calibration.values()) and not replicate.calibrated(job.name):
-                    found = evaluator.calibrate(job, manifest.root, fit.model, variables)
+                    found = evaluator.calibrate(
+                        job, manifest.root, fit.model, variables, subclasses=fit.subclasses
+                    )
                     replicate.calibrate(job.name, found)
                 replicate.add(outcome)
         every = [replicate.results for replicate in replicates]

@@ -132,6 +132,19 @@ def shapes_of(
     return built, template
 
 
+def routed_by(workdir: Path, name: str, detector: Detector) -> tuple[str, ...]:
+    """Names of the subclasses that a detector takes photos for, by `Routed.subclass`.
+
+    None where its method has no `route`.
+
+    Raises:
+        InputError: The list of subclasses is damaged.
+    """
+    if detector.method.route is None:
+        return ()
+    return tuple(subclasses_of(workdir).get(name, ()))
+
+
 class Trained(NamedTuple):
     """A trained detector, with its frozen networks."""
 

@@ -234,6 +234,9 @@ class Method(NamedTuple):
     grows: frozenset[str] = frozenset()
     """Collections whose arrays `finalize` gives as many rows (first axis) as training images make:
     all else of them, and of other collections, is as `init` has it."""
+    update: Callable[..., Variables] | None = None
+    """`update(variables, images, *, stay) -> variables`: learn further images and forget some of
+    those that were learnt, `stay` `(n,)` bool; afterwards what has stayed is counted first."""
 
 
 def without_steps(
@@ -243,6 +246,7 @@ def without_steps(
     *,
     grows: Iterable[str] = (),
     fold: Callable[[Variables], Variables] | None = None,
+    update: Callable[..., Variables] | None = None,
 ) -> Method:
     """Make a `Method` that learns by `finalize` alone: its recipe has no phases.
 
@@ -252,4 +256,6 @@ def without_steps(
     def no_steps(*args: Any) -> Any:
         raise InputError("this method learns without steps: it has no loss and no optimizer")
 
-    return Method(init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows))
+    return Method(
+        init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows), update=update
+    )

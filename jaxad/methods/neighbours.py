@@ -17,6 +17,7 @@ from jaxad.methods.pruned import (
     apart_of_blocks,
     basis_of,
     block_of_nearest,
+    bounds_of,
     least,
     least_of_blocks,
     leaves_of,
@@ -54,10 +55,11 @@ def prepare(bank: Variables) -> Variables:
     found["squares"] = jnp.pad(squares, fill, constant_values=jnp.inf)
     if leaves:
         basis = basis_of(members)
-        bounds = jnp.pad(narrow(members, squares, basis), (fill, (0, 0)))
-        order = tree_order(bounds, leaves)
+        own = jnp.pad(narrow(members, squares, basis), (fill, (0, 0)))
+        order = tree_order(own, leaves)
         found |= {name: found[name][order] for name in ("members", "squares")}
-        found |= {"basis": basis, "bounds": bounds[order].reshape(leaves, leaf, -1)}
+        bounds = bounds_of(own[order], found["squares"])
+        found |= {"basis": basis, "bounds": bounds.reshape(leaves, leaf, -1)}
     return found
 
 
@@ -77,7 +79,7 @@ def nearest(x: Array, bank: Variables, *, k: int = 1) -> tuple[Array, Array]:
     k, x = min(k, count // block), x - bank["centre"][None]
 
     def plain(x: Array, bank: Variables) -> Array:
-        lowest = least_of_blocks(bank["members"], bank["squares"], x, block=block)
+        lowest = least_of_blocks(bank["members"], x, bank["squares"], block=block)
         # The k nearest lie in the k blocks whose nearest members are nearest.
         return least(lowest)[1][:, None] if k == 1 else jax.lax.top_k(-lowest.T, k)[1]
 

@@ -249,6 +249,9 @@ class Method(NamedTuple):
     route: Callable[[Variables, Features], Array] | None = None
     """`route(variables, features)`: which of the subclasses that it learnt it takes each image for,
     `(B,)` int32; `score` judges by that one. None: it knows none."""
+    update: Callable[..., Variables] | None = None
+    """`update(variables, images, *, stay) -> variables`: learn further images and forget some of
+    those that were learnt, `stay` `(n,)` bool; afterwards what has stayed is counted first."""
 
 
 def without_steps(
@@ -258,6 +261,7 @@ def without_steps(
     *,
     grows: Iterable[str] = (),
     fold: Callable[[Variables], Variables] | None = None,
+    update: Callable[..., Variables] | None = None,
 ) -> Method:
     """Make a `Method` that learns by `finalize` alone: its recipe has no phases.
 
@@ -267,4 +271,6 @@ def without_steps(
     def no_steps(*args: Any) -> Any:
         raise InputError("this method learns without steps: it has no loss and no optimizer")
 
-    return Method(init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows))
+    return Method(
+        init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows), update=update
+    )

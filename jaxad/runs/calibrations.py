@@ -124,13 +124,42 @@ def _subclasses(own: Calibration, category: str, normal: Normal) -> list[str]:
     return found
 
 
-def write_calibrations(claimed: record.Record, detectors: Mapping[str, Any]) -> None:
+def write_calibrations(
+    claimed: record.Record, detectors: Mapping[str, Any], *, forgotten: str = ""
+) -> None:
     """Write what `Calibration.to_json` gives of every detector.
+
+    Args:
+        claimed: The record of the work directory.
+        detectors: All that are calibrated.
+        forgotten: One that is so no more, as it is another detector by now.
 
     Raises:
         InputError: It can not be written.
     """
-    write_json(claimed.file(FILE), {"format": FORMAT, "detectors": detectors})
+    stale = sorted({*stale_calibrations(claimed.folder), forgotten} - {"", *detectors})
+    found = {"format": FORMAT, "detectors": detectors, **({"stale": stale} if stale else {})}
+    write_json(claimed.file(FILE), found)
+
+
+def forget_calibration(claimed: record.Record, detector: str) -> None:
+    """Take away the calibration of a detector that is another by now.
+
+    Raises:
+        InputError: It can not be written, or what is there is damaged.
+    """
+    there = {name: own for name, own in _read(claimed.folder).items() if name != detector}
+    write_calibrations(claimed, there, forgotten=detector)
+
+
+def stale_calibrations(workdir: Path) -> list[str]:
+    """Detectors that have changed since they were calibrated; what is damaged tells of none."""
+    try:
+        found = read_json(confined(workdir, FILE))
+    except InputError:
+        return []
+    names = found.get("stale") if isinstance(found, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _read(workdir: Path) -> dict[str, dict[str, Any]]:

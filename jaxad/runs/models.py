@@ -16,7 +16,7 @@ from jaxad.core import InputError, Routed, Scores
 from jaxad.data.manifest import some
 from jaxad.files import confined, read_json
 from jaxad.runs import checkpoint
-from jaxad.runs.calibrations import read_calibrations
+from jaxad.runs.calibrations import read_calibrations, stale_calibrations
 from jaxad.runs.dataset import reading_of, reads_upright
 from jaxad.runs.workdir import CHECKPOINTS, detectors, opened, routed_by, trained_detector
 from jaxad.runtimes.engines import check_runtime
@@ -114,8 +114,11 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
     calibrations = read_calibrations(workdir)
     name = _detector_of(workdir, calibrations, asked.category)
     if name not in calibrations:
+        told = "has no calibration of"
+        if name in stale_calibrations(workdir):
+            told = "has no calibration since the update of"
         raise InputError(
-            f"{workdir} has no calibration of {name!r}: run jaxad calibrate --workdir {workdir} "
+            f"{workdir} {told} {name!r}: run jaxad calibrate --workdir {workdir} "
             f"--category {name} DIR, DIR being a folder of normal photos"
         )
     detector, variables, backbones = trained_detector(workdir, name, config, hashes)

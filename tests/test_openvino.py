@@ -127,6 +127,7 @@ def test_int8_is_for_convolutions_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
     namespace = SimpleNamespace(
         quantize=quantize,
+        set_log_level=lambda level: None,
         Dataset=lambda *_: None,
         QuantizationPreset=SimpleNamespace(MIXED="mixed"),
         OverflowFix=SimpleNamespace(ENABLE="enable"),

@@ -6,6 +6,7 @@ its own: faster than all cores on one batch, whose maps fit no cache (docs/runti
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -98,6 +99,7 @@ def quantised(model: Any, photos: Photos | None) -> Any:
     nncf = needed("nncf")
     if photos is None or not len(photos):
         raise InputError("int8 takes its ranges from photos of normal parts: give some")
+    nncf.set_log_level(logging.ERROR)  # else a line for every operation, on standard output
     exact = {operation.get_type_name() for operation in model.get_ordered_ops()} - CONVOLUTIONS
     found = nncf.quantize(
         model,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
 
+from jaxad.export.program import look_through
 from jaxad.methods import neighbours, pruned
 from jaxad.methods.neighbours import crowding, nearest, prepare
 
@@ -105,6 +108,21 @@ def test_most_leaves_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt[far] = own_x  # they would be nearest, were they looked at
     found = search(x[:1], {**bank, "members": spoilt.reshape(-1, 16)})
     assert found[1][0, 0] // leaf == own
+
+
+def test_bounds_are_exported_for_any_number_of_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("FEWEST", 32), ("LEAF", 10), ("NUMBERS", 3), ("ROWS", 4)):
+        monkeypatch.setattr(pruned, name, value)
+    members, x = CASES["groups"]
+    bank = quick.jit(lambda members: prepare({"members": members}))(members)
+    search = jax.jit(lambda x, bank: jax.lax.map(lambda own: nearest(own, bank), x))
+    shape = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), *x.shape), np.float32)
+    found = jax.export.export(search, platforms=("cpu", "cuda", "tpu"))(shape, bank)
+    assert look_through(found.mlir_module_serialized) == []
+    distance, _ = found.call(np.stack([x, x[::-1]]), bank)
+    every = np.sort(all_differences(x, members), axis=1)[:, :1]
+    np.testing.assert_allclose(distance[0], every, rtol=1e-5)
+    np.testing.assert_allclose(distance[1], every[::-1], rtol=1e-5)
 
 
 def test_a_member_has_the_distance_zero_however_long_it_is() -> None:

@@ -17,7 +17,7 @@ demo: setup
 	@$(BIN)/jaxad train --config configs/demo.py --workdir $(DEMO) --overwrite
 
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: setup
 	@$(BIN)/python -m sphinx -qW --keep-going -b html docs docs/_build/html

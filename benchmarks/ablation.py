@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.accuracy import JOIN
+from benchmarks.sets import JOIN
 from configs import adapted_moe_ablation, afrad_ablation
 from jaxad.config import apply_changes
 from jaxad.core import Method

@@ -52,7 +52,7 @@ class Verdict(NamedTuple):
         told = (
             f"normal photos no longer look like the calibration's (scores are {side})"
             if self.drifted
-            else "none seen"
+            else "none seen (of missed defects this says nothing)"
         )
         return (
             f"drift: {told}: {self.passed} passed, Kolmogorov-Smirnov D = {self.distance:.3f}, "

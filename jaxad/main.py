@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import InputError, Stopped
+from jaxad.errors import InputError, Stopped, printable
 from jaxad.flags import make_parser
 
 
@@ -35,11 +35,14 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     if is_first():
         _print_results(results, args.workdir)
+        told, then = shlex.quote(str(args.workdir)), "PHOTOS --out judged --overlays"
         if (args.workdir / FILE).is_file():
             _print("\n".join(lines(read_calibrations(args.workdir))))
-            told = shlex.quote(str(args.workdir))
+            print(f"next: jaxad predict --workdir {told} {then}", file=sys.stderr)
+        else:
             print(
-                f"next: jaxad predict --workdir {told} PHOTOS --out judged --overlays",
+                "no photos were held back to set a threshold by (data.calibration); next: jaxad "
+                f"calibrate --workdir {told} GOOD_PHOTOS, new photos of normal parts",
                 file=sys.stderr,
             )
 
@@ -90,6 +93,37 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
             check=stopping.check,
         )
     _print("\n".join(lines(found)))
+
+
+def _update(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.stopping import Stopping
+    from jaxad.runs.update import paths_of, update
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: see jaxad update --help")
+    listed = paths_of(args.forget_list) if args.forget_list else []
+    with Stopping(doing="leaving") as stopping:
+        found = update(
+            args.workdir,
+            add=args.add,
+            forget=[*args.forget, *listed],
+            category=args.category,
+            check=stopping.check,
+        )
+    came = found.members - found.before + found.gone
+    _print(
+        f"{found.detector}: {found.added} photos added ({came} members), {found.forgotten} "
+        f"forgotten ({found.gone} members); the bank had {found.before} and has {found.members}"
+    )
+    told, more = shlex.quote(str(args.workdir)), ""
+    if args.category is not None:
+        more = f" --category {shlex.quote(args.category)}"
+    print(
+        f"calibration, results and exported files are of the old bank: run jaxad calibrate "
+        f"--workdir {told}{more} DIR, DIR being a folder of normal photos; then jaxad evaluate "
+        f"--workdir {told}, and export again",
+        file=sys.stderr,
+    )
 
 
 def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -147,7 +181,7 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
     """Who judges, by the flags of `flags._add_judge`."""
     from jaxad.runs.models import open_judge
 
-    return open_judge(
+    judge = open_judge(
         workdir=args.workdir,
         model=args.model,
         category=args.category,
@@ -156,6 +190,9 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
         batch_size=batch_size,
         runtime=args.runtime,
     )
+    if judge.note:
+        print(judge.note, file=sys.stderr)
+    return judge
 
 
 def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -252,6 +289,13 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
         if value is not None:
             count = results["replicates"]["count"]
             lines.append(f"{name} of {count} replicates: {value['mean']:.4f} ± {value['sd']:.4f}")
+    for name, at in results.get("decisions", {}).items():
+        bad, good = at["found"] + at["missed"], at["alarms"] + at["passed"]
+        lines.append(
+            f"{printable(name)}: at the line for {at['false_alarm']:.0%} false alarms, "
+            f"{at['found']} of {bad} defective and {at['alarms']} of {good} good test photos are "
+            "called anomalous"
+        )
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     speed = results["images_per_second"]
     lines.append(seconds + ("" if speed is None else f"; scoring {speed} images a second"))
@@ -352,6 +396,7 @@ _JOBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int | None]] = {
     "predict": _predict,
     "serve": _serve,
     "calibrate": _calibrate,
+    "update": _update,
     "export": _export,
     "status": _status,
     "data check": _data_check,

@@ -27,6 +27,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+LONGEST = ("runs", "benchmarks", "training", "export")
+"""Folders whose files take longest, in this order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it at the end."""
+    place = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compile_a_program_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     """Tests of the jobs compile the same programs many times over, in both of their processes."""

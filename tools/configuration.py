@@ -26,6 +26,10 @@ TITLES = {
     "adapted_moe": "Adapted-MoE",
     "patchcore": "PatchCore",
     "padim": "PaDiM",
+    "rd4ad": "RD4AD",
+    "uniad": "UniAD",
+    "stfpm": "STFPM",
+    "spade": "SPADE and nearest neighbours",
 }
 INTRODUCTION = """\
 # Configuration

@@ -63,7 +63,10 @@ class Architecture:
         if unknown or not asked:
             have = ", ".join(self.levels)
             what = f"no level {', '.join(map(repr, unknown))}" if unknown else "at least one level"
-            raise InputError(f"backbone {self.name} has {what}; choose from {have}")
+            usual = ", ".join(self.default_levels)
+            raise InputError(
+                f"backbone {self.name} has {what}; choose from {have} (the usual ones: {usual})"
+            )
         return tuple(level for level in self.levels if level in asked)
 
 

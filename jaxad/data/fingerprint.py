@@ -97,6 +97,19 @@ def contents(data: Mapping[str, Any], *, split: str) -> set[str]:
     }
 
 
+def untested(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """A fingerprint without the test photos.
+
+    Raises:
+      InputError: it is no fingerprint.
+    """
+    kept = {
+        category: {split: photos for split, photos in splits.items() if split != "test"}
+        for category, splits in _categories(fingerprint).items()
+    }
+    return {**fingerprint, "categories": kept}
+
+
 def changes(
     before: Mapping[str, Any], now: Mapping[str, Any], *, categories: Sequence[str] = ()
 ) -> list[str]:

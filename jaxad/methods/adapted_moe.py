@@ -297,4 +297,17 @@ def adapted_moe(
             std = safe_sqrt(square - jnp.square(mean))
         return {**variables, "patches": {"mean": mean, "std": std}}
 
-    return Method(init, loss, score, optimizer, fold=merge_experts, observe=observe)
+    def nearest(variables: Variables, features: Features) -> Array:
+        assert router is not None
+        embedding, _ = embed(router, variables, jnp.asarray(patches(features)))
+        return route(embedding, variables["routing"]["centres"], k=1, temperature=1.0)[0][:, 0]
+
+    return Method(
+        init,
+        loss,
+        score,
+        optimizer,
+        fold=merge_experts,
+        observe=observe,
+        route=None if router is None else nearest,
+    )

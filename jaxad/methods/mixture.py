@@ -220,16 +220,23 @@ def mixture(
             (found.image - normal["image"]) / normal["scale"],
         )
 
+    def routed_to(variables: Variables, features: Features, k: int) -> tuple[Array, Array]:
+        assert routed is not None
+        embedding, _ = embed(routed.router, variables, features[routed.feature])
+        with jax.named_scope("router"):
+            centres = variables["routing"]["centres"]
+            return route(embedding, centres, k=k, temperature=temperature)
+
+    def nearest(variables: Variables, features: Features) -> Array:
+        return routed_to(variables, features, 1)[0][:, 0]
+
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         maps = {name: jnp.asarray(x) for name, x in zip(names, pick(features, names))}
         images = maps[names[0]].shape[0]  # may be symbolic
         if routed is None:
             index, weights = jnp.zeros((images, 1), jnp.int32), jnp.ones((images, 1))
         else:
-            embedding, _ = embed(routed.router, variables, features[routed.feature])
-            with jax.named_scope("router"):
-                centres = variables["routing"]["centres"]
-                index, weights = route(embedding, centres, k=k, temperature=temperature)
+            index, weights = routed_to(variables, features, k)
 
         def judge(pair: tuple[Array, Array]) -> Scores:
             i, j = pair
@@ -301,4 +308,9 @@ def mixture(
         each = [expert.fold(holding.own(own, n)) for n in range(networks)]
         return with_experts(variables, holding.join(each))
 
-    return Method(init, loss, score, optimizer, finalize, fold, observe=observe, grows=expert.grows)
+    return Method(
+        *(init, loss, score, optimizer, finalize, fold),
+        observe=observe,
+        grows=expert.grows,
+        route=None if routed is None else nearest,
+    )

@@ -13,7 +13,18 @@ from jaxad.recipes import mixture
 from jaxad.recipes.foreign import import_recipe
 from jaxad.recipes.recipe import Backbones, Model, Recipe
 
-OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim")
+OWN = (
+    "pfm",
+    "afrad",
+    "simplenet",
+    "adapted_moe",
+    "patchcore",
+    "padim",
+    "spade",
+    "rd4ad",
+    "uniad",
+    "stfpm",
+)
 """The recipes in this folder."""
 
 

@@ -20,6 +20,7 @@ from jaxad.data.jobs import Job
 from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
 from jaxad.report.html import write_report
+from jaxad.report.line import count, draw
 from jaxad.runs import lock, record
 from jaxad.runs.calibrations import FILE as CALIBRATION
 from jaxad.runs.calibrations import read_calibrations
@@ -52,6 +53,7 @@ def write_results(
     `calibrations` are those that there are, by detector.
     """
     found = results_of(outcomes, config, part=part, missing_yet=missing_yet)
+    found["decisions"] = _decisions(outcomes, calibrations)
     write_json(results, found)
     write_page(report, found, outcomes, config, calibrations=calibrations)
     return found
@@ -81,6 +83,22 @@ def results_of(
         "images_per_second": round(images / seconds, 2) if seconds else None,
         "environment": environment(config),
     }
+
+
+def _decisions(
+    outcomes: Sequence[Outcome], calibrations: Mapping[str, Calibration]
+) -> dict[str, dict[str, Any]]:
+    """How test photos fall on the two sides of the calibrated line, by category."""
+    found = {}
+    for outcome in outcomes:
+        for name, source in outcome.sources.items():
+            view = outcome.views[name]
+            line = draw(view.labels, view.scores, calibrations.get(outcome.detector), source)
+            if line is not None and line.calibrated is not None:
+                counts = count(view.labels, view.scores, line.threshold)
+                rate = line.calibrated.false_alarm
+                found[name] = {"false_alarm": rate, "threshold": line.threshold, **counts._asdict()}
+    return found
 
 
 def write_page(

@@ -46,9 +46,10 @@ def file_of(
     leaves, tree = jax.tree_util.tree_flatten_with_path(jax.jit(detector.fold)(variables))
     arrays = {_place(path): np.asarray(leaf) for path, leaf in leaves}
 
-    def score(weights: Sequence[Array], images: Array) -> tuple[Array, Array]:
-        found = detector.score(jax.tree.unflatten(tree, weights), images)
-        return found.map, found.image
+    wanted = detector.routed if about.subclasses else detector.score
+
+    def score(weights: Sequence[Array], images: Array) -> tuple[Array, ...]:
+        return tuple(wanted(jax.tree.unflatten(tree, weights), images))
 
     try:
         weights = [tensors.specification(place, array) for place, array in arrays.items()]

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxad.config import flat, load_config
 from jaxad.core import InputError
-from jaxad.data.fingerprint import changes
+from jaxad.data.fingerprint import changes, untested
 from jaxad.data.manifest import Record, some
 from jaxad.files import confined, read_json
 from jaxad.own_keys import MAY_CHANGE
@@ -53,11 +53,16 @@ def standing(
             f"{folder} holds a run with other weights of {some(sorted(roles))}: bring those back, "
             f"{_MEND}"
         )
-    told = changes(read_trained_on(folder).fingerprint, data.fingerprint)
+    learnt = read_trained_on(folder).fingerprint
+    told = changes(learnt, data.fingerprint)
     if told:
-        raise InputError(
-            f"{folder} holds a run of other data ({'; '.join(told[:3])}): bring that back, {_MEND}"
+        only_test = not changes(untested(learnt), untested(data.fingerprint))
+        mend = (
+            f"jaxad evaluate --workdir {folder} measures what is trained on these test photos"
+            if only_test
+            else f"bring that back, {_MEND}"
         )
+        raise InputError(f"{folder} holds a run of other data ({'; '.join(told[:3])}): {mend}")
     return found
 
 

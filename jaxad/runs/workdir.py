@@ -10,15 +10,21 @@ import jax
 
 from jaxad.config import load_config
 from jaxad.core import InputError, Variables
+from jaxad.data.manifest import some
 from jaxad.detector import Detector
 from jaxad.files import confined, read_json, write_json
 from jaxad.recipes.build import build_backbones, learns_subclasses, models, network_keys
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, record
+from jaxad.runs.dataset import read_trained_on
+from jaxad.runs.lock import holder
 
 SUBCLASSES = "subclasses.json"
 """For methods that learn subclasses: detector -> their names, in order."""
 CHECKPOINTS = "checkpoints"
+PHOTOS = "photos"
+"""With a checkpoint, for methods that can be updated: the first `fingerprint.DIGITS` digits of the
+SHA-256 of every photo that was learnt, as the method counts them."""
 
 
 def opened(workdir: str | Path) -> Path:
@@ -66,6 +72,52 @@ def trained(workdir: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if record.is_whole(path))
+
+
+def detectors(workdir: Path) -> list[str]:
+    """Names of the detectors that are there whole, at least one.
+
+    Raises:
+        InputError: There is none: a run is still writing, or has stopped.
+    """
+    names = trained(workdir)
+    if not names:
+        why = "none was trained, or not to the end" if holder(workdir) is None else "a run is at it"
+        raise InputError(f"{workdir} has no detector yet: {why} (jaxad status {workdir})")
+    return names
+
+
+def detector_of(workdir: Path, config: Any, category: str | None) -> tuple[str, str]:
+    """The trained detector of a category, and the category, which may be left out if it is alone.
+
+    Raises:
+        InputError: There is none.
+    """
+    categories = sorted(read_trained_on(workdir).n_train)
+    if category is None and len(categories) == 1:
+        category = categories[0]
+    if category not in categories:
+        raise InputError(
+            f"{workdir} was trained on {some(categories, 5)}: name one of them by --category, not "
+            f"{category!r}"
+        )
+    detector = "all" if config.data.one_for_all else category
+    if detector not in trained(workdir):
+        raise InputError(f"{detector!r} is not trained yet: run jaxad train again, it goes on")
+    return detector, category
+
+
+def photos_of_bank(workdir: Path, detector: str) -> list[str]:
+    """The `PHOTOS` of a trained detector; none where they are not kept.
+
+    Raises:
+        InputError: What is kept is damaged.
+    """
+    path = confined(workdir, CHECKPOINTS, detector)
+    found = checkpoint.about(path).get(PHOTOS, [])
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InputError(f"{path} does not say which photos its bank is of: train again")
+    return found
 
 
 def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
@@ -118,6 +170,19 @@ def shapes_of(
     return built, template
 
 
+def routed_by(workdir: Path, name: str, detector: Detector) -> tuple[str, ...]:
+    """Names of the subclasses that a detector takes photos for, by `Routed.subclass`.
+
+    None where its method has no `route`.
+
+    Raises:
+        InputError: The list of subclasses is damaged.
+    """
+    if detector.method.route is None:
+        return ()
+    return tuple(subclasses_of(workdir).get(name, ()))
+
+
 class Trained(NamedTuple):
     """A trained detector, with its frozen networks."""
 
@@ -150,7 +215,7 @@ def load(workdir: str | Path, detector: str | None = None) -> tuple[Detector, Va
     """
     workdir = opened(workdir)
     config, hashes = load_config(confined(workdir, "config.json"))
-    names = trained(workdir)
+    names = detectors(workdir)
     if detector is None and len(names) == 1:
         detector = names[0]
     if detector not in names:

@@ -89,6 +89,7 @@ def test_banks_are_of_their_own_subclass_and_searched_by_the_router(banks: Any) 
     assert members == [12 * 16 // 2, 7 * 16 // 2]
     assert method.grows == BANK.grows
     x = np.concatenate([photos(3, 9.0, 0.1, 3), photos(3, -9.0, 1.0, 4)])
+    assert method.route(variables, {"x": x}).tolist() == [0] * 3 + [1] * 3
     for form in (variables, method.fold(variables)):
         found = quick.score(method, form, {"x": x}, size=SIZE)
         for k, own in ((0, slice(3)), (1, slice(3, 6))):
@@ -179,6 +180,7 @@ def test_with_simplenet_it_is_adapted_moe(adaption: Adaption | None) -> None:
     if adaption is not None:
         own["subclasses"] = quick.init(whole, x)["subclasses"]
     own = whole.observe(own, images)
+    np.testing.assert_array_equal(whole.route(own, x), ours.route(variables, x))
     for form in (own, whole.fold(own)):
         found = quick.score(whole, form, x, size=SIZE)
         np.testing.assert_allclose(found.map, want.map, rtol=1e-3, atol=1e-4)

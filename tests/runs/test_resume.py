@@ -191,6 +191,11 @@ def test_other_data_and_other_weights_are_named(
     with pytest.raises(InputError, match=r"of other data .1 training photos of 'a' changed"):
         train(config, tmp_path / "w")
     shutil.copy(parts / photos[1].relative_to(root), photos[1])
+    new = root / "a" / "test" / "good" / "new.png"
+    shutil.copy(photos[0], new)
+    with pytest.raises(InputError, match=r"1 test photos of 'a' are new.*: jaxad evaluate --work"):
+        train(config, tmp_path / "w")
+    new.unlink()
     from outside import tiny
 
     own = tiny.RECIPE.backbones

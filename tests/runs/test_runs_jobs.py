@@ -23,6 +23,7 @@ from jaxad.main import main
 from jaxad.recipes.build import build_backbones, models
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.export import export
+from jaxad.runs.lock import locked
 from jaxad.runs.train import describe, train
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +134,7 @@ def test_workdir_holds_what_the_design_promises(run: tuple[Path, dict]) -> None:
     assert json.loads((workdir / "results.json").read_text()) == results
     assert list(results) == [
         *("method", "dataset", "categories", "mean", "seconds", "images_per_second"),
-        "environment",
+        *("environment", "decisions"),
     ]
     assert list(results["categories"]["disc"]) == [
         *("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro_0.30"),
@@ -149,6 +150,7 @@ def test_workdir_holds_what_the_design_promises(run: tuple[Path, dict]) -> None:
     assert sum("holdout" in line for line in lines) == 1
     page = (workdir / "report" / "index.html").read_text()
     assert f"{results['categories']['disc']['image_auroc']:.4f}" in page
+    assert results["decisions"] == {}  # 5 photos calibrate no line for 5 %
     assert not [p for p in workdir.rglob("*") if p.name.endswith((".tmp", ".new", ".old"))]
 
 
@@ -196,7 +198,9 @@ def test_a_damaged_checkpoint_is_named(run: tuple[Path, dict], tmp_path: Path) -
     with pytest.raises(InputError, match=r"checkpoint .*disc is of another model"):
         jaxad.load(workdir)
     shutil.rmtree(workdir / "checkpoints" / "disc")
-    with pytest.raises(InputError, match="has detectors"):
+    with pytest.raises(InputError, match="has no detector yet: none was trained, or not to the"):
+        jaxad.load(workdir)
+    with locked(workdir), pytest.raises(InputError, match=r"yet: a run is at it .jaxad status"):
         jaxad.load(workdir)
 
 

@@ -162,7 +162,7 @@ def test_results_are_of_every_detector(trained_once: Path) -> None:
     assert list(results["categories"]) == ["a", "b"]
     assert list(results) == [
         *("method", "dataset", "categories", "mean", "seconds", "images_per_second"),
-        "environment",
+        *("environment", "decisions"),
     ]
     both = [results["categories"][name]["image_auroc"] for name in ("a", "b")]
     assert results["mean"]["image_auroc"] == pytest.approx(np.mean(both))

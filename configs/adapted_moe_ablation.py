@@ -71,25 +71,24 @@ ROBUST["moe-robust-shared"] = {**ROBUST["moe-robust"], "shared": True}
 
 _PFM, _BANK = "adapted_moe_of:mb_pfm_fast", "adapted_moe_of:patchcore:resnet18"
 _SMALL = {"expert.share": 0.01}  # of the patches: 10 % take seconds a photo
+_RAW, _WARM = {"normalise_scores": False}, {"warm_start": 0.5}
+_AT_TEST = {"adaption": True, "adapt_training": False}
 _LATENT, _STEPS = (16, 100, 100), (100, 200, 400)
 """Of MB-PFM: a quarter of the fast recipe's products, so that rows take minutes."""
-_TTA = {"adaption": True, "adapt_training": True, "statistics": "quartiles", "share": 0.5}
 EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     "simplenet": ("adapted_moe:magnetic_tile", TABLE3["none"]),
     "mb-pfm": ("mb_pfm_fast", {}),
     "moe-mb-pfm": (_PFM, {}),
-    "moe-mb-pfm-raw": (_PFM, {"normalise_scores": False}),
-    "moe-mb-pfm-all": (_PFM, {"top_k": 3, "temperature": 10.0}),  # the mean of three experts
-    "moe-mb-pfm-warm": (_PFM, {"warm_start": 0.5}),
-    "moe-mb-pfm-warm-raw": (_PFM, {"warm_start": 0.5, "normalise_scores": False}),
-    "moe-mb-pfm-shared": (_PFM, {"shared": True}),
-    "moe-mb-pfm-tta": (_PFM, {"adaption": True}),
-    "moe-mb-pfm-warm-tta": (_PFM, {"adaption": True, "warm_start": 0.5}),
-    "moe-mb-pfm-warm-half": (_PFM, {**_TTA, "adapt_training": False, "warm_start": 0.5}),
-    "moe-mb-pfm-shared-robust": (_PFM, {**_TTA, "shared": True}),
+    "moe-mb-pfm-raw": (_PFM, _RAW),
+    "moe-mb-pfm-warm": (_PFM, _WARM),
+    "moe-mb-pfm-warm-raw": (_PFM, {**_WARM, **_RAW}),
+    "moe-mb-pfm-warm-top-3": (_PFM, {**_WARM, **_RAW, "top_k": 3, "temperature": 10.0}),
+    "moe-mb-pfm-warm-tta": (_PFM, {**_WARM, **_RAW, "adaption": True}),
+    "moe-mb-pfm-warm-half": (_PFM, {**_WARM, **_RAW, **_ROBUST, **_AT_TEST}),
+    "moe-mb-pfm-shared-robust": (_PFM, {**_ROBUST, "adaption": True, "shared": True}),
     "patchcore": ("patchcore:resnet18", {"share": 0.01}),
     "moe-bank": (_BANK, _SMALL),
-    "moe-bank-raw": (_BANK, {**_SMALL, "normalise_scores": False}),
+    "moe-bank-raw": (_BANK, {**_SMALL, **_RAW}),
     "moe-bank-tta": (_BANK, {**_SMALL, "adaption": True}),
 }
 """Detectors by themselves, and as experts: a configuration, and what is changed of its method."""

@@ -79,7 +79,7 @@ def plain(network: Backbone) -> Backbone:
 
 
 def of_expert(config: Any, *, name: str) -> Any:
-    """The configuration of one expert: `train.steps` behind the router's, what is shared is not."""
+    """The configuration of one expert, whose steps come behind the router's in `train.steps`."""
     own = copy.deepcopy(config)
     with own.unlocked(), own.ignore_type():
         own.method = own.method.expert
@@ -122,16 +122,19 @@ def method(
     """
     m, own = config.method, of_expert(config, name=name)
     known = {role: plain(network) for role, network in networks.items()}
-    whole, phases = expert.method(own, known, axis_name=axis_name, subclasses=0)
+    try:
+        whole, phases = expert.method(own, known, axis_name=axis_name, subclasses=0)
+    except InputError as error:
+        raise InputError(f"{error} (of an expert: train.steps has the router's first)") from error
     count, adaption = (max(subclasses, 1) if m.moe else 1), adaption_of(config)
-    described = adaption is not None and adaption.training
+    learns = adaption is not None and adaption.training
     every = [f"{role}/{level}" for role, network in known.items() for level in network.levels]
 
     def phase(of: Phase, kind: str, steps: int, *, tied: bool) -> Phase:
         options = {"count": count, "shared": m.shared, "adaption": adaption, "tied": tied}
         part = learning(of.method, of.features, **options)
         more = [name + what for name in of.features for what in (LOCATION, SCALE)]
-        read = (*of.features, *(more if described else ()))
+        read = (*of.features, *(more if learns else ()))
         return of._replace(
             name=f"{kind}-{of.name}", method=part, steps=steps, features=read, check=None
         )

@@ -308,6 +308,6 @@ def test_configurations_are_the_authors_and_one_for_a_cpu() -> None:
     assert (reference.train.epochs, reference.train.batch_size) == (1000, 64)
     assert tuple(reference.data.image_size) == (224, 224)
     assert reference.data.one_for_all
-    assert load_file(f"{file}:cpu").method.backbone == "efficientnet_lite0"
+    assert load_file(f"{file}:cpu").method.backbone == "resnet18"
     with pytest.raises(InputError, match="settings are reference, cpu"):
         load_file(f"{file}:other")

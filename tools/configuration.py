@@ -26,6 +26,7 @@ TITLES = {
     "patchcore": "PatchCore",
     "padim": "PaDiM",
     "stfpm": "STFPM",
+    "efficientad": "EfficientAD-S",
 }
 INTRODUCTION = """\
 # Configuration

@@ -12,7 +12,7 @@ from jaxad.detector import Detector
 from jaxad.recipes.foreign import import_recipe
 from jaxad.recipes.recipe import Backbones, Model, Recipe
 
-OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim", "stfpm")
+OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim", "stfpm", "efficientad")
 """The recipes in this folder."""
 
 

@@ -30,6 +30,7 @@ TITLES = {
     "uniad": "UniAD",
     "stfpm": "STFPM",
     "spade": "SPADE and nearest neighbours",
+    "efficientad": "EfficientAD-S",
 }
 INTRODUCTION = """\
 # Configuration

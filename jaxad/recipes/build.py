@@ -24,6 +24,7 @@ OWN = (
     "rd4ad",
     "uniad",
     "stfpm",
+    "efficientad",
 )
 """The recipes in this folder."""
 

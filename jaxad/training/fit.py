@@ -363,11 +363,14 @@ class Trainer:
             each = batch // self.parallel.processes
             read = self.reading.batches(Manifest(course.root, chosen), each) if chosen else ()
 
+            changed = functools.partial(
+                augmented, kinds=self.budget.augment, seed=course.seed, phase=phase.name
+            )
+
             def batch_of(step: int, index: sampling.Index, images: Any) -> dict[str, Any]:
-                element, kinds = _elements(index, own), self.budget.augment
-                if kinds:
-                    at = functools.partial(augmented, seed=course.seed, phase=phase.name)
-                    images = at(images, kinds, step=step, places=element.tolist())
+                element = _elements(index, own)
+                if self.budget.augment:
+                    images = changed(images, step=step, places=element.tolist())
                 return {"image": images, "element": element}
 
             batches = (

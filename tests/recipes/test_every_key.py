@@ -32,6 +32,9 @@ BUILDERS = {
     "uniad": ("uniad", "frozen_network"),
     "stfpm": ("stfpm", "frozen_network", "student_of"),
     "spade": ("spade", "frozen_network"),
+    "efficientad": (
+        *("efficientad", "distillation", "PatchDescription", "patched", "other_photos"),
+    ),
 }
 """What each recipe calls."""
 
@@ -232,6 +235,24 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "cosine": (True, {"spade.cosine": True}),
         "smoothing": (2.5, {"spade.smoothing": 2.5}),
     },
+    "efficientad": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)]}),
+        "channels": (42, {"patched.width": 42, "PatchDescription.channels": 42}),
+        "width": (7, {"PatchDescription.width": 7}),
+        "autoencoder_width": (9, {"efficientad.width": 9}),
+        "hard": (0.5, {"efficientad.hard": 0.5}),
+        "penalty": ("others", {"other_photos.folder": "others"}),
+        "learning_rate": (
+            0.34,
+            {"distillation.learning_rate": 0.34, "efficientad.learning_rate": 0.34},
+        ),
+        "weight_decay": (
+            0.36,
+            {"distillation.weight_decay": 0.36, "efficientad.weight_decay": 0.36},
+        ),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -268,6 +289,11 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
             note("pfm.levels", levels)
         if of in ("padim", "spade", "rd4ad", "uniad"):
             note(f"{of}.levels", args[0])
+        if of == "PatchDescription":
+            kwargs = dict(zip(("channels", "width"), args))
+        if of == "other_photos":
+            note("other_photos.folder", args[0])
+            return "photos"
         if of == "stfpm":
             note("stfpm.levels", args[1])
         if of == "student_of":
@@ -413,6 +439,8 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("stfpm", (), (), [("all", 0, 0)]),
         ("stfpm", (7,), (), [("all", 7, 0)]),
         ("spade", (), (), []),
+        ("efficientad", (), (), [("teacher", 0, 0), ("student", 0, 0)]),
+        ("efficientad", (7, 8), (), [("teacher", 7, 0), ("student", 8, 0)]),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -439,6 +467,8 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
         ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
         ("spade", (1,), (), "SPADE learns without steps"),
+        ("efficientad", (7,), (), "EfficientAD trains on whole photos: train.steps is (steps of"),
+        ("efficientad", (), (1,), "EfficientAD trains on whole photos"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

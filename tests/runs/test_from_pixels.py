@@ -132,6 +132,53 @@ def test_what_does_not_go_with_it_is_one_line(
     assert not (tmp_path / "w").exists()
 
 
+def efficientad_of(parts: Path, **method: Any) -> Any:
+    config, own = run_of(parts), default_config("efficientad")
+    for name in ("data", "train", "score", "report"):
+        own[name] = config[name]
+    own.data.image_size, own.train.steps = (64, 64), (2, 3)
+    own.method.random_weights, own.method.levels = True, ("layer1",)
+    own.method.update(channels=4, width=2, autoencoder_width=2, **method)
+    return own
+
+
+def test_teacher_student_and_autoencoder_are_trained_one_after_the_other(
+    parts: Path, tmp_path: Path
+) -> None:
+    config = efficientad_of(parts, penalty=str(parts / "b"))
+    config.train.augment, config.train.log_every = ("mirror",), 1
+    asked = iter(range(3))
+
+    def check() -> None:
+        if next(asked, None) is None:
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "w", check=check)
+    train(config, tmp_path / "w")
+    lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    steps = [(line["phase"], line["step"]) for line in lines if "step" in line]
+    assert steps == [("teacher", 1), ("teacher", 2), *(("student", n) for n in (1, 2, 3))]
+    each = [lines[-1][f"loss_{name}"] for name in ("hard", "penalty", "autoencoder", "logic")]
+    assert lines[-1]["loss"] == pytest.approx(sum(each), rel=1e-5)
+    train(config, tmp_path / "whole")
+    for own, want in zip(arrays(tmp_path / "w"), arrays(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(own, want)
+
+    model = tmp_path / "a.jaxad"
+    assert main(["export", f"--workdir={tmp_path / 'w'}", "--detector=a", f"--out={model}"]) == 0
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    detector, variables, _ = load(tmp_path / "w", "a")
+    want, found = detector.score(variables, images), jaxad.export.load(model).score(images)
+    np.testing.assert_allclose(found.map, want.map, rtol=1e-3, atol=1e-4)
+
+
+def test_a_penalty_needs_photos(parts: Path, tmp_path: Path) -> None:
+    config = efficientad_of(parts, penalty=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        train(config, tmp_path / "w")
+
+
 def test_quarter_turns_are_for_squares(parts: Path) -> None:
     config = run_of(parts, augment=("turn",))
     config.data.image_size = (32, 48)

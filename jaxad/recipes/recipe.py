@@ -74,8 +74,7 @@ def check_no_steps(config: Any, name: str) -> None:
     Raises:
         InputError: Something is.
     """
-    empty = {"steps": (), "positions": (), "holdout": 0.0, "augment": (), "profile": ()}
-    for key, unset in empty.items():
+    for key, unset in (("steps", ()), ("positions", ()), ("holdout", 0.0), ("profile", ())):
         if config.train[key] != unset:
             raise InputError(
                 f"train.{key} is {config.train[key]}: {name} learns without steps, so leave it at "

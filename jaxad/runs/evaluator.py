@@ -97,7 +97,6 @@ class Evaluator:
                 constants=constants,
                 parallel=self._parallel,
                 runtime=self._runtime,
-                routed=True,
             )
         return self._scorers[key]
 
@@ -158,19 +157,9 @@ class Evaluator:
         return Outcome(metrics, views, seconds, (images, steady), job.name, sources)
 
     def calibrate(
-        self,
-        job: Job,
-        root: Path,
-        model: Model,
-        variables: Variables,
-        *,
-        subclasses: Sequence[str] = (),
+        self, job: Job, root: Path, model: Model, variables: Variables
     ) -> dict[str, Normal]:
-        """Score the calibration photos of a job, by category; see `evaluate`.
-
-        `subclasses` are the names of those that the detector has learnt.
-        """
-        routes = model.detector.method.route is not None
+        """Score the calibration photos of a job, by category; see `evaluate`."""
         return {
             name: normal_scores(
                 name,
@@ -179,7 +168,6 @@ class Evaluator:
                 self.scorer(model, variables).score,
                 reading=self._reading,
                 batch_size=self._batch_size,
-                subclasses=subclasses if routes else (),
                 share=self._share,
                 check=self._check,
             )

@@ -35,16 +35,16 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         results = train(config, args.workdir, overwrite=args.overwrite, check=stopping.check)
     if is_first():
         _print_results(results, args.workdir)
-        told, then = shlex.quote(str(args.workdir)), "PHOTOS --out judged --overlays"
+        told = shlex.quote(str(args.workdir))
         if (args.workdir / FILE).is_file():
             _print("\n".join(lines(read_calibrations(args.workdir))))
-            print(f"next: jaxad predict --workdir {told} {then}", file=sys.stderr)
+            then = f"next: jaxad predict --workdir {told} PHOTOS --out judged --overlays"
         else:
-            print(
+            then = (
                 "no photos were held back to set a threshold by (data.calibration); next: jaxad "
-                f"calibrate --workdir {told} GOOD_PHOTOS, new photos of normal parts",
-                file=sys.stderr,
+                f"calibrate --workdir {told} GOOD_PHOTOS, new photos of normal parts"
             )
+        print(then, file=sys.stderr)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -258,7 +258,7 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
     for name, at in results.get("decisions", {}).items():
         bad, good = at["found"] + at["missed"], at["alarms"] + at["passed"]
         lines.append(
-            f"{printable(name)}: at the line for {at['false_alarm']:.0%} false alarms, "
+            f"{printable(name)}: at the line for {100 * at['false_alarm']:g}% false alarms, "
             f"{at['found']} of {bad} defective and {at['alarms']} of {good} good test photos are "
             "called anomalous"
         )

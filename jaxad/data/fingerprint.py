@@ -97,21 +97,12 @@ def contents(data: Mapping[str, Any], *, split: str) -> set[str]:
     }
 
 
-def untested(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """A fingerprint without the test photos.
-
-    Raises:
-      InputError: it is no fingerprint.
-    """
-    kept = {
-        category: {split: photos for split, photos in splits.items() if split != "test"}
-        for category, splits in _categories(fingerprint).items()
-    }
-    return {**fingerprint, "categories": kept}
-
-
 def changes(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, categories: Sequence[str] = ()
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    categories: Sequence[str] = (),
+    splits: Sequence[str] = SPLITS,
 ) -> list[str]:
     """Say in lines of text how a dataset differs from what it was; none where it does not.
 
@@ -119,6 +110,7 @@ def changes(
       before: A fingerprint, as JSON kept it.
       now: Another.
       categories: Those to compare, all if empty.
+      splits: Those to compare.
 
     Raises:
       InputError: `before` or `now` is no fingerprint.
@@ -132,7 +124,7 @@ def changes(
         elif category not in old:
             lines.append(f"category {category!r} is new")
         else:
-            for split in SPLITS:
+            for split in splits:
                 kind = f"{_WORDS[split]} photos of {category!r}"
                 was, has = old[category].get(split, {}), new[category].get(split, {})
                 lines += _compare(kind, was, has)

@@ -85,19 +85,31 @@ def results_of(
     }
 
 
+def _by_category(
+    outcomes: Sequence[Outcome], calibrations: Mapping[str, Calibration]
+) -> dict[str, tuple[Calibration, str]]:
+    """The calibration of every category that has one, and what the category is called in it."""
+    return {
+        name: (calibrations[o.detector], category)
+        for o in outcomes
+        if o.detector in calibrations
+        for name, category in o.sources.items()
+    }
+
+
 def _decisions(
     outcomes: Sequence[Outcome], calibrations: Mapping[str, Calibration]
 ) -> dict[str, dict[str, Any]]:
     """How test photos fall on the two sides of the calibrated line, by category."""
+    views = {name: view for o in outcomes for name, view in o.views.items()}
     found = {}
-    for outcome in outcomes:
-        for name, source in outcome.sources.items():
-            view = outcome.views[name]
-            line = draw(view.labels, view.scores, calibrations.get(outcome.detector), source)
-            if line is not None and line.calibrated is not None:
-                counts = count(view.labels, view.scores, line.threshold)
-                rate = line.calibrated.false_alarm
-                found[name] = {"false_alarm": rate, "threshold": line.threshold, **counts._asdict()}
+    for name, (calibration, category) in _by_category(outcomes, calibrations).items():
+        view = views[name]
+        line = draw(view.labels, view.scores, calibration, category)
+        if line is not None and line.calibrated is not None:
+            counts = count(view.labels, view.scores, line.threshold)
+            rate = line.calibrated.false_alarm
+            found[name] = {"false_alarm": rate, "threshold": line.threshold, **counts._asdict()}
     return found
 
 
@@ -119,12 +131,7 @@ def write_page(
         results=results,
         categories=views,
         config_text=str(config),
-        calibrations={
-            name: (calibrations[o.detector], category)
-            for o in outcomes
-            if o.detector in calibrations
-            for name, category in o.sources.items()
-        },
+        calibrations=_by_category(outcomes, calibrations),
         beside=beside(config),
         sections=sections,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,9 +100,9 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
     config, hashes = load_config(confined(workdir, "config.json"))
     runtime = runtime or config.score.runtime
     check_runtime(runtime)
-    detectors(workdir)  # what a run is still writing has no calibration either
+    names = detectors(workdir)  # first: what a run is still writing has no calibration either
     calibrations = read_calibrations(workdir)
-    name = _detector_of(workdir, calibrations, asked.category)
+    name = _detector_of(workdir, names, calibrations, asked.category)
     if name not in calibrations:
         raise InputError(
             f"{workdir} has no calibration of {name!r}: run jaxad calibrate --workdir {workdir} "
@@ -143,10 +143,12 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
 
 
 def _detector_of(
-    workdir: Path, calibrations: Mapping[str, Calibration], category: str | None
+    workdir: Path,
+    names: Sequence[str],
+    calibrations: Mapping[str, Calibration],
+    category: str | None,
 ) -> str:
-    """The detector that judges a category."""
-    names = detectors(workdir)
+    """The one of these detectors that judges a category."""
     if category is None:
         found = names if len(names) == 1 else []
     elif category in names:

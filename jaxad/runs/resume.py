@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxad.config import flat, load_config
 from jaxad.core import InputError
-from jaxad.data.fingerprint import changes, untested
+from jaxad.data.fingerprint import changes
 from jaxad.data.manifest import Record, some
 from jaxad.files import confined, read_json
 from jaxad.own_keys import MAY_CHANGE
@@ -56,12 +56,11 @@ def standing(
     learnt = read_trained_on(folder).fingerprint
     told = changes(learnt, data.fingerprint)
     if told:
-        only_test = not changes(untested(learnt), untested(data.fingerprint))
-        mend = (
-            f"jaxad evaluate --workdir {folder} measures what is trained on these test photos"
-            if only_test
-            else f"bring that back, {_MEND}"
-        )
+        mend = f"bring that back, {_MEND}"
+        if not changes(learnt, data.fingerprint, splits=("train", "calibration")):
+            mend = (
+                f"jaxad evaluate --workdir {folder} measures what is trained on these test photos"
+            )
         raise InputError(f"{folder} holds a run of other data ({'; '.join(told[:3])}): {mend}")
     return found
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.accuracy import JOIN
+from benchmarks.sets import JOIN
 from configs import adapted_moe_ablation, afrad_ablation
 from jaxad.config import apply_changes
 from jaxad.core import Method
@@ -130,7 +130,7 @@ def run_row(config: Any, data: Data, seeds: Sequence[int]) -> dict[str, Any]:
         }
         held = {k: v for entry in logged for k, v in entry.items() if k.startswith("holdout_")}
         results.append({"mean": mean_metrics(categories), "categories": categories, **held})
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
     seconds = round((time.monotonic() - start) / len(seeds), 1)
     return {"seeds": results, "parameters": parameters, "seconds_per_seed": seconds}
 

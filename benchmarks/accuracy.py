@@ -2,6 +2,7 @@
 
     python -m benchmarks.accuracy --data FOLDER [--only NAME ...] [--json FILE]
     python -m benchmarks.readme FILE --write docs/accuracy.md
+    python -m benchmarks.accuracy --suite field --data FOLDER ...   (see benchmarks/field.py)
 
 FOLDER holds `mvtec_ad_256/` (layout mvtec_ad), `magnetic_tile/` (with manifest.csv) and
 `cifar10_subset/` (as published in Python's pickles); ELPV comes as a package. A row is one `jaxad
@@ -19,19 +20,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import field
 from benchmarks.compare import read
 from benchmarks.measure import machine, markdown
+from benchmarks.sets import BOTTLE, JOIN, TILES
 from jaxad.config import parse_config
 from jaxad.data.layouts.cifar10 import SETTINGS as CIFAR
 from jaxad.errors import InputError
 from jaxad.files import write_json
 from jaxad.runs.train import train
-
-JOIN = (("elpv", ""), ("manifest", "magnetic_tile"), ("mvtec_ad", "mvtec_ad_256", "bottle"))
-"""Four categories of three data sets, for one model."""
-
-BOTTLE = {"data.root": "{data}/mvtec_ad_256", "data.categories": "bottle"}
-TILES = {"data.root": "{data}/magnetic_tile", "data.layout": "manifest"}
 
 SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     "bottle": ("configs/mb_pfm_fast.py", BOTTLE),
@@ -133,7 +130,12 @@ def merged(rows: Sequence[dict[str, Any]], path: Path | None) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for; 2 for a file that is of no use."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--suite", choices=("settings", "field"), default="settings")
+    asked, rest = parser.parse_known_args(argv)
+    if asked.suite == "field":
+        return field.main(rest)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[parser])
     parser.add_argument("--data", required=True, help="folder of the data sets")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--runs", type=Path, default=Path("runs/accuracy"), help="work directories")

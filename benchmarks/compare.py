@@ -21,7 +21,7 @@ from benchmarks.measure import markdown
 from jaxad.errors import InputError
 
 ABOUT = (
-    *("name", "subject", "what", "form", "library", "variant", "dtype", "resident"),
+    *("name", "data", "subject", "what", "form", "library", "variant", "dtype", "resident"),
     *("batch", "size", "width", "n", "images", "workers"),
 )
 """Keys that tell what a row is about; all else in it was measured, or describes."""

@@ -29,10 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import ablation
-from benchmarks.accuracy import SETTINGS
 from benchmarks.compare import read
 from benchmarks.detectors import build
 from benchmarks.measure import interleave, machine, markdown, ratio
+from benchmarks.sets import BOTTLE, TILES
 from benchmarks.training import FAKE
 from configs import mb_pfm_fast
 from jaxad.config import apply_changes
@@ -207,7 +207,8 @@ def speeds(
 
 def values(row: Mapping[str, Any]) -> list[float]:
     """All metrics of a row, in one order."""
-    return [v for data in DATA for v in row["metrics"][data].values() if v is not None]
+    found = (row["metrics"][data] for data in sorted(row["metrics"]))
+    return [v for metrics in found for v in metrics.values() if v is not None]
 
 
 def beaten(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -271,8 +272,8 @@ def data_of(folder: Path | None, drawn: Path) -> dict[str, list[str]]:
     """`key=value` of the configuration for each data set: real ones, or drawn below `drawn`."""
     if folder is not None:
         return {
-            name: [f"{key}={value.format(data=folder)}" for key, value in SETTINGS[name][1].items()]
-            for name in DATA
+            name: [f"{key}={value.format(data=folder)}" for key, value in changes.items()]
+            for name, changes in zip(DATA, (BOTTLE, TILES))
         }
     write_dataset(drawn, categories=DATA, n_train=4, n_test_good=2, n_test_bad=3, size=(64, 64))
     fake = [f"{key}={value}" for key, value in FAKE.items()]

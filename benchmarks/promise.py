@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
-from benchmarks.accuracy import JOIN
 from benchmarks.measure import machine, markdown
+from benchmarks.sets import JOIN
 from jaxad.calibration import photos_needed, rank, threshold
 from jaxad.config import load_config, parse_config
 from jaxad.errors import InputError

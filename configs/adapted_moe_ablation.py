@@ -9,10 +9,11 @@ Every row changes `configs/adapted_moe.py:magnetic_tile`. Table 3's rows are nam
     none  64.41 / 59.69    moe       58.98 / 53.93    tta       53.05 / 65.96
     moe-norm  58.41 / 56.88    tta-norm  62.83 / 74.36    moe-tta   57.41 / 61.45
     moe-tta-norm  67.53 / 76.05    (norm alone is not published)
+
+Rows of `EXPERTS` put other methods behind the router, and stand beside these by themselves.
 """
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -68,14 +69,49 @@ ROBUST: dict[str, dict[str, Any]] = {
 ROBUST["moe-robust-shared"] = {**ROBUST["moe-robust"], "shared": True}
 """Not in the paper: calibrated in training too, by statistics that a defect does not move."""
 
-ROWS = {**TABLE3, **OTHER, **ROBUST}
+_PFM, _BANK = "adapted_moe_of:mb_pfm_fast", "adapted_moe_of:patchcore:resnet18"
+_SMALL = {"expert.share": 0.01}  # of the patches: 10 % take seconds a photo
+_RAW, _WARM = {"normalise_scores": False}, {"warm_start": 0.5}
+_AT_TEST = {"adaption": True, "adapt_training": False}
+_LATENT, _STEPS = (16, 100, 100), (100, 200, 400)
+"""Of MB-PFM: a quarter of the fast recipe's products, so that rows take minutes."""
+EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "simplenet": ("adapted_moe:magnetic_tile", TABLE3["none"]),
+    "mb-pfm": ("mb_pfm_fast", {}),
+    "moe-mb-pfm": (_PFM, {}),
+    "moe-mb-pfm-raw": (_PFM, _RAW),
+    "moe-mb-pfm-warm": (_PFM, _WARM),
+    "moe-mb-pfm-warm-raw": (_PFM, {**_WARM, **_RAW}),
+    "moe-mb-pfm-warm-top-3": (_PFM, {**_WARM, **_RAW, "top_k": 3, "temperature": 10.0}),
+    "moe-mb-pfm-warm-tta": (_PFM, {**_WARM, **_RAW, "adaption": True}),
+    "moe-mb-pfm-warm-half": (_PFM, {**_WARM, **_RAW, **_ROBUST, **_AT_TEST}),
+    "moe-mb-pfm-shared-robust": (_PFM, {**_ROBUST, "adaption": True, "shared": True}),
+    "patchcore": ("patchcore:resnet18", {"share": 0.01}),
+    "moe-bank": (_BANK, _SMALL),
+    "moe-bank-raw": (_BANK, {**_SMALL, **_RAW}),
+    "moe-bank-tta": (_BANK, {**_SMALL, "adaption": True}),
+}
+"""Detectors by themselves, and as experts: a configuration, and what is changed of its method."""
+
+ROWS = {**TABLE3, **OTHER, **ROBUST, **{row: changes for row, (_, changes) in EXPERTS.items()}}
 
 
 def get_config(row: str = "moe-tta-norm") -> ConfigDict:
     """Return one row's configuration."""
     if row not in ROWS:
         raise ValueError(f"rows are {', '.join(ROWS)}, not {row!r}")
-    config = load_file(str(Path(__file__).with_name("adapted_moe.py:magnetic_tile")))
-    config.method.update(ROWS[row])
-    config.train.holdout = 0.1  # to tell how many are routed right
+    tiles = load_file("adapted_moe:magnetic_tile")
+    if row not in EXPERTS:
+        tiles.method.update(ROWS[row])
+        tiles.train.holdout = 0.1  # to tell how many are routed right
+        return tiles
+    base, changes = EXPERTS[row]
+    config = load_file(base)
+    config.method.update_from_flattened_dict(changes)
+    for name in ("layout", "train_subclasses", "test_subclasses", "calibration"):
+        config.data[name] = tiles.data[name]
+    config.train.cache_dtype, config.score.batch_size = "float16", 16
+    if "mb_pfm" in base:
+        config.method.get("expert", config.method).latent = _LATENT
+        config.train.steps = (*config.train.steps[:-3], *_STEPS)
     return config

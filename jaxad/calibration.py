@@ -8,6 +8,11 @@ promise on average over calibration sets. With a `confidence`, the rate of the t
 promised: its share of good photos passed is Beta(k, n + 1 - k) distributed (Vovk, 2012; ties only
 make it larger), so k is chosen by that.
 
+A detector may say of each photo which of several subclasses it takes it for. What it says goes by
+the photo alone, so photos that it takes for one subclass are exchangeable among themselves, and a
+line drawn by those alone keeps the promise for them (Mondrian conformal prediction, Vovk et al.,
+2005, section 4.5).
+
 Nothing here knows defects, and no promise is made about them.
 """
 
@@ -15,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,11 +118,38 @@ class Normal(NamedTuple):
     """`(n,)` float32, the largest value of each map."""
     subclasses: tuple[str, ...]
     """Of each photo; "" where unknown."""
+    routed: tuple[str, ...] = ()
+    """The subclass that the detector took each photo for, which may be another; "" where unknown.
+    Empty where it takes photos for none."""
 
     def of(self, subclass: str) -> Normal:
         """Those of one subclass."""
-        own = [i for i, name in enumerate(self.subclasses) if name == subclass]
-        return Normal(self.scores[own], self.peaks[own], (subclass,) * len(own))
+        return self.rows([i for i, name in enumerate(self.subclasses) if name == subclass])
+
+    def taken_for(self, subclass: str) -> Normal:
+        """Those that the detector took for one subclass."""
+        return self.rows([i for i, name in enumerate(self.routed) if name == subclass])
+
+    def rows(self, which: Sequence[int] | np.ndarray) -> Normal:
+        """Some of the photos."""
+        index = np.asarray(which, np.intp)
+        names = (
+            tuple(own[i] for i in index) if own else () for own in (self.subclasses, self.routed)
+        )
+        return Normal(self.scores[index], self.peaks[index], *names)
+
+    def joined(self, other: Normal) -> Normal:
+        """These photos, and others after them."""
+        routed = [
+            own.routed or ("",) * len(own.scores) if self.routed or other.routed else ()
+            for own in (self, other)
+        ]
+        return Normal(
+            np.concatenate([self.scores, other.scores]),
+            np.concatenate([self.peaks, other.peaks]),
+            self.subclasses + other.subclasses,
+            routed[0] + routed[1],
+        )
 
 
 class Limits(NamedTuple):
@@ -205,14 +237,42 @@ class Calibration:
                 rank(len(own.scores), self.false_alarm, confidence=self.confidence)
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
+        return self._drawn(tuple(chosen.values()))
+
+    def routed_limits(self, category: str | None = None) -> dict[str, Limits]:
+        """The limits for photos that the detector takes for a subclass, by its name.
+
+        Those of subclasses with photos enough for the rate; for all others count those of the
+        category. Where no category is named and there are several, the most cautious, as `limits`.
+
+        Raises:
+            InputError: As `limits`.
+        """
+        every = self.limits(category).normal
+        found = {}
+        for name in sorted({name for own in every for name in own.routed if name}):
+            chosen = tuple(
+                part if self.is_enough(part := own.taken_for(name)) else own for own in every
+            )
+            if any(part is not own for part, own in zip(chosen, every)):
+                found[name] = self._drawn(chosen)
+        return found
+
+    def is_enough(self, normal: Normal) -> bool:
+        """Whether these photos do for the rate."""
+        needed = photos_needed(self.false_alarm, confidence=self.confidence)
+        return len(normal.scores) >= needed
+
+    def _drawn(self, chosen: tuple[Normal, ...]) -> Limits:
+        """The most cautious limits of several sets of photos."""
         score, pixel = (
             max(
                 threshold(getattr(own, what), self.false_alarm, confidence=self.confidence)
-                for own in chosen.values()
+                for own in chosen
             )
             for what in ("scores", "peaks")
         )
-        return Limits(score, pixel, tuple(chosen.values()))
+        return Limits(score, pixel, chosen)
 
     def _chosen(self, category: str | None, subclass: str | None) -> Iterator[tuple[str, Normal]]:
         for name, normal in self.categories.items():
@@ -232,6 +292,7 @@ class Calibration:
                     "scores": own.scores.tolist(),
                     "peaks": own.peaks.tolist(),
                     "subclasses": list(own.subclasses),
+                    **({"routed": list(own.routed)} if own.routed else {}),
                 }
                 for name, own in self.categories.items()
             },
@@ -257,13 +318,14 @@ def from_json(found: Any) -> Calibration:
 
 def _normal(found: Any) -> Normal:
     scores, peaks = (np.asarray(found[key], np.float64) for key in ("scores", "peaks"))
-    subclasses = tuple(found["subclasses"])
+    subclasses, routed = tuple(found["subclasses"]), tuple(found.get("routed", ()))
     alike = scores.shape == peaks.shape == (len(subclasses),)
-    names = all(isinstance(name, str) for name in subclasses)
+    alike = alike and len(routed) in (0, len(subclasses))
+    names = all(isinstance(name, str) for name in subclasses + routed)
     largest = np.finfo(np.float32).max
     if not alike or not names or not (np.abs([scores, peaks]) <= largest).all():
         raise ValueError
-    return Normal(scores.astype(np.float32), peaks.astype(np.float32), subclasses)
+    return Normal(scores.astype(np.float32), peaks.astype(np.float32), subclasses, routed)
 
 
 def _listed(names: Mapping[str, Any], limit: int = 5) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxad import keys
+from jaxad.data.augment import check_kinds
 from jaxad.errors import InputError
 from jaxad.files import read_json, write_json
 from jaxad.keys import Key, text
@@ -82,6 +83,12 @@ def check_config(config: ConfigDict) -> None:
     if train.profile and train.profile[0] > train.profile[1]:
         raise InputError(
             f"train.profile is {tuple(train.profile)}: give the first step, then the last one"
+        )
+    check_kinds(train.augment, config.data.image_size)
+    if train.augment and train.feature_cache in ("device", "host"):
+        raise InputError(
+            "train.augment changes photos in every step, so train.feature_cache can not be "
+            f"{train.feature_cache}: set it to off, or leave train.augment empty"
         )
 
 

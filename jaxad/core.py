@@ -19,7 +19,8 @@ from jaxad.errors import InputError as InputError
 
 Array = jax.Array
 Features = dict[str, Array]
-"""Level name -> `(B, h, w, C)` float32 (or `(n, C)` once positions have been drawn)."""
+"""Level name -> `(B, h, w, C)` float32 (or `(n, C)` once positions have been drawn); pixels may be
+uint8 (`jaxad.backbones.pixels`)."""
 Variables = dict[str, Any]
 """A linen variable tree: collection name ("params", "batch_stats", ...) -> tree of arrays."""
 Metrics = dict[str, tuple[Array, Array]]
@@ -73,6 +74,17 @@ class Scores(NamedTuple):
     """`(B, H, W)` float32, at the resolution of the input images."""
     image: Array
     """`(B,)` float32."""
+
+
+class Routed(NamedTuple):
+    """`Scores`, and the subclass that a method took each image for."""
+
+    map: Array
+    """As in `Scores`."""
+    image: Array
+    """As in `Scores`."""
+    subclass: Array
+    """`(B,)` int32, which of the subclasses that were learnt."""
 
 
 class Level(NamedTuple):
@@ -234,6 +246,12 @@ class Method(NamedTuple):
     grows: frozenset[str] = frozenset()
     """Collections whose arrays `finalize` gives as many rows (first axis) as training images make:
     all else of them, and of other collections, is as `init` has it."""
+    route: Callable[[Variables, Features], Array] | None = None
+    """`route(variables, features)`: which of the subclasses that it learnt it takes each image for,
+    `(B,)` int32; `score` judges by that one. None: it knows none."""
+    update: Callable[..., Variables] | None = None
+    """`update(variables, images, *, stay) -> variables`: learn further images and forget some of
+    those that were learnt, `stay` `(n,)` bool; afterwards what has stayed is counted first."""
 
 
 def without_steps(
@@ -243,6 +261,7 @@ def without_steps(
     *,
     grows: Iterable[str] = (),
     fold: Callable[[Variables], Variables] | None = None,
+    update: Callable[..., Variables] | None = None,
 ) -> Method:
     """Make a `Method` that learns by `finalize` alone: its recipe has no phases.
 
@@ -252,4 +271,6 @@ def without_steps(
     def no_steps(*args: Any) -> Any:
         raise InputError("this method learns without steps: it has no loss and no optimizer")
 
-    return Method(init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows))
+    return Method(
+        init, no_steps, score, no_steps, finalize, fold, grows=frozenset(grows), update=update
+    )

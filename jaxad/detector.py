@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxad.core import Array, Aux, Backbone, Features, Method, Scores, Variables, check_images
+from jaxad.core import (
+    Array,
+    Aux,
+    Backbone,
+    Features,
+    InputError,
+    Method,
+    Routed,
+    Scores,
+    Variables,
+    check_images,
+)
 from jaxad.ops.chunk import by_image
 from jaxad.ops.precision import rounded
 
@@ -128,6 +139,22 @@ class Detector:
             InputError: The images are of another type or shape, or too small for a network.
         """
         check_images(images)
-        height, width = images.shape[1:3]
+        return self._score(variables, self.features(variables, images), images)
+
+    def routed(self, variables: Variables, images: Array) -> Routed:
+        """As `score`, and which of the subclasses that were learnt each image was taken for.
+
+        Raises:
+            InputError: As `score`, or the method has no `route`.
+        """
+        if self.method.route is None:
+            raise InputError("this method takes images for no subclasses: use Detector.score")
+        check_images(images)
         features = self.features(variables, images)
+        found = self._score(variables, features, images)
+        subclass = self.method.route(variables["method"], features)
+        return Routed(found.map, found.image, subclass.astype(jnp.int32))
+
+    def _score(self, variables: Variables, features: Features, images: Array) -> Scores:
+        height, width = images.shape[1:3]
         return self.method.score(variables["method"], features, size=(height, width))

@@ -130,6 +130,26 @@ def make_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--add", action="store_true", help="to the scores that are kept")
     calibrate.set_defaults(run="calibrate")
 
+    update = commands.add_parser(
+        "update",
+        allow_abbrev=False,
+        help="add normal photos to a memory bank, or have it forget some",
+        usage="jaxad update --workdir DIR [--add DIR] [--forget PATH ...] [--forget-list FILE] "
+        "[--category NAME]",
+        description="For methods with a bank (PatchCore). Nothing is trained; calibrate and "
+        "evaluate again afterwards. docs/baselines.md says how members are chosen.",
+    )
+    update.add_argument("--workdir", type=_folder, required=True, help="folder of `jaxad train`")
+    update.add_argument("--add", type=_folder, metavar="DIR", help="folder of normal photos")
+    update.add_argument(
+        "--forget", type=_folder, nargs="+", default=[], metavar="PATH", help="learnt photos"
+    )
+    update.add_argument(
+        "--forget-list", type=_folder, metavar="FILE", help="paths of them, one a line"
+    )
+    update.add_argument("--category", help="of the photos, where there are several")
+    update.set_defaults(run="update")
+
     export = commands.add_parser(
         "export",
         allow_abbrev=False,

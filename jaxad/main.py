@@ -95,6 +95,37 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
     _print("\n".join(lines(found)))
 
 
+def _update(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    from jaxad.runs.stopping import Stopping
+    from jaxad.runs.update import paths_of, update
+
+    if rest:
+        raise InputError(f"unknown argument {rest[0]!r}: see jaxad update --help")
+    listed = paths_of(args.forget_list) if args.forget_list else []
+    with Stopping(doing="leaving") as stopping:
+        found = update(
+            args.workdir,
+            add=args.add,
+            forget=[*args.forget, *listed],
+            category=args.category,
+            check=stopping.check,
+        )
+    came = found.members - found.before + found.gone
+    _print(
+        f"{found.detector}: {found.added} photos added ({came} members), {found.forgotten} "
+        f"forgotten ({found.gone} members); the bank had {found.before} and has {found.members}"
+    )
+    told, more = shlex.quote(str(args.workdir)), ""
+    if args.category is not None:
+        more = f" --category {shlex.quote(args.category)}"
+    print(
+        f"calibration, results and exported files are of the old bank: run jaxad calibrate "
+        f"--workdir {told}{more} DIR, DIR being a folder of normal photos; then jaxad evaluate "
+        f"--workdir {told}, and export again",
+        file=sys.stderr,
+    )
+
+
 def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from jaxad.runs.export import export
     from jaxad.runs.export_graph import export_graph
@@ -150,7 +181,7 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
     """Who judges, by the flags of `flags._add_judge`."""
     from jaxad.runs.models import open_judge
 
-    return open_judge(
+    judge = open_judge(
         workdir=args.workdir,
         model=args.model,
         category=args.category,
@@ -159,6 +190,9 @@ def _judge(args: argparse.Namespace, *, batch_size: int | None) -> Any:
         batch_size=batch_size,
         runtime=args.runtime,
     )
+    if judge.note:
+        print(judge.note, file=sys.stderr)
+    return judge
 
 
 def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -362,6 +396,7 @@ _JOBS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int | None]] = {
     "predict": _predict,
     "serve": _serve,
     "calibrate": _calibrate,
+    "update": _update,
     "export": _export,
     "status": _status,
     "data check": _data_check,

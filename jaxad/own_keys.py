@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxad.data.augment import KINDS
 from jaxad.data.calibration_split import LEAST, SHARE
 from jaxad.data.images import FILTERS
 from jaxad.data.layouts import LAYOUTS
@@ -132,6 +133,13 @@ KEYS: dict[str, Key] = {
     "train.cache_dtype": Key(
         "float32", choice("float32", "float16"), "of kept features; float16 takes half the memory"
     ),
+    "train.augment": Key(
+        (),
+        several(choice(*KINDS), distinct=True, what="kinds"),
+        "how photos are changed at random, anew in every step: mirrored left to right, upside "
+        "down, by quarter turns (squares), moved by up to a sixteenth; features are then computed "
+        "in every step (feature_cache auto or off)",
+    ),
     "train.sampling": Key(
         "natural",
         choice("natural", "balanced"),
@@ -208,6 +216,7 @@ ADDED: dict[str, Any] = {
     "calibrate.false_alarm": KEYS["calibrate.false_alarm"].default,
     "calibrate.confidence": KEYS["calibrate.confidence"].default,
     "score.runtime": "xla",
+    "train.augment": (),
 }
 """Keys that came after work directories of this `FORMAT`, and what they were for their runs."""
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.compiling import CPU_OPTIONS, fit_as_constants, has_depthwise
-from jaxad.core import InputError, Scores, Variables
+from jaxad.core import InputError, Routed, Scores, Variables
 from jaxad.detector import Detector
 from jaxad.parallel import DataParallel
 from jaxad.runtimes.engines import check_runtime
@@ -34,9 +34,9 @@ CPU_GFLOP_PER_SECOND = 100.0
 class Scorer(NamedTuple):
     """A detector compiled for batches of one shape."""
 
-    score: Callable[[Any], Scores]
-    """Maps `(k, H, W, 3)` uint8, 1 <= k <= B, on the host or on the device, to the scores of these
-    k images; does not wait."""
+    score: Callable[[Any], Any]
+    """Maps `(k, H, W, 3)` uint8, 1 <= k <= B, on the host or on the device, to the `Scores` (or
+    `Routed`) of these k images; does not wait."""
     compile_seconds: float
     batch_size: int
     size: tuple[int, int]
@@ -56,6 +56,7 @@ def make_scorer(
     parallel: DataParallel | None = None,
     runtime: str = "xla",
     photos: Any = None,
+    routed: bool = False,
 ) -> Scorer:
     """Compile `detector.score` for up to `batch_size` images of `size = (H, W)`.
 
@@ -73,6 +74,7 @@ def make_scorer(
         runtime: "xla", or "openvino" or "onnxruntime", which take all cores of this machine's CPU,
             hold the weights, and know nothing of JAX's devices.
         photos: `(n, H, W, 3)` uint8 of normal parts, which the ranges of "int8" are taken from.
+        routed: Whether `Detector.routed` is compiled instead, if the method has a `route`.
 
     Raises:
         InputError: The devices can not share a batch, or the run time is not there.
@@ -81,8 +83,10 @@ def make_scorer(
     start = time.monotonic()
     fold = jax.jit(detector.fold, static_argnames="dtype")
 
-    def score_images(folded: Variables, images: Any) -> Scores:  # its name is the program's
-        return detector.score(folded, images)
+    wanted = detector.routed if routed and detector.method.route is not None else detector.score
+
+    def score_images(folded: Variables, images: Any) -> Scores | Routed:  # the program's name
+        return wanted(folded, images)
 
     elsewhere = runtime != "xla"
     several = parallel is not None and parallel.device_count > 1
@@ -116,14 +120,14 @@ def make_scorer(
             begin = time.monotonic()
             return scorer(fold(variables, dtype=kept), begin)
 
-        def score(images: Any) -> Scores:
+        def score(images: Any) -> Scores | Routed:
             count = _check(images, batch_size, size)
             if count == batch_size or elsewhere:
                 return run(images)
             xp = jnp if isinstance(images, jax.Array) else np
             padded = xp.pad(images, [(0, batch_size - count), (0, 0), (0, 0), (0, 0)])
             found = run(padded)
-            return Scores(found.map[:count], found.image[:count])
+            return type(found)(*(value[:count] for value in found))
 
         return Scorer(score, time.monotonic() - start, batch_size, size, renew)
 
@@ -158,7 +162,8 @@ def _check(images: Any, batch_size: int, size: tuple[int, int]) -> int:
     return int(shape[0])
 
 
-Program = Callable[[Any], Scores]
+Score = Callable[..., Scores | Routed]
+Program = Callable[[Any], Scores | Routed]
 
 
 def _shape(batch_size: int, size: tuple[int, int]) -> jax.ShapeDtypeStruct:
@@ -166,7 +171,7 @@ def _shape(batch_size: int, size: tuple[int, int]) -> jax.ShapeDtypeStruct:
 
 
 def _constant(
-    score_images: Callable[..., Scores], batch_size: int, size: tuple[int, int], options: Any
+    score_images: Score, batch_size: int, size: tuple[int, int], options: Any
 ) -> Callable[[Variables], Program]:
     """Weights as constants: brought into the products' own layout once, not in every call."""
 
@@ -179,7 +184,7 @@ def _constant(
 
 
 def _with_arguments(
-    score_images: Callable[..., Scores],
+    score_images: Score,
     like: Variables,
     batch_size: int,
     size: tuple[int, int],
@@ -202,7 +207,7 @@ def _with_arguments(
 
 
 def _split(
-    score_images: Callable[..., Scores],
+    score_images: Score,
     like: Variables,
     batch_size: int,
     size: tuple[int, int],
@@ -215,10 +220,12 @@ def _split(
     def make(folded: Variables) -> Program:
         everywhere = parallel.replicate(folded)
 
-        def program(images: Any) -> Scores:
+        def program(images: Any) -> Scores | Routed:
             found = mapped(everywhere, parallel.shard(np.asarray(images)))
             # pmap has an axis of devices before that of images, jit has not.
-            return Scores(found.map.reshape(batch_size, height, width), found.image.reshape(-1))
+            maps, *rest = found
+            parts = maps.reshape(batch_size, height, width), *(x.reshape(-1) for x in rest)
+            return type(found)(*parts)
 
         return program
 
@@ -226,9 +233,7 @@ def _split(
     return make
 
 
-def _elsewhere(
-    score_images: Callable[..., Scores], runtime: str, **given: Any
-) -> Callable[[Variables], Program]:
+def _elsewhere(score_images: Score, runtime: str, **given: Any) -> Callable[[Variables], Program]:
     """Another run time, whose program takes any number of images."""
 
     def make(folded: Variables) -> Program:

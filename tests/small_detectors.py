@@ -1,4 +1,4 @@
-"""Detectors of all four methods on networks of a few convolutions, for tests of what scores."""
+"""Detectors of all methods that learn by steps, on small networks, for tests of what scores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxad.backbones.pixels import pixels
+from jaxad.backbones.weights import init_backbone
 from jaxad.config import parse_config
 from jaxad.core import Backbone, Level, Preprocess
 from jaxad.recipes.build import models
@@ -38,6 +40,20 @@ SETTINGS = {
         ("method.embedding=32", "method.hidden=16", "method.router_width=8"),
         2,
     ),
+    "rd4ad": ("rd4ad.py:resnet18", ("method.blocks=(1,1,1,1)", "method.smoothing=1.0"), 3),
+    "uniad": (
+        "uniad.py:cpu",
+        (
+            "method.width=8",
+            "method.heads=2",
+            "method.inner=8",
+            "method.layers=1",
+            "method.stride=8",
+            "method.neighbours=3",
+        ),
+        3,
+    ),
+    "stfpm": ("stfpm.py", (), 1),
 }
 """File, changes, and how many levels of the network it reads."""
 
@@ -67,6 +83,9 @@ def detector_of(name: str) -> Any:
     config = parse_config(["--config", str(CONFIGS / file), *(f"--config.{c}" for c in changes)])
     roles = ("source", "target") if name == "pfm" else ("backbone",)
     found = {role: network(levels, n) for n, role in enumerate(roles)}
+    if name == "stfpm":  # whose student is a ResNet
+        teacher = init_backbone("resnet18", jax.random.key(0), levels=("layer1",))
+        found = {"teacher": teacher, "pixels": pixels()}
     if name in ("simplenet", "adapted_moe"):
         found = {role: patched(*pair, width=32) for role, pair in found.items()}
     networks, frozen = ({role: pair[i] for role, pair in found.items()} for i in (0, 1))

@@ -83,8 +83,8 @@ def test_afrad_is_as_published_where_the_paper_says() -> None:
 
 
 def test_no_such_method_has_a_configuration() -> None:
-    with pytest.raises(InputError, match="'spade': known are pfm, afrad, simplenet"):
-        default_config("spade")
+    with pytest.raises(InputError, match="'fastflow': known are pfm, afrad, simplenet"):
+        default_config("fastflow")
 
 
 def test_round_trip(tmp_path: Path) -> None:

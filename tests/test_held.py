@@ -57,7 +57,7 @@ def taken(backend: str, devices: int, data: Any, view: Any, index: np.ndarray) -
 @pytest.mark.parametrize("backend", ["pmap", "jit"])
 def test_a_step_takes_the_rows_that_it_asks_for(backend: str, devices: int) -> None:
     index = np.asarray([[0, 10, 3, 3, 7, 2, 9, 5], [1, 1, 1, 1, 10, 10, 8, 0]])
-    for dtype in (np.float32, np.float16):
+    for dtype in (np.float32, np.float16, np.uint8):
         data = rows(dtype)
         found = taken(backend, devices, data, lambda tree: tree, index)
         for name, values in data.items():

@@ -151,6 +151,22 @@ def test_files_hold_our_scores(tmp_path: Path) -> None:
         write_openvino(detector, variables, tmp_path / "d.onnx", size=SIZE)
 
 
+def test_a_file_tells_what_images_are_taken_for(tmp_path: Path) -> None:
+    detector, frozen = detector_of("adapted_moe")
+    variables, images = trained(detector, frozen, seed=8), photos(2)
+    images[0] //= 4  # which this seed's router tells from the other
+    write_onnx(detector, variables, tmp_path / "d.onnx", batch_size=2, size=SIZE)
+    session = ort.InferenceSession(tmp_path / "d.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[2].name == "subclass"
+    want = jax.jit(detector.routed)(variables, images)
+    *scores, subclass = session.run(None, {"images": images})
+    assert subclass.dtype == np.int32
+    assert sorted(subclass) == [0, 1]
+    np.testing.assert_array_equal(subclass, want.subclass)
+    for ours, theirs in zip(scores, want):
+        near(ours, theirs)
+
+
 def test_a_graph_that_scores_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

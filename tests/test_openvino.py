@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,6 +14,8 @@ import pytest
 from test_scorer import SETTINGS, SIZE, detector_of, photos, trained
 
 from jaxad.core import InputError
+from jaxad.runtimes.convert import convert
+from jaxad.runtimes.engines import quantised
 from jaxad.runtimes.packages import needed
 from jaxad.runtimes.signal_stack import signal_stack
 from jaxad.scorer import make_scorer, stream
@@ -68,6 +72,21 @@ def test_another_detector_and_scores_that_are_read_late(runtime: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("runtime", ENGINES)
+def test_what_images_are_taken_for(runtime: str) -> None:
+    pytest.importorskip(runtime, reason=f"pip install {runtime}")
+    detector, frozen = detector_of("adapted_moe")
+    variables, images = trained(detector, frozen, seed=8), photos(5)
+    images[::2] //= 4  # which this seed's router tells apart
+    want = jax.device_get(jax.jit(detector.routed)(variables, images))
+    given: dict[str, Any] = {"batch_size": 5, "size": SIZE, "runtime": runtime}
+    found = jax.device_get(make_scorer(detector, variables, routed=True, **given).score(images))
+    assert found.subclass.dtype == np.int32
+    np.testing.assert_array_equal(found.subclass, want.subclass)
+    assert set(want.subclass) == {0, 1}
+    np.testing.assert_allclose(found.map, want.map, atol=1e-4 * float(np.ptp(want.map)), rtol=0)
+
+
 def test_bfloat16_where_the_processor_has_it() -> None:
     ov = pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
     detector, frozen = detector_of("simplenet")
@@ -82,10 +101,11 @@ def test_bfloat16_where_the_processor_has_it() -> None:
     assert np.corrcoef(np.ravel(found.map), np.ravel(want.map))[0, 1] > 0.97
 
 
-def test_int8_takes_its_ranges_from_photos() -> None:
+@pytest.mark.parametrize("name", ["simplenet", "afrad"])
+def test_int8_takes_its_ranges_from_photos(name: str) -> None:
     pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
     pytest.importorskip("nncf", reason="pip install 'jaxad[int8]'")
-    detector, frozen = detector_of("simplenet")
+    detector, frozen = detector_of(name)
     variables, images = trained(detector, frozen), photos(8)
     given = {"batch_size": 8, "size": SIZE, "dtype": "int8", "runtime": "openvino"}
     with pytest.raises(InputError, match="int8 takes its ranges from photos"):
@@ -94,6 +114,36 @@ def test_int8_takes_its_ranges_from_photos() -> None:
     want = jax.jit(detector.score)(variables, images)
     assert np.corrcoef(np.ravel(found.map), np.ravel(want.map))[0, 1] > 0.9
     assert not np.array_equal(found.map, want.map)
+
+
+def test_int8_is_for_convolutions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A normalisation's epsilon, added in int8, would be nothing: AFRAD has vectors of zeros."""
+    ov = pytest.importorskip("openvino", reason="pip install 'jaxad[openvino]'")
+    asked: dict[str, Any] = {}
+
+    def quantize(model: Any, dataset: Any, **given: Any) -> Any:
+        asked.update(given)
+        return model
+
+    namespace = SimpleNamespace(
+        quantize=quantize,
+        set_log_level=lambda level: None,
+        Dataset=lambda *_: None,
+        QuantizationPreset=SimpleNamespace(MIXED="mixed"),
+        OverflowFix=SimpleNamespace(ENABLE="enable"),
+        AdvancedQuantizationParameters=dict,
+        IgnoredScope=dict,
+    )
+    monkeypatch.setitem(sys.modules, "nncf", namespace)
+    detector, frozen = detector_of("afrad")
+    score = functools.partial(detector.score, trained(detector, frozen))
+    model = ov.Core().read_model(convert(score, batch_size=1, size=SIZE).SerializeToString())
+    assert quantised(model, photos(2)) is model
+    every = {operation.get_type_name() for operation in model.get_ordered_ops()}
+    exact = set(asked["ignored_scope"]["types"])
+    assert every - exact == {"Convolution", "GroupConvolution"}
+    assert {"Add", "Sqrt", "Divide", "MatMul"} <= exact
+    assert asked["advanced_parameters"] == {"overflow_fix": "enable"}
 
 
 def test_what_can_not_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from small_detectors import SETTINGS, SIZE, detector_of, network, photos, trained
 
 from jaxad.compiling import has_depthwise
-from jaxad.core import InputError
+from jaxad.core import InputError, Scores
 from jaxad.detector import Detector
 from jaxad.methods.patchcore import patchcore
 from jaxad.parallel import data_parallel
@@ -99,6 +99,45 @@ def test_weights_that_a_program_can_not_hold_are_arguments(
         renewed = scorer.renew(both[1])
     assert not programs.names.keys() - {"jit(fold)"}
     np.testing.assert_allclose(renewed.score(images[:4]).image, want[1].image[:4], atol=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_images_are_taken_for_is_told_where_it_is_asked_for(way: str, routes: Any) -> None:
+    detector, variables, images, want = routes
+    options: dict[str, Any] = dict(WAYS[way])
+    if "parallel" in options:
+        backend, count = options["parallel"]
+        options["parallel"] = data_parallel(backend, devices=jax.local_devices()[:count])
+    given: dict[str, Any] = {"batch_size": 4, "size": SIZE, **options}
+    scorer = make_scorer(detector, variables, routed=True, **given)
+    found = list(stream(scorer, (images[i : i + 4] for i in (0, 4, 8))))
+    subclass = np.concatenate([scores.subclass for scores in found])
+    assert subclass.dtype == np.int32
+    np.testing.assert_array_equal(subclass, want.subclass)
+    maps = np.concatenate([scores.map for scores in found])
+    np.testing.assert_allclose(maps, want.map, atol=1e-4 * float(np.ptp(want.map)))
+    if way == "arguments":
+        assert make_scorer(detector, variables, **given).score(images[:1])._fields == Scores._fields
+
+
+@pytest.fixture(scope="module")
+def routes() -> Any:
+    """A detector, its variables, photos of both subclasses, and what is to come of them."""
+    detector, frozen = detector_of("adapted_moe")
+    variables, images = trained(detector, frozen, seed=8), photos(11)
+    images[::2] //= 4  # which this seed's router tells apart
+    want = jax.device_get(jax.jit(detector.routed)(variables, images))
+    assert set(want.subclass) == {0, 1}
+    np.testing.assert_allclose(want.map, jax.jit(detector.score)(variables, images).map, rtol=1e-4)
+    return detector, variables, images, want
+
+
+def test_a_method_that_knows_no_subclasses_takes_images_for_none(simplenet: Any) -> None:
+    detector, (variables, _), images, _ = simplenet
+    with pytest.raises(InputError, match=r"use Detector\.score"):
+        detector.routed(variables, images)
+    found = make_scorer(detector, variables, batch_size=4, size=SIZE, routed=True).score(images[:1])
+    assert found._fields == Scores._fields
 
 
 @pytest.mark.parametrize("way", ["constants", "arguments", "jit"])

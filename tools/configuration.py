@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from jaxad.keys import table  # noqa: E402
 from jaxad.own_keys import EVALUATION, KEYS, TRAINING  # noqa: E402
+from jaxad.recipes import mixture  # noqa: E402
 from jaxad.recipes.build import OWN, recipe_named  # noqa: E402
 
 FILE = ROOT / "docs" / "configuration.md"
@@ -25,6 +26,11 @@ TITLES = {
     "adapted_moe": "Adapted-MoE",
     "patchcore": "PatchCore",
     "padim": "PaDiM",
+    "rd4ad": "RD4AD",
+    "uniad": "UniAD",
+    "stfpm": "STFPM",
+    "spade": "SPADE and nearest neighbours",
+    "efficientad": "EfficientAD-S",
 }
 INTRODUCTION = """\
 # Configuration
@@ -65,6 +71,11 @@ def text() -> str:
         recipe = recipe_named(name)
         parts += [f"### {TITLES[name]} (`{name}`)\n"]
         parts += ["\n".join(table(recipe.keys, prefix="method.")) + "\n"]
+    parts += [
+        "### Adapted-MoE with experts of another recipe (`adapted_moe:RECIPE`)\n",
+        "Such as `adapted_moe:pfm`. RECIPE's own keys are below `method.expert`, beside these:\n",
+        "\n".join(table(mixture.KEYS, prefix="method.")) + "\n",
+    ]
     return "\n".join(parts)
 
 

@@ -156,6 +156,15 @@ class Answers:
             run(images[i : i + batch])
         return time.perf_counter() - start
 
+    def bank(self, members: str) -> int:
+        """Give PatchCore another memory bank, `(N, C)` of a .npy; returns N."""
+        self._model.model.memory_bank = torch.from_numpy(np.load(members))
+        return len(self._model.model.memory_bank)
+
+    def spent(self) -> float:
+        """Seconds of cores that this process has taken."""
+        return time.process_time()
+
     def job(self, folder: str, batch: int, pictures: bool) -> float:
         """Seconds to judge a folder."""
         return predict(self._model, Path(folder), batch=batch, pictures=pictures)
@@ -209,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         predict(trained(args.method, args.out), args.photos, batch=BATCH)
     else:
         answers = Answers(args.method, args.out)
-        serve({name: getattr(answers, name) for name in ("features", "score", "bare", "job")})
+        names = ("features", "score", "bare", "job", "bank", "spent")
+        serve({name: getattr(answers, name) for name in names})
 
 
 if __name__ == "__main__":

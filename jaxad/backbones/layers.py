@@ -1,4 +1,4 @@
-"""The layers that all backbones are made of, for inference: convolution with BatchNorm, pool."""
+"""The layers that all backbones are made of: convolution with BatchNorm, pool."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from jaxad.core import Array
 from jaxad.ops.convolve import Padding, convolve, symmetric_padding
+from jaxad.ops.layers import BatchNorm
 
 
 def max_pool(x: Array, *, size: int, stride: int, padding: int = 0) -> Array:
@@ -49,10 +50,11 @@ class Conv(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its BatchNorm with running statistics: children `conv` and `bn`.
+    """A convolution and its BatchNorm: children `conv` and `bn`.
 
     `folded` takes the form that `fold_batch_norm` gives: `conv` with a bias, and no `bn`. It is
-    also the form of a convolution that never had BatchNorm.
+    also the form of a convolution that never had BatchNorm. `train` takes the statistics of the
+    batch, over all devices of `axis_name`, and moves the running ones.
     """
 
     features: int
@@ -62,6 +64,8 @@ class ConvNorm(nn.Module):
     groups: int = 1
     epsilon: float = 1e-5
     folded: bool = True
+    train: bool = False
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -76,7 +80,8 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         if not self.folded:
-            y = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name="bn")(y)
+            norm = BatchNorm(epsilon=self.epsilon, axis_name=self.axis_name, name="bn")
+            y = norm(y, train=self.train)
         return y
 
 

@@ -7,6 +7,9 @@ convolution and torchvision ("v1.5") in its 3x3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 
 from jaxad.backbones.layers import ConvNorm, max_pool, reached
@@ -30,13 +33,13 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
-    epsilon: float
-    folded: bool
+    norm: Mapping[str, Any]
+    """How `ConvNorm` normalises."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map `(B, H, W, C)` to `(B, h, w, channels)`."""
-        norm = {"epsilon": self.epsilon, "folded": self.folded}
+        norm = self.norm
         pad = symmetric_padding(1)
         y = ConvNorm(self.channels, 3, self.stride, pad, **norm, name="conv1")(x)
         y = ConvNorm(self.channels, 3, 1, pad, **norm, name="conv2")(nn.relu(y))
@@ -52,13 +55,13 @@ class Bottleneck(nn.Module):
     inner: int
     stride: int
     stride_in_1x1: bool
-    epsilon: float
-    folded: bool
+    norm: Mapping[str, Any]
+    """How `ConvNorm` normalises."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map `(B, H, W, C)` to `(B, h, w, channels)`."""
-        norm = {"epsilon": self.epsilon, "folded": self.folded}
+        norm = self.norm
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         y = ConvNorm(self.inner, 1, first, **norm, name="conv1")(x)
         y = ConvNorm(self.inner, 3, second, symmetric_padding(1), **norm, name="conv2")(nn.relu(y))
@@ -69,7 +72,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet up to the deepest of `levels`; yields the outputs of those stages."""
+    """A ResNet up to the deepest of `levels`; yields the outputs of those stages.
+
+    `train`, unfolded, is one that learns: BatchNorm by the batch, over all devices of `axis_name`.
+    """
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
@@ -79,11 +85,18 @@ class ResNet(nn.Module):
     stride_in_1x1: bool = False
     epsilon: float = 1e-5
     folded: bool = True
+    train: bool = False
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
         """Map network input `(B, H, W, 3)` to `{level: (B, h, w, C)}`."""
-        norm = {"epsilon": self.epsilon, "folded": self.folded}
+        norm = {
+            "epsilon": self.epsilon,
+            "folded": self.folded,
+            "train": self.train,
+            "axis_name": self.axis_name,
+        }
         x = ConvNorm(64, 7, 2, symmetric_padding(3), **norm, name="conv1")(x)
         x = max_pool(nn.relu(x), size=3, stride=2, padding=1)
         table = levels_of(bottleneck=self.bottleneck)
@@ -96,11 +109,9 @@ class ResNet(nn.Module):
                 name = f"{level}_{i}"
                 if self.bottleneck:
                     inner = self.width_per_group * 2**stage
-                    x = Bottleneck(channels, inner, stride, self.stride_in_1x1, **norm, name=name)(
-                        x
-                    )
+                    x = Bottleneck(channels, inner, stride, self.stride_in_1x1, norm, name=name)(x)
                 else:
-                    x = BasicBlock(channels, stride, **norm, name=name)(x)
+                    x = BasicBlock(channels, stride, norm, name=name)(x)
             if level in self.levels:
                 features[level] = x
         return features

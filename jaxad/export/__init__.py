@@ -6,6 +6,6 @@ file, and what a stranger's file can and can not do.
 
 from __future__ import annotations
 
-from jaxad.export.reader import Exported, Scores, load
+from jaxad.export.reader import Exported, Routed, Scores, load
 
-__all__ = ["Exported", "Scores", "load"]
+__all__ = ["Exported", "Routed", "Scores", "load"]

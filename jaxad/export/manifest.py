@@ -14,7 +14,9 @@ from jaxad.errors import InputError, first_line
 from jaxad.export import archive, generated
 from jaxad.export.tensors import MOST_ARRAYS, Tensor, tensor
 
-FORMAT = 1
+FORMAT = 2
+"""The newest. A file has 1 unless its detector takes images for subclasses: older readers know that
+one, and nothing else differs."""
 KIND = "jaxad export"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 MOST_SIDE = 1 << 13
@@ -40,6 +42,7 @@ class Manifest(NamedTuple):
     check: dict[str, np.ndarray]
     """Scores of the generated images: "map" and "image"."""
     id: str
+    subclasses: tuple[str, ...]
 
 
 class About(NamedTuple):
@@ -61,6 +64,8 @@ class About(NamedTuple):
     """Of `PLATFORMS`."""
     check: dict[str, Any]
     """What `generated.record` makes of its scores."""
+    subclasses: Sequence[str] = ()
+    """Names of those that it takes images for; none: its program gives scores alone."""
 
 
 def describe(
@@ -72,13 +77,15 @@ def describe(
 ) -> dict[str, Any]:
     """Make `manifest.json`; `parsed` reads it."""
     height, width = about.size
+    named = list(about.subclasses)
     return {
-        "format": FORMAT,
+        "format": 2 if named else 1,
         "kind": KIND,
         "id": identity(members),
         "detector": about.detector,
         "method": about.method,
         "categories": list(about.categories),
+        **({"subclasses": named} if named else {}),
         "size": [height, width],
         "resample": about.resample,
         "upright": about.upright,
@@ -91,6 +98,7 @@ def describe(
         "outputs": {
             "map": {"shape": ["b", height, width], "dtype": "float32"},
             "image": {"shape": ["b"], "dtype": "float32"},
+            **({"subclass": {"shape": ["b"], "dtype": "int32"}} if named else {}),
         },
         "members": {
             name: {"bytes": size, "sha256": digest} for name, (size, digest) in members.items()
@@ -118,10 +126,10 @@ def parsed(data: bytes, path: Path) -> tuple[dict[str, Any], Manifest]:
         version = found["format"]
         if type(version) is int and version > FORMAT:
             raise InputError(
-                f"{path} was written by a newer jaxad: format {version}, this one reads {FORMAT}; "
-                "install a newer jaxad"
+                f"{path} was written by a newer jaxad: format {version}, this one reads up to "
+                f"{FORMAT}; install a newer jaxad"
             )
-        if version != FORMAT:
+        if type(version) is not int or version < 1:
             raise ValueError(f"no format {version!r:.40}")
         return found, _manifest(found)
     except InputError:
@@ -156,6 +164,9 @@ def _manifest(found: dict[str, Any]) -> Manifest:
     convention, upright = found["calling_convention"], found["upright"]
     if type(convention) is not int or type(upright) is not bool:
         raise ValueError("no calling convention, or not whether photos are turned upright")
+    subclasses = _texts(found["subclasses"]) if found["format"] > 1 else ()
+    if found["format"] > 1 and not subclasses:
+        raise ValueError("no subclasses")
     members = {name: (own["bytes"], own["sha256"]) for name, own in found["members"].items()}
     if not set(archive.REQUIRED[1:]) <= members.keys() <= archive.MOST_BYTES.keys():
         raise ValueError(f"members {sorted(members)!r:.120}")
@@ -177,6 +188,7 @@ def _manifest(found: dict[str, Any]) -> Manifest:
         members=members,
         check=check,
         id=names[3],
+        subclasses=subclasses,
     )
 
 

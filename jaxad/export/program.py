@@ -41,7 +41,7 @@ def make(
     size: tuple[int, int],
     platforms: Sequence[str],
 ) -> tuple[bytes, int]:
-    """Export `score(weights, images) -> (map, image)` for a batch of any size.
+    """Export `score(weights, images) -> (map, image[, subclass])` for a batch of any size.
 
     Args:
         score: Takes a list of arrays and `(B, H, W, 3)` uint8 images.
@@ -90,12 +90,14 @@ def callable_of(
     size: tuple[int, int],
     platforms: Sequence[str],
     calling_convention: int,
+    *,
+    routed: bool = False,
 ) -> Callable[..., Any]:
     """Make of a program, as `make` gave it, a function for `jax.jit`: `f(weights, images)`.
 
     `jax.export.deserialize` would need flatbuffers for what surrounds a program. All of that
     follows from shapes, which we know: so it is taken from an empty function of the same shapes,
-    exported here and now, by this jax.
+    exported here and now, by this jax. `routed`: whether it gives subclasses, too.
 
     Raises:
         ValueError: The program is not of these shapes.
@@ -104,7 +106,8 @@ def callable_of(
 
     def empty(arrays: Any, images: Any) -> Any:
         batch = images.shape[0]
-        return jnp.zeros((batch, height, width), jnp.float32), jnp.zeros((batch,), jnp.float32)
+        scores = jnp.zeros((batch, height, width), jnp.float32), jnp.zeros((batch,), jnp.float32)
+        return (*scores, jnp.zeros((batch,), jnp.int32)) if routed else scores
 
     like = _export(empty, weights, size, platforms)
     own, wanted = (_with_module(p, _signature) for p in (program, like.mlir_module_serialized))

@@ -31,6 +31,15 @@ class Scores(NamedTuple):
     """`(B,)` float32."""
 
 
+class Routed(NamedTuple):
+    """`Scores`, and the subclass that each image was taken for."""
+
+    map: jax.Array
+    image: jax.Array
+    subclass: jax.Array
+    """`(B,)` int32, a place in `Exported.subclasses`."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exported:
     """A detector from a file of `jaxad export`."""
@@ -57,8 +66,11 @@ class Exported:
     """As it is in the file."""
     check: dict[str, np.ndarray]
     """Scores of the generated images where it was made: points of "map", and "image"."""
-    program: Callable[[Any], tuple[jax.Array, jax.Array]]
-    """Maps and image scores of `(B, H, W, 3)` uint8 images, for `jax.jit` and within it."""
+    program: Callable[[Any], tuple[jax.Array, ...]]
+    """Maps and image scores (and subclasses) of `(B, H, W, 3)` uint8 images, for `jax.jit` and
+    within it."""
+    subclasses: tuple[str, ...] = ()
+    """Names of those that it takes images for; none: it takes them for none."""
 
     def score(self, images: Any) -> Scores:
         """Score `(B, H, W, 3)` uint8 images, red, green and blue, on the host or on a device.
@@ -69,7 +81,18 @@ class Exported:
             InputError: The images are of another type or shape.
         """
         _check(images, self.size)
-        return Scores(*self.program(images))
+        return Scores(*self.program(images)[:2])
+
+    def routed(self, images: Any) -> Routed:
+        """As `score`, and which of `subclasses` each image is taken for.
+
+        Raises:
+            InputError: As `score`, or there are no subclasses.
+        """
+        if not self.subclasses:
+            raise InputError(f"detector {self.detector!r} takes images for no subclasses")
+        _check(images, self.size)
+        return Routed(*self.program(images))
 
     def verify(self) -> float:
         """Score the generated images; return by how much that differs from where it was made.
@@ -128,6 +151,7 @@ def load(path: str | os.PathLike[str]) -> Exported:
         manifest=manifest,
         check=stated.check,
         program=_compiled(path, bytes(members[archive.PROGRAM]), arrays, stated),
+        subclasses=stated.subclasses,
     )
 
 
@@ -168,7 +192,12 @@ def _compiled(
                 "computing; export it again without, if it is yours"
             )
         call = program.callable_of(
-            text, stated.weights, stated.size, stated.platforms, stated.calling_convention
+            text,
+            stated.weights,
+            stated.size,
+            stated.platforms,
+            stated.calling_convention,
+            routed=bool(stated.subclasses),
         )
     except InputError:
         raise

@@ -21,26 +21,12 @@ import optax
 from jaxad.core import Array, Aux, Features, Images, InputError, Method, Scores, Variables, pick
 from jaxad.methods.adaption import AS_PRINTED, AXES, STATISTICS, Adaption, adapt
 from jaxad.methods.routing import Router, embed, route
+from jaxad.methods.side_by_side import grouped
 from jaxad.methods.simplenet import RATES, Expert, margin_loss, merge, two_rates
 from jaxad.ops.noise import elements, normal_by_element
 from jaxad.ops.normalise import l2_normalise, safe_sqrt
 from jaxad.ops.precision import EXACT
 from jaxad.ops.resample import resize_map
-
-
-def grouped(x: Array, groups: int) -> Array:
-    """Sort a batch that goes through the subclasses in turn: `(m·n, ...)` to `(n, m, ...)`.
-
-    Under pmap this is one device's part, which goes through them all by itself.
-
-    Raises:
-        InputError: The batch is not a multiple of `groups`.
-    """
-    if len(x) % groups:
-        raise InputError(
-            f"a batch of {len(x)} can not go through {groups} subclasses in turn: use a multiple"
-        )
-    return jnp.swapaxes(x.reshape(-1, groups, *x.shape[1:]), 0, 1)
 
 
 def experts(
@@ -311,4 +297,17 @@ def adapted_moe(
             std = safe_sqrt(square - jnp.square(mean))
         return {**variables, "patches": {"mean": mean, "std": std}}
 
-    return Method(init, loss, score, optimizer, fold=merge_experts, observe=observe)
+    def nearest(variables: Variables, features: Features) -> Array:
+        assert router is not None
+        embedding, _ = embed(router, variables, jnp.asarray(patches(features)))
+        return route(embedding, variables["routing"]["centres"], k=1, temperature=1.0)[0][:, 0]
+
+    return Method(
+        init,
+        loss,
+        score,
+        optimizer,
+        fold=merge_experts,
+        observe=observe,
+        route=None if router is None else nearest,
+    )

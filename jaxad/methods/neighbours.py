@@ -12,12 +12,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxad.core import Array, Variables
-from jaxad.ops.precision import EXACT
+from jaxad.methods.pruned import (
+    CHUNK,
+    apart_of_blocks,
+    basis_of,
+    block_of_nearest,
+    bounds_of,
+    least,
+    least_of_blocks,
+    leaves_of,
+    narrow,
+    tree_order,
+)
 
-CHUNK = 4096
-"""Members of a product at most."""
 BLOCK = 8
-"""Members that are compared by differences for each vector; divides `CHUNK`."""
+"""Members that are compared by differences for each vector."""
 
 
 def prepare(bank: Variables) -> Variables:
@@ -27,24 +36,31 @@ def prepare(bank: Variables) -> Variables:
         bank: `{"members": (N, C)}`, or what this has returned.
 
     Returns:
-        "centre" `(C,)`, their mean; "members" measured from it and their "squares", filled up to
-        whole chunks with members infinitely far away.
+        "centre" `(C,)`, their mean; "members" measured from it and their "squares", filled up with
+        members infinitely far away. For larger banks members stand in the order of a tree, and
+        "basis" and "bounds" are what `pruned` takes.
     """
     if "squares" in bank:
         return bank
     members = bank["members"]
-    count = members.shape[0]
+    count, width = members.shape
+    leaves, leaf = leaves_of(count, width, block=BLOCK)
     chunks = -(-count // CHUNK)
-    filled = -(-count // (chunks * BLOCK)) * chunks * BLOCK
+    filled = leaves * leaf or -(-count // (chunks * BLOCK)) * chunks * BLOCK
     centre = jnp.mean(members, axis=0)
     members = members - centre[None]
     squares = jnp.sum(jnp.square(members), axis=1)
     fill = (0, filled - count)
-    return {
-        "centre": centre,
-        "members": jnp.pad(members, (fill, (0, 0))),
-        "squares": jnp.pad(squares, fill, constant_values=jnp.inf),
-    }
+    found = {"centre": centre, "members": jnp.pad(members, (fill, (0, 0)))}
+    found["squares"] = jnp.pad(squares, fill, constant_values=jnp.inf)
+    if leaves:
+        basis = basis_of(members)
+        own = jnp.pad(narrow(members, squares, basis), (fill, (0, 0)))
+        order = tree_order(own, leaves)
+        found |= {name: found[name][order] for name in ("members", "squares")}
+        bounds = bounds_of(own[order], found["squares"])
+        found |= {"basis": basis, "bounds": bounds.reshape(leaves, leaf, -1)}
+    return found
 
 
 def nearest(x: Array, bank: Variables, *, k: int = 1) -> tuple[Array, Array]:
@@ -57,31 +73,27 @@ def nearest(x: Array, bank: Variables, *, k: int = 1) -> tuple[Array, Array]:
 
     Returns:
         Squared distances `(p, k)`, rising, infinite beyond the bank's members; and the members'
-        numbers `(p, k)`.
+        numbers `(p, k)` in that bank.
     """
-    members, squares = bank["members"], bank["squares"]
-    count, width = members.shape
-    chunks, block = -(-count // CHUNK), max(1, BLOCK // k)
+    count, block = bank["members"].shape[0], max(1, BLOCK // k)
     k, x = min(k, count // block), x - bank["centre"][None]
 
-    def lowest_of_blocks(chunk: tuple[Array, Array]) -> Array:
-        own, square = chunk
-        distance = square[:, None] - 2 * jnp.matmul(own, x.T, precision=EXACT)
-        return jnp.min(distance.reshape(-1, block, x.shape[0]), axis=1)
+    def plain(x: Array, bank: Variables) -> Array:
+        lowest = least_of_blocks(bank["members"], x, bank["squares"], block=block)
+        # The k nearest lie in the k blocks whose nearest members are nearest.
+        return least(lowest)[1][:, None] if k == 1 else jax.lax.top_k(-lowest.T, k)[1]
+
+    def by_bounds(x: Array, bank: Variables) -> Array:
+        return block_of_nearest(x, bank, block=block)[:, None]
 
     with jax.named_scope("nearest"):
-        each = (members.reshape(chunks, -1, width), squares.reshape(chunks, -1))
-        lowest = jax.lax.map(lowest_of_blocks, each).reshape(-1, x.shape[0])
-        # The k nearest lie in the k blocks whose nearest members are nearest.
-        if k == 1:
-            at = jnp.argmin(lowest, axis=0)[:, None]
+        if k == 1 and "bounds" in bank:
+            at = jax.lax.platform_dependent(x, bank, cpu=by_bounds, default=plain)
         else:
-            _, at = jax.lax.top_k(-lowest.T, k)
-        numbers = (at[..., None] * block + jnp.arange(block)[None, None]).reshape(-1, k * block)
-        apart = jnp.sum(jnp.square(members[numbers] - x[:, None]), axis=-1)
-        apart = jnp.where(jnp.isinf(squares[numbers]), jnp.inf, apart)
+            at = plain(x, bank)
+        apart, number = apart_of_blocks(x, at, bank, block=block)
         distance, place = jax.lax.top_k(-apart, k)
-        return -distance, jnp.take_along_axis(numbers, place, axis=1)
+        return -distance, jnp.take_along_axis(number, place, axis=1)
 
 
 def crowding(x: Array, member: Array, bank: Variables, *, neighbours: int) -> Array:

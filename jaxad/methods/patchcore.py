@@ -64,7 +64,8 @@ def patchcore(
         smoothing: Standard deviation of the Gaussian on the map, in pixels.
 
     Returns:
-        A `Method` without steps. Its `variables["bank"]["members"]` are `(N, C)` float32;
+        A `Method` without steps. Its `variables["bank"]` has "members" `(N, C)` float32, and of
+        each the "photo" `(N,)` int32 that it is of, as training counts them;
         `variables["drawn"]["seed"]` is what its bank was drawn with.
 
     Raises:
@@ -84,8 +85,8 @@ def patchcore(
     def init(rng: Array, features: Features) -> Variables:
         x = patches(features)
         seed = jax.random.randint(rng, (), 0, jnp.iinfo(jnp.int32).max, jnp.int32)
-        members = jnp.zeros((1, x.shape[-1]), x.dtype)
-        return {"bank": {"members": members}, "drawn": {"seed": seed}}
+        bank = {"members": jnp.zeros((1, x.shape[-1]), x.dtype), "photo": jnp.zeros(1, jnp.int32)}
+        return {"bank": bank, "drawn": {"seed": seed}}
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         bank = prepare(variables["bank"])
@@ -111,16 +112,23 @@ def patchcore(
     def projected(x: Array, matrix: Array) -> Array:
         return jnp.matmul(x.reshape(-1, x.shape[-1]), matrix, precision=EXACT)
 
-    def choose(seed: int, images: Images, width: int, total: int, count: int) -> np.ndarray:
-        """Numbers of the patches that are to be members."""
+    def choose(
+        seed: int, images: Images, width: int, total: int, count: int, bank: np.ndarray
+    ) -> np.ndarray:
+        """Numbers of the patches that are to be members, with those that `bank` `(N, C)` has."""
         if sampler == "random":
-            return np.random.default_rng(seed).choice(total, count, replace=False)
+            return np.random.default_rng([seed, len(bank)]).choice(total, count, replace=False)
         drawing, starting = jax.random.split(jax.random.key(seed))
         matrix = projection(drawing, width, narrow)
         rows = np.empty((total, matrix.shape[1]), np.float32)
         each = total // len(images)
         for n, (found, _) in enumerate(images):
             rows[n * each : (n + 1) * each] = projected(patches(found), matrix)
+        if len(bank):
+            there = prepare({"members": projected(jnp.asarray(bank), matrix)})
+            parts = rows.reshape(len(images), each, -1)
+            closest = np.concatenate([jax.jit(nearest)(part, there)[0][:, 0] for part in parts])
+            return k_centre(jnp.asarray(rows), count, closest=jnp.asarray(closest))
         x = jnp.asarray(rows)
         del rows  # never held more than twice
         if sampler == "greedy":
@@ -129,19 +137,21 @@ def patchcore(
         starts = jax.random.choice(starting, total, (min(STARTS, total),), replace=False)
         return k_centre(x, count, closest=jax.jit(from_mean)(x, starts))
 
-    def room(total: int, width: int) -> int:
-        """How many of `total` patches will be members; says what memory that takes.
+    fewest = max(neighbours, reweighting, 1)
 
-        Raises:
-            InputError: More than there is; or they are fewer than neighbours.
-        """
-        count = max(1, int(share * total))
-        fewest = max(neighbours, reweighting)
+    def check_enough(count: int, of: str = "") -> None:
         if count < fewest:
             raise InputError(
-                f"the bank has {count} of {total} patches, fewer than the {fewest} neighbours that "
-                "are asked for: give more photos, or a larger method.share"
+                f"the bank has {count}{of} patches, fewer than the {fewest} neighbours that are "
+                "asked for: give more photos, or a larger method.share"
             )
+
+    def room(count: int, total: int, width: int) -> None:
+        """Say that `count` of `total` patches will be members, and what memory that takes.
+
+        Raises:
+            InputError: More than there is.
+        """
         numbers = 0 if sampler == "random" else (narrow or width) + 3
         choosing, member = 4 * total * numbers * 2, 4 * width * 2  # once on the host, once more
         need, free = choosing + count * member, free_device_memory() or free_memory()
@@ -163,22 +173,48 @@ def patchcore(
             f"{free / 1e9:.2f} GB",
             file=sys.stderr,
         )
-        return count
 
-    def finalize(variables: Variables, images: Images) -> Variables:
+    def chosen_of(
+        images: Images, seed: int, count: int, bank: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """So many patches of the images as members beside `bank`, and the image that each is of."""
         _, h, w, width = patches(next(iter(images))[0]).shape
         total = len(images) * h * w
-        count = room(total, width)
-        chosen = np.sort(choose(int(variables["drawn"]["seed"]), images, width, total, count))
+        room(count, total, width)
+        chosen = np.sort(choose(seed, images, width, total, count, bank))
         members = np.empty((count, width), np.float32)
         ends = np.searchsorted(chosen, h * w * np.arange(len(images) + 1))
         for n, (found, _) in enumerate(images):
             own = slice(ends[n], ends[n + 1])
             x = np.asarray(patches(found)).reshape(h * w, width)
             members[own] = x[chosen[own] - n * h * w]
-        return {**variables, "bank": {"members": jnp.asarray(members)}}
+        return members, (chosen // (h * w)).astype(np.int32)
+
+    def finalize(variables: Variables, images: Images) -> Variables:
+        nothing = {"members": jnp.zeros((0, 0)), "photo": jnp.zeros(0, jnp.int32)}
+        return update({**variables, "bank": nothing}, images, stay=np.ones(0, bool))
+
+    def update(variables: Variables, images: Images, *, stay: np.ndarray) -> Variables:
+        """See `Method.update`: members of images that stay do, and new ones keep the share."""
+        members, photo = (np.asarray(variables["bank"][name]) for name in ("members", "photo"))
+        kept = stay[photo]
+        members, photo = members[kept], (np.cumsum(stay, dtype=np.int32) - 1)[photo[kept]]
+        if len(images):
+            _, h, w, _ = patches(next(iter(images))[0]).shape
+            new, known = len(images) * h * w, int(stay.sum())
+            total = new + known * h * w
+            count = min(max(1, int(share * total)) - len(members), new)
+            check_enough(count + len(members), f" of {total}")
+            if count > 0:
+                seed = int(variables["drawn"]["seed"])
+                added, own = chosen_of(images, seed, count, members)
+                members = np.concatenate([members, added]) if len(members) else added
+                photo = np.concatenate([photo, own + known])
+        check_enough(len(members))
+        bank = {"members": jnp.asarray(members), "photo": jnp.asarray(photo)}
+        return {**variables, "bank": bank}
 
     def fold(variables: Variables) -> Variables:
         return {**variables, "bank": prepare(variables["bank"])}
 
-    return without_steps(init, score, finalize, grows=("bank",), fold=fold)
+    return without_steps(init, score, finalize, grows=("bank",), fold=fold, update=update)

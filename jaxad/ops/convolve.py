@@ -84,6 +84,20 @@ def convolve(x: Array, kernel: Array, *, stride: int, padding: Padding, groups: 
     return convolved
 
 
+def convolve_up(x: Array, kernel: Array) -> Array:
+    """Convolve `(B, h, w, I)` transposed, by a kernel as long as its stride: `(B, h n, w n, O)`.
+
+    The kernel is `(n, n, I, O)`, of the same dtype. Its places do not overlap, so it is one matrix
+    product and a change of order. Equal to torch's `conv_transpose2d(x, kernel, stride=n)`.
+    """
+    n, _, inputs, outputs = kernel.shape
+    flat = kernel.transpose(2, 0, 1, 3).reshape(1, 1, inputs, n * n * outputs)
+    y = convolve(x, flat, stride=1, padding=symmetric_padding(0))
+    batch, h, w, _ = x.shape
+    y = y.reshape(batch, h, w, n, n, outputs).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(batch, h * n, w * n, outputs)
+
+
 def _depthwise(
     x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]
 ) -> Array:

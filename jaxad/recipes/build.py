@@ -9,26 +9,48 @@ from typing import Any
 
 from jaxad.core import InputError
 from jaxad.detector import Detector
+from jaxad.recipes import mixture
 from jaxad.recipes.foreign import import_recipe
 from jaxad.recipes.recipe import Backbones, Model, Recipe
 
-OWN = ("pfm", "afrad", "simplenet", "adapted_moe", "patchcore", "padim")
+OWN = (
+    "pfm",
+    "afrad",
+    "simplenet",
+    "adapted_moe",
+    "patchcore",
+    "padim",
+    "spade",
+    "rd4ad",
+    "uniad",
+    "stfpm",
+    "efficientad",
+)
 """The recipes in this folder."""
 
 
 def recipe_named(name: str) -> Recipe:
     """Find a recipe: one of `OWN`, or the `RECIPE` of the module `package.module`.
 
+    `adapted_moe:NAME` is Adapted-MoE with experts of recipe NAME.
+
     Raises:
-        InputError: There is no such module, it does not import, or it has no recipe.
+        InputError: There is no such module, it does not import, or it has no recipe; or it can not
+            be an expert.
     """
+    if name.startswith(mixture.PREFIX):
+        inner = name.removeprefix(mixture.PREFIX)
+        if inner.startswith(mixture.PREFIX):
+            raise InputError(f"method.name is {name[:200]!r}: experts have no experts")
+        return mixture.recipe_of(recipe_named(inner), inner)
     if name in OWN:
         module = importlib.import_module(f"jaxad.recipes.{name}")
     elif "." in name:
         module = import_recipe(name)
     else:
         raise InputError(
-            f"method.name is {name!r}: known are {', '.join(OWN)}, or package.module of your own"
+            f"method.name is {name!r}: known are {', '.join(OWN)}, adapted_moe:RECIPE, or "
+            "package.module of your own"
         )
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
@@ -36,6 +58,12 @@ def recipe_named(name: str) -> Recipe:
             f"method.name is {name!r}: that module has no RECIPE, a jaxad.recipes.recipe.Recipe"
         )
     return recipe
+
+
+def network_keys(config: Any) -> Any:
+    """The section whose keys name frozen networks: `method`, or that of its experts."""
+    composed = config.method.name.startswith(mixture.PREFIX)
+    return config.method.expert if composed else config.method
 
 
 def build_backbones(config: Any) -> Backbones:

@@ -74,7 +74,8 @@ def check_no_steps(config: Any, name: str) -> None:
     Raises:
         InputError: Something is.
     """
-    for key, unset in (("steps", ()), ("positions", ()), ("holdout", 0.0), ("profile", ())):
+    empty = {"steps": (), "positions": (), "holdout": 0.0, "augment": (), "profile": ()}
+    for key, unset in empty.items():
         if config.train[key] != unset:
             raise InputError(
                 f"train.{key} is {config.train[key]}: {name} learns without steps, so leave it at "

@@ -22,7 +22,7 @@ from jaxad.runs import lock, record
 from jaxad.runs.calibrations import read_calibrations, write_calibrations
 from jaxad.runs.dataset import read_trained_on, reading_of
 from jaxad.runs.score_category import normal_scores
-from jaxad.runs.workdir import opened, trained, trained_detector
+from jaxad.runs.workdir import detector_of, opened, photos_of_bank, routed_by, trained_detector
 from jaxad.scorer import make_scorer
 
 
@@ -68,7 +68,7 @@ def calibrate(
                 raise
         kept = {name: dict(own.categories) for name, own in there.items()}
         if folder is not None:
-            detector, category = _detector_of(workdir, config, category)
+            detector, category = detector_of(workdir, config, category)
             normal = _measured(
                 workdir, folder, config, hashes, detector, category, subclass, check=check
             )
@@ -89,22 +89,6 @@ def calibrate(
         ours = record.read(workdir) or record.Record(workdir)
         write_calibrations(ours, {name: own.to_json() for name, own in found.items()})
         return found
-
-
-def _detector_of(workdir: Path, config: Any, category: str | None) -> tuple[str, str]:
-    """The detector of a category, and its name."""
-    categories = sorted(read_trained_on(workdir).n_train)
-    if category is None and len(categories) == 1:
-        category = categories[0]
-    if category not in categories:
-        raise InputError(
-            f"{workdir} was trained on {some(categories, 5)}: name one of them by --category, not "
-            f"{category!r}"
-        )
-    detector = "all" if config.data.one_for_all else category
-    if detector not in trained(workdir):
-        raise InputError(f"{detector!r} is not trained yet: run jaxad train again, it goes on")
-    return detector, category
 
 
 def _measured(
@@ -129,6 +113,7 @@ def _measured(
     own = {path: digest for (_, path), digest in photo_digests(manifest).items()}
     before = read_trained_on(workdir).fingerprint
     learnt, judged = (contents(before, split=split) for split in ("train", "test"))
+    learnt |= set(photos_of_bank(workdir, detector))
     seen = [name for name, digest in own.items() if digest[:DIGITS] in learnt]
     if seen:
         told = f"{len(seen)} of {len(records)} photos in {folder} were trained on ({some(seen)})"
@@ -148,12 +133,14 @@ def _measured(
         print(f"{twice} photos in {folder} are copies of others", file=sys.stderr)
     built, variables, backbones = trained_detector(workdir, detector, config, hashes)
     reading, batch_size = reading_of(config, backbones), config.score.batch_size
+    subclasses = routed_by(workdir, detector, built)
     scorer = make_scorer(
         built,
         variables,
         batch_size=batch_size,
         size=reading.size,
         runtime=config.score.runtime,
+        routed=bool(subclasses),
     )
     return normal_scores(
         category,
@@ -162,6 +149,7 @@ def _measured(
         scorer.score,
         reading=reading,
         batch_size=batch_size,
+        subclasses=subclasses,
         check=check,
     )
 
@@ -213,9 +201,4 @@ def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:
             "out",
             file=sys.stderr,
         )
-    new = Normal(new.scores[fresh], new.peaks[fresh], tuple(new.subclasses[i] for i in fresh))
-    return Normal(
-        np.concatenate([before.scores[keep], new.scores]),
-        np.concatenate([before.peaks[keep], new.peaks]),
-        (*(before.subclasses[i] for i in keep), *new.subclasses),
-    )
+    return before.rows(keep).joined(new.rows(fresh))

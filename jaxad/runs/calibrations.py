@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.calibration import Calibration, Normal, from_json, photos_needed
 from jaxad.core import InputError
 from jaxad.files import confined, read_json, write_json
 from jaxad.runs import record
@@ -105,16 +105,61 @@ def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
                 f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
                 f"{100 * own.false_alarm:g} % of normal photos{sure}"
             )
+            found += _subclasses(own, name, normal)
     return found
 
 
-def write_calibrations(claimed: record.Record, detectors: Mapping[str, Any]) -> None:
+def _subclasses(own: Calibration, category: str, normal: Normal) -> list[str]:
+    """Say the same for the subclasses that the detector takes photos for."""
+    by_name = own.routed_limits(category)
+    found = []
+    for name in sorted(set(normal.routed) - {""}):
+        photos = f"{category}: {normal.routed.count(name)} of them are taken for {name}"
+        if name in by_name:
+            limits = by_name[name]
+            found.append(f"{photos}; for these {limits.score:.6g}, a pixel {limits.pixel:.6g}")
+        else:
+            needed = photos_needed(own.false_alarm, confidence=own.confidence)
+            found.append(f"{photos}, too few ({needed} do): for these the limits of {category}")
+    return found
+
+
+def write_calibrations(
+    claimed: record.Record, detectors: Mapping[str, Any], *, forgotten: str = ""
+) -> None:
     """Write what `Calibration.to_json` gives of every detector.
+
+    Args:
+        claimed: The record of the work directory.
+        detectors: All that are calibrated.
+        forgotten: One that is so no more, as it is another detector by now.
 
     Raises:
         InputError: It can not be written.
     """
-    write_json(claimed.file(FILE), {"format": FORMAT, "detectors": detectors})
+    stale = sorted({*stale_calibrations(claimed.folder), forgotten} - {"", *detectors})
+    found = {"format": FORMAT, "detectors": detectors, **({"stale": stale} if stale else {})}
+    write_json(claimed.file(FILE), found)
+
+
+def forget_calibration(claimed: record.Record, detector: str) -> None:
+    """Take away the calibration of a detector that is another by now.
+
+    Raises:
+        InputError: It can not be written, or what is there is damaged.
+    """
+    there = {name: own for name, own in _read(claimed.folder).items() if name != detector}
+    write_calibrations(claimed, there, forgotten=detector)
+
+
+def stale_calibrations(workdir: Path) -> list[str]:
+    """Detectors that have changed since they were calibrated; what is damaged tells of none."""
+    try:
+        found = read_json(confined(workdir, FILE))
+    except InputError:
+        return []
+    names = found.get("stale") if isinstance(found, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _read(workdir: Path) -> dict[str, dict[str, Any]]:

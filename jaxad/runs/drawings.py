@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxad.calibration import Limits
 from jaxad.core import InputError
 from jaxad.data.sources import Photo
 from jaxad.files import confined, make_folder, written
@@ -56,7 +57,6 @@ class Drawings:
             InputError: A folder of these names is there that is not ours.
         """
         self._folder, self._judge, self._drawing, self._unique = ours.folder, judge, drawing, unique
-        self._colours = colours_of(judge)
         for name in drawing.folders():
             make_folder(ours.tree(name))
         # Where what a kill has left is deleted; it may be any of a million folders otherwise.
@@ -77,7 +77,8 @@ class Drawings:
             return one
         assert one.row.height is not None
         assert one.row.width is not None
-        limit = self._judge.limits.pixel
+        assert one.limits is not None
+        limits = one.limits
         scores = map_at(one.map, (one.row.height, one.row.width))
         if self._drawing.overlays:
             try:
@@ -86,12 +87,12 @@ class Drawings:
                 return Judged(one.photo, _failed(one, str(error)), None)
             if photo.size != (one.row.width, one.row.height):
                 return Judged(one.photo, _failed(one, "it changed while it was scored"), None)
-            drawn = draw_overlay(photo, scores, limit=limit, colours=self._colours)
+            drawn = draw_overlay(photo, scores, limit=limits.pixel, colours=colours_of(limits))
             self._write(OVERLAYS, one.photo, ".jpg", drawn)
         if self._drawing.maps:
             self._write(MAPS, one.photo, ".npz", write_map(scores))
         if self._drawing.masks:
-            self._write(MASKS, one.photo, ".png", draw_mask(scores, limit))
+            self._write(MASKS, one.photo, ".png", draw_mask(scores, limits.pixel))
         return one
 
     def _write(self, kind: str, photo: Photo, ending: str, data: bytes) -> None:
@@ -101,13 +102,13 @@ class Drawings:
             file.write(data)
 
 
-def colours_of(judge: Judge) -> tuple[float, float]:
+def colours_of(limits: Limits) -> tuple[float, float]:
     """Scores at the two ends of the colours of an overlay.
 
     Colour begins at a normal photo's usual peak, and is half way up at the limit.
     """
-    usual = float(np.median(np.concatenate([own.peaks for own in judge.limits.normal])))
-    return usual, 2 * judge.limits.pixel - usual
+    usual = float(np.median(np.concatenate([own.peaks for own in limits.normal])))
+    return usual, 2 * limits.pixel - usual
 
 
 def _failed(one: Judged, why: str) -> Row:

@@ -97,6 +97,7 @@ class Evaluator:
                 constants=constants,
                 parallel=self._parallel,
                 runtime=self._runtime,
+                routed=True,
             )
         return self._scorers[key]
 
@@ -157,9 +158,19 @@ class Evaluator:
         return Outcome(metrics, views, seconds, (images, steady), job.name, sources)
 
     def calibrate(
-        self, job: Job, root: Path, model: Model, variables: Variables
+        self,
+        job: Job,
+        root: Path,
+        model: Model,
+        variables: Variables,
+        *,
+        subclasses: Sequence[str] = (),
     ) -> dict[str, Normal]:
-        """Score the calibration photos of a job, by category; see `evaluate`."""
+        """Score the calibration photos of a job, by category; see `evaluate`.
+
+        `subclasses` are the names of those that the detector has learnt.
+        """
+        routes = model.detector.method.route is not None
         return {
             name: normal_scores(
                 name,
@@ -168,6 +179,7 @@ class Evaluator:
                 self.scorer(model, variables).score,
                 reading=self._reading,
                 batch_size=self._batch_size,
+                subclasses=subclasses if routes else (),
                 share=self._share,
                 check=self._check,
             )

@@ -21,7 +21,7 @@ from jaxad.recipes.recipe import Backbones
 from jaxad.runs.calibrations import calibration_of
 from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of, reads_upright
 from jaxad.runs.export_file import digest, file_of, provenance
-from jaxad.runs.workdir import detectors, opened, trained_detector
+from jaxad.runs.workdir import detectors, opened, routed_by, trained_detector
 from jaxad.scorer import make_scorer
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -47,6 +47,8 @@ class Subject(NamedTuple):
     backbones: Backbones
     reading: Reading
     trained_on: Mapping[str, Any]
+    subclasses: tuple[str, ...]
+    """That it takes photos for."""
 
 
 def export(
@@ -99,7 +101,7 @@ def export(
     made_up = generated.images(own.reading.size)
     every = np.concatenate([images, made_up])
     expected = _scores(_scorer(own), every, check)
-    kept = generated.record(*(value[len(images) :] for value in expected))
+    kept = generated.record(*(value[len(images) :] for value in expected[:2]))
     about = manifest.About(
         detector=own.name,
         method=own.config.method.name,
@@ -109,6 +111,7 @@ def export(
         upright=reads_upright(own.config),
         platforms=platforms,
         check=kept,
+        subclasses=own.subclasses,
     )
     data, identity = file_of(own.detector, own.variables, about, texts=_texts(workdir, own))
     check()
@@ -116,7 +119,7 @@ def export(
     try:
         write_bytes(temporary, data)
         exported = load_file(temporary)
-        found = _scores(exported.score, every, check)
+        found = _scores(exported.routed if own.subclasses else exported.score, every, check)
         differences = {
             name: max(
                 generated.relative(before[part], now[part])
@@ -132,6 +135,11 @@ def export(
                     f"{difference:.1e} of their spread, more than {TOLERANCE:g}; report this, with "
                     "your configuration"
                 )
+        if not np.array_equal(expected[2:], found[2:]):
+            raise InputError(
+                f"{out} is not written: it takes photos for other subclasses than {workdir} does; "
+                "report this, with your configuration"
+            )
         _see_that_it_may_be_written(out, overwrite)  # minutes may have passed
         try:
             temporary.replace(out)
@@ -191,6 +199,7 @@ def subject_of(workdir: Path, name: str | None, changes: Sequence[str]) -> Subje
             "photos": {n: data.n_train.get(n, 0) for n in categories},
             "fingerprint_sha256": digest(data.fingerprint),
         },
+        routed_by(workdir, name, detector),
     )
 
 
@@ -215,23 +224,27 @@ def photos_of(own: Subject) -> np.ndarray:
     return np.asarray(batch["image"])
 
 
-def _scorer(own: Subject) -> Callable[[Any], Scores]:
-    return make_scorer(own.detector, own.variables, batch_size=BATCH, size=own.reading.size).score
+def _scorer(own: Subject) -> Callable[[Any], Any]:
+    return make_scorer(
+        own.detector,
+        own.variables,
+        batch_size=BATCH,
+        size=own.reading.size,
+        routed=bool(own.subclasses),
+    ).score
 
 
 def _scores(
     score: Callable[[Any], Any], images: np.ndarray, check: Callable[[], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Maps and image scores, computed by batches of one size: one program."""
-    maps, scores = [], []
+) -> tuple[np.ndarray, ...]:
+    """Maps, image scores (and subclasses), computed by batches of one size: one program."""
+    parts = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         padded = np.pad(batch, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
-        found = score(padded)
-        maps.append(np.asarray(found[0])[: len(batch)])
-        scores.append(np.asarray(found[1])[: len(batch)])
+        parts.append([np.asarray(value)[: len(batch)] for value in score(padded)])
         check()
-    return np.concatenate(maps), np.concatenate(scores)
+    return tuple(np.concatenate(own) for own in zip(*parts))
 
 
 def _texts(workdir: Path, own: Subject) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from jaxad.core import Array, InputError, Variables
 from jaxad.detector import Detector
 from jaxad.errors import first_line
 from jaxad.export import archive, manifest, program, tensors
+from jaxad.recipes.build import network_keys
 
 
 def file_of(
@@ -45,9 +46,10 @@ def file_of(
     leaves, tree = jax.tree_util.tree_flatten_with_path(jax.jit(detector.fold)(variables))
     arrays = {_place(path): np.asarray(leaf) for path, leaf in leaves}
 
-    def score(weights: Sequence[Array], images: Array) -> tuple[Array, Array]:
-        found = detector.score(jax.tree.unflatten(tree, weights), images)
-        return found.map, found.image
+    wanted = detector.routed if about.subclasses else detector.score
+
+    def score(weights: Sequence[Array], images: Array) -> tuple[Array, ...]:
+        return tuple(wanted(jax.tree.unflatten(tree, weights), images))
 
     try:
         weights = [tensors.specification(place, array) for place, array in arrays.items()]
@@ -102,7 +104,7 @@ def digest(value: Any) -> str:
 
 def _weights(config: Any, role: str, sha256: str) -> dict[str, Any]:
     """What the file of a frozen network says of itself."""
-    name = config.method.get(role)
+    name = network_keys(config).get(role)
     if not isinstance(name, str) or sha256.startswith("random:"):
         return {"sha256": sha256}
     _, stated = read(find(name, config.weights or None))

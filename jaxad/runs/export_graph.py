@@ -68,6 +68,8 @@ def export_graph(
         "resample": own.reading.resample,
         "upright": json.dumps(reads_upright(own.config)),
     }
+    if own.subclasses:
+        said["subclasses"] = json.dumps(own.subclasses)
     calibration = calibration_of(workdir, own.name)
     if calibration is not None:
         said["calibration"] = json.dumps(calibration.to_json())

@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Limits, from_json
+from jaxad.calibration import Calibration, Limits, from_json, photos_needed
 from jaxad.config import flat, load_config
-from jaxad.core import InputError, Scores
+from jaxad.core import InputError, Routed, Scores
 from jaxad.data.manifest import some
 from jaxad.files import confined, read_json
 from jaxad.runs import checkpoint
-from jaxad.runs.calibrations import read_calibrations
+from jaxad.runs.calibrations import read_calibrations, stale_calibrations
 from jaxad.runs.dataset import reading_of, reads_upright
-from jaxad.runs.workdir import CHECKPOINTS, detectors, opened, trained_detector
+from jaxad.runs.workdir import CHECKPOINTS, detectors, opened, routed_by, trained_detector
 from jaxad.runtimes.engines import check_runtime
 from jaxad.scorer import make_scorer
 
 BATCH_SIZE = 8
 """Where no configuration says one."""
-Score = Callable[[Any], Scores]
+Score = Callable[[Any], Scores | Routed]
 """Maps B images `(B, H, W, 3)` uint8 to their scores; does not wait."""
 
 
@@ -48,6 +48,16 @@ class Judge:
     false_alarm: float
     compiled: Callable[[int], Score]
     """Makes the function that scores so many images; takes seconds."""
+    subclasses: tuple[str, ...] = ()
+    """Names of what it takes photos for, by `Routed.subclass`; none where it gives `Scores`."""
+    routed: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
+    """Limits of photos that are taken for a subclass; for all others, `limits`."""
+    note: str = ""
+    """Which subclasses have no limits of their own, if some have none."""
+
+    def limits_of(self, subclass: str) -> Limits:
+        """The limits of photos that are taken for a subclass."""
+        return self.routed.get(subclass, self.limits)
 
 
 def open_judge(
@@ -104,12 +114,17 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
     calibrations = read_calibrations(workdir)
     name = _detector_of(workdir, names, calibrations, asked.category)
     if name not in calibrations:
+        told = "has no calibration of"
+        if name in stale_calibrations(workdir):
+            told = "has no calibration since the update of"
         raise InputError(
-            f"{workdir} has no calibration of {name!r}: run jaxad calibrate --workdir {workdir} "
+            f"{workdir} {told} {name!r}: run jaxad calibrate --workdir {workdir} "
             f"--category {name} DIR, DIR being a folder of normal photos"
         )
-    limits, told, false_alarm = _limits(calibrations[name], asked, detector=name)
     detector, variables, backbones = trained_detector(workdir, name, config, hashes)
+    decided = _decided(
+        calibrations[name], asked, detector=name, subclasses=routed_by(workdir, name, detector)
+    )
     reading = reading_of(config, backbones)
     facts = (
         sorted((k, v) for k, v in flat(config.to_dict()).items() if k.startswith("method.")),
@@ -126,19 +141,18 @@ def _of_workdir(workdir: Path, asked: _Asked, batch_size: int | None, runtime: s
             batch_size=batch_size,
             size=reading.size,
             runtime=runtime,
+            routed=bool(decided.subclasses),
         ).score
 
     return Judge(
         id=hashlib.sha256(repr(facts).encode()).hexdigest()[:16],
-        category=told,
         size=reading.size,
         resample=reading.resample,
         upright=reads_upright(config),
         batch_size=batch_size or config.score.batch_size,
         runtime=runtime,
-        limits=limits,
-        false_alarm=false_alarm,
         compiled=compiled,
+        **decided._asdict(),
     )
 
 
@@ -174,29 +188,47 @@ def _of_file(path: Path, asked: _Asked, batch_size: int | None) -> Judge:
             "again"
         )
     calibration = from_json(exported.calibration)
-    limits, told, false_alarm = _limits(calibration, asked, detector=exported.detector)
+    decided = _decided(
+        calibration, asked, detector=exported.detector, subclasses=exported.subclasses
+    )
+
+    def score(images: Any) -> Scores | Routed:
+        if exported.subclasses:
+            return Routed(*exported.routed(images))
+        return Scores(*exported.score(images))
 
     def compiled(batch_size: int) -> Score:
         # A program is compiled at its first call: here, before anybody measures a rate.
-        exported.score(np.zeros((batch_size, *exported.size, 3), np.uint8))
-        return lambda images: Scores(*exported.score(images))
+        score(np.zeros((batch_size, *exported.size, 3), np.uint8))
+        return score
 
     return Judge(
         id=exported.id,
-        category=told,
         size=exported.size,
         resample=exported.resample,
         upright=exported.upright,
         batch_size=batch_size or BATCH_SIZE,
         runtime="xla",
-        limits=limits,
-        false_alarm=false_alarm,
         compiled=compiled,
+        **decided._asdict(),
     )
 
 
-def _limits(calibration: Calibration, asked: _Asked, *, detector: str) -> tuple[Limits, str, float]:
-    """The limits, the category that is told, and the rate."""
+class _Decided(NamedTuple):
+    """What of a `Judge` goes by its calibration."""
+
+    category: str
+    limits: Limits
+    false_alarm: float
+    subclasses: tuple[str, ...]
+    routed: Mapping[str, Limits]
+    note: str
+
+
+def _decided(
+    calibration: Calibration, asked: _Asked, *, detector: str, subclasses: tuple[str, ...]
+) -> _Decided:
+    """Draw the limits that are asked for of a detector that takes photos for these subclasses."""
     category, subclass, false_alarm = asked
     if false_alarm is not None:
         calibration = dataclasses.replace(calibration, false_alarm=false_alarm)
@@ -204,4 +236,27 @@ def _limits(calibration: Calibration, asked: _Asked, *, detector: str) -> tuple[
         category = None
     if category is None and len(calibration.categories) == 1:
         category = next(iter(calibration.categories))
-    return calibration.limits(category, subclass), category or "", calibration.false_alarm
+    limits = calibration.limits(category, subclass)
+    routed: dict[str, Limits] = {}
+    note = ""
+    if subclasses and subclass is None:
+        routed = calibration.routed_limits(category)
+        note = _note(calibration, limits, [name for name in subclasses if name not in routed])
+    return _Decided(category or "", limits, calibration.false_alarm, subclasses, routed, note)
+
+
+def _note(calibration: Calibration, limits: Limits, without: Sequence[str]) -> str:
+    """Say which subclasses have no limits of their own, and why."""
+    if not without:
+        return ""
+    if not any(own.routed for own in limits.normal):
+        return (
+            "the calibration does not know what its photos are taken for, so one limit counts for "
+            "all subclasses: run jaxad calibrate with a folder of normal photos"
+        )
+    needed = photos_needed(calibration.false_alarm, confidence=calibration.confidence)
+    return (
+        f"photos that are taken for {some(without, 5)} are judged by the limits of the category: "
+        f"fewer than {needed} calibration photos are taken for each (jaxad calibrate --add "
+        "takes more)"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections import Counter, deque
@@ -117,6 +118,7 @@ def _settings(judge: Judge, drawing: Drawing) -> dict[str, Any]:
         "false alarm rate": judge.false_alarm,
         "limit of scores": judge.limits.score,
         "limit of pixels": judge.limits.pixel,
+        "limits of subclasses": {n: [own.score, own.pixel] for n, own in judge.routed.items()},
         "batch size": judge.batch_size,
         "run time": judge.runtime,
         **{f"choice of {name}": wanted for name, wanted in drawing._asdict().items()},
@@ -273,8 +275,14 @@ def new_drift(judge: Judge) -> Drift | None:
     """What compares passed photos with the calibration; None where its category is not known."""
     if len(judge.limits.normal) != 1:
         return None
-    limits = judge.limits
-    return Drift(limits.normal[0].scores, limits.score, limits.p_limit)
+    (normal,) = judge.limits.normal
+    if not judge.routed:
+        return Drift(normal.scores, judge.limits.score, judge.limits.p_limit)
+    # What passes does so by the limits of its subclass, there as here.
+    own = [judge.limits_of(name) for name in normal.routed]
+    passed = [i for i, limits in enumerate(own) if normal.scores[i] <= limits.score]
+    least = float(np.mean([own[i].p_limit for i in passed]))
+    return Drift(normal.scores[passed], math.inf, least)
 
 
 def _decoded(photos: Iterator[Photo], judge: Judge, pool: ThreadPoolExecutor) -> Iterator[Decoded]:

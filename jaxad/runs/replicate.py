@@ -21,7 +21,14 @@ from jaxad.runs.evaluate import write_results
 from jaxad.runs.evaluator import Outcome
 from jaxad.runs.keeper import TrainingKeeper, When
 from jaxad.runs.outcomes import Outcomes
-from jaxad.runs.workdir import CHECKPOINTS, SUBCLASSES, restore, save_subclasses, subclasses_of
+from jaxad.runs.workdir import (
+    CHECKPOINTS,
+    PHOTOS,
+    SUBCLASSES,
+    restore,
+    save_subclasses,
+    subclasses_of,
+)
 from jaxad.training.fit import Fit
 
 LOG = "train.jsonl"
@@ -125,13 +132,15 @@ class Replicate:
             go_on=lambda size: self._go_on(self._size if size < 0 else size),
         )
 
-    def save(self, name: str, fit: Fit) -> None:
-        """Keep a trained detector."""
+    def save(self, name: str, fit: Fit, photos: Sequence[str]) -> None:
+        """Keep a trained detector, and what it has learnt as `workdir.PHOTOS` are."""
         if fit.subclasses != ("",):
             self._subclasses[name] = list(fit.subclasses)
             save_subclasses(self._claimed.file(SUBCLASSES), self._subclasses)
         self._size = os.lseek(self._log, 0, os.SEEK_CUR)
-        about = {"seconds": fit.seconds, "log": self._size}
+        about: dict[str, Any] = {"seconds": fit.seconds, "log": self._size}
+        if fit.model.detector.method.update is not None:
+            about[PHOTOS] = list(photos)
         checkpoint.save(self._claimed.tree(CHECKPOINTS, name), fit.variables, about)
 
     def outcomes(self, name: str) -> Outcomes:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxad.calibration import Limits
 from jaxad.core import InputError
 from jaxad.data.image_file import Held
 from jaxad.data.images import read_image, to_array
@@ -41,6 +42,8 @@ class Judged(NamedTuple):
     row: Row
     map: np.ndarray | None
     """`(H, W)` float32."""
+    limits: Limits | None = None
+    """What decided."""
 
 
 def decode(photo: Photo, judge: Judge, data: bytes | None = None) -> Decoded:
@@ -71,19 +74,22 @@ def start(batch: Sequence[Decoded], score: Score, judge: Judge) -> Any:
 
 def judged(batch: Sequence[Decoded], started: Any, judge: Judge) -> Iterator[Judged]:
     """Wait for the scores of a batch, and decide."""
-    limits = judge.limits
     found: Iterator[Any] = iter(())
     if started is not None:
-        maps, scores = (np.asarray(x, np.float32) for x in jax.device_get(tuple(started)))
+        maps, scores, *routed = (np.asarray(x) for x in jax.device_get(tuple(started)))
         finite = np.isfinite(scores) & np.isfinite(maps).all(axis=(1, 2))
-        found = zip(maps, scores, limits.p_values(np.where(finite, scores, 0)), finite)
+        taken = _names(routed[0], judge) if routed else [""] * len(scores)
+        found = zip(
+            maps, scores, _p_values(np.where(finite, scores, 0), taken, judge), finite, taken
+        )
     empty = Row(path="", category=judge.category, model=judge.id)
     for one in batch:
         row = empty._replace(path=plain(one.photo.path))
         if one.pixels is None:
             yield Judged(one.photo, row._replace(error=plain(one.error)), None)
             continue
-        map_, score, p_value, usable = next(found)
+        map_, score, p_value, usable, subclass = next(found)
+        limits = judge.limits_of(subclass)
         height, width = one.size
         row = row._replace(width=width, height=height)
         if not usable:
@@ -91,13 +97,34 @@ def judged(batch: Sequence[Decoded], started: Any, judge: Judge) -> Iterator[Jud
             yield Judged(one.photo, row._replace(error=told), None)
             continue
         row = row._replace(
+            subclass=plain(subclass),
             score=float(score),
             p_value=float(p_value),
             decision="anomalous" if score > limits.score else "good",
             threshold=limits.score,
             regions=_regions(map_, limits.pixel, one.size),
         )
-        yield Judged(one.photo, row, map_)
+        yield Judged(one.photo, row, map_, limits)
+
+
+def _names(taken: np.ndarray, judge: Judge) -> list[str]:
+    """Of subclasses by their places, which may be a stranger's program's."""
+    known = len(judge.subclasses)
+    if not ((taken >= 0) & (taken < known)).all():
+        raise InputError(
+            f"model {judge.id} takes a photo for a subclass beyond the {known} that it names: "
+            "export it again"
+        )
+    return [judge.subclasses[index] for index in taken]
+
+
+def _p_values(scores: np.ndarray, taken: Sequence[str], judge: Judge) -> np.ndarray:
+    """Of photos by their image scores, each against what counts for its subclass."""
+    found = np.empty(len(scores))
+    for name in set(taken):
+        own = [i for i, other in enumerate(taken) if other == name]
+        found[own] = judge.limits_of(name).p_values(scores[own])
+    return found
 
 
 def _regions(scores: np.ndarray, limit: float, size: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxad.calibration import Normal
-from jaxad.core import InputError, Scores
+from jaxad.core import InputError, Routed, Scores
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.reading import Reading
 from jaxad.metrics.pixel import stream_curve
@@ -35,27 +35,28 @@ class Scored(NamedTuple):
 
 
 Also = Callable[[slice, Any, np.ndarray, np.ndarray], None]
-"""Takes what `scored_batches` yields."""
+"""Takes what `scored_batches` yields, maps and image scores by themselves."""
+Score = Callable[[Any], Scores | Routed]
 
 
 def scored_batches(
     kind: str,
     records: Sequence[Record],
     root: Path,
-    score: Callable[[Any], Scores],
+    score: Score,
     *,
     reading: Reading,
     batch_size: int,
     with_masks: bool,
     share: tuple[int, int] = (0, 1),
     check: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[slice, Any, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[slice, Any, Any]]:
     """Score photos in their order; see `score_category` for the arguments.
 
     Yields:
         For every batch: which of the records it holds, what was read, with `_mask` for what of it
-        counts, and of that maps `(n, H, W)` and image scores `(n,)`. Some images may be computed
-        ahead.
+        counts, and of that the scores on the host, as `score` gives them. Some images may be
+        computed ahead.
 
     Raises:
         InputError: A score is not finite.
@@ -69,12 +70,12 @@ def scored_batches(
         batch, found = together((own, jax.device_get(started)))
         valid = batch["_mask"]
         rows = slice(done, done + int(valid.sum()))
-        maps, scores = np.asarray(found.map)[valid], np.asarray(found.image)[valid]
-        finite = np.isfinite(scores) & np.isfinite(maps).all(axis=(1, 2))
+        found = type(found)(*(np.asarray(value)[valid] for value in found))
+        finite = np.isfinite(found.image) & np.isfinite(found.map).all(axis=(1, 2))
         if not finite.all():
             bad = records[done + int(np.argmin(finite))].path
             raise InputError(f"the score of {bad} is not finite: check the weights, or train again")
-        yield rows, batch, maps, scores
+        yield rows, batch, found
         done = rows.stop
 
 
@@ -82,7 +83,7 @@ def score_category(
     name: str,
     records: Sequence[Record],
     root: Path,
-    score: Callable[[Any], Scores],
+    score: Score,
     *,
     reading: Reading,
     batch_size: int,
@@ -128,7 +129,7 @@ def score_category(
     )
     start = warm = time.monotonic()
     done = first = 0
-    for rows, batch, maps, own in scored_batches(
+    for rows, batch, found in scored_batches(
         f"{name} score",
         records,
         root,
@@ -139,6 +140,7 @@ def score_category(
         share=share,
         check=check,
     ):
+        maps, own = found.map, found.image
         scores[rows] = own
         valid = batch["_mask"]
         masks, known = batch["mask"][valid], batch["has_mask"][valid]
@@ -173,20 +175,24 @@ def normal_scores(
     name: str,
     records: Sequence[Record],
     root: Path,
-    score: Callable[[Any], Scores],
+    score: Score,
     *,
     reading: Reading,
     batch_size: int,
+    subclasses: Sequence[str] = (),
     share: tuple[int, int] = (0, 1),
     check: Callable[[], None] = lambda: None,
 ) -> Normal:
     """Score normal photos of one category; see `score_category` for the arguments.
 
+    `subclasses` are the names of those that `score` takes photos for; none where it gives `Scores`.
+
     Raises:
         InputError: A score is not finite.
     """
     scores, peaks = np.empty((2, len(records)), np.float32)
-    for rows, _, maps, own in scored_batches(
+    routed: list[str] = []
+    for rows, _, found in scored_batches(
         f"{name} calibrate",
         records,
         root,
@@ -197,5 +203,7 @@ def normal_scores(
         share=share,
         check=check,
     ):
-        scores[rows], peaks[rows] = own, maps.max(axis=(1, 2))
-    return Normal(scores, peaks, tuple(record.subclass for record in records))
+        scores[rows], peaks[rows] = found.image, found.map.max(axis=(1, 2))
+        if subclasses:
+            routed += [subclasses[index] for index in found.subclass]
+    return Normal(scores, peaks, tuple(record.subclass for record in records), tuple(routed))

@@ -21,7 +21,7 @@ from jaxad.files import confined, read_json, sha256, write_json, written
 from jaxad.runs import record
 
 MANIFEST = "predictions.json"
-FORMAT = 1
+FORMAT = 2
 SHARDS, MAPS, OVERLAYS, MASKS = FOLDERS = ("shards", "maps", "overlays", "masks")
 TABLES = ("predictions.csv", "predictions.parquet")
 _ROWS = 500
@@ -33,6 +33,8 @@ class Row(NamedTuple):
 
     path: str
     category: str | None
+    subclass: str = ""
+    """What the detector took it for, where it does."""
     score: float | None = None
     """float32."""
     p_value: float | None = None

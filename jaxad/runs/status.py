@@ -41,6 +41,8 @@ class Replicate(NamedTuple):
     """Of each category that was measured."""
     whole: bool
     """Whether all was measured that is to be."""
+    stale: tuple[str, ...]
+    """Detectors that were updated since they were measured."""
     last: Mapping[str, Any]
     """The last line of train.jsonl that is of a step; empty without one."""
     age: float
@@ -135,6 +137,7 @@ def _replicate(workdir: Path, place: tuple[str, ...], detectors: Sequence[str]) 
     if isinstance(categories, dict):
         metrics = {name: found for name, found in categories.items() if isinstance(found, dict)}
     whole = isinstance(categories, dict) and not results.get("missing")
+    stale = results.get("stale")
     times = [x for x in (seconds.values() if isinstance(seconds, dict) else ()) if _number(x)]
     last, age = _last_line(workdir, place)
     return Replicate(
@@ -143,6 +146,7 @@ def _replicate(workdir: Path, place: tuple[str, ...], detectors: Sequence[str]) 
         tuple(name for name in detectors if name not in trained),
         metrics,
         whole,
+        tuple(name for name in stale if isinstance(name, str)) if isinstance(stale, list) else (),
         last,
         age,
         sum(times) / len(trained) if times and trained else None,
@@ -227,7 +231,8 @@ def _of_replicate(replicate: Replicate, *, several: bool) -> list[str]:
         own = _measured(replicate, name)
         if not own:
             lines.append(f"  {name}: trained, not measured")
-        lines += [f"  {key}: trained, {_metrics(m)}" for key, m in own.items()]
+        since = "; updated since: run jaxad evaluate" if name in replicate.stale else ""
+        lines += [f"  {key}: trained, {_metrics(m)}{since}" for key, m in own.items()]
     if replicate.left:
         lines.append(f"  left: {', '.join(replicate.left)}")
     return lines

@@ -6,7 +6,7 @@ What the first process finds there decides what all of them do next, so it tells
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,10 +85,10 @@ class TogetherReplicate:
         """See `Replicate.keeper`."""
         return TogetherKeeper(self._inner.keeper(name) if self._inner else None, self._words)
 
-    def save(self, name: str, fit: Fit) -> None:
+    def save(self, name: str, fit: Fit, photos: Sequence[str]) -> None:
         """See `Replicate.save`."""
         if self._inner:
-            self._inner.save(name, fit)
+            self._inner.save(name, fit, photos)
 
     def outcomes(self, name: str) -> TogetherOutcomes:
         """See `Replicate.outcomes`."""

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from jaxad.config import check_config
+from jaxad.data.fingerprint import DIGITS
 from jaxad.data.jobs import Job
 from jaxad.detector import Cost
 from jaxad.parallel import DataParallel, data_parallel
-from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.build import build_backbones, learns_subclasses, models, network_keys
 from jaxad.recipes.recipe import Backbones, Model, Phase
 from jaxad.runs import lock, record, resume, track
 from jaxad.runs.calibrations import FILE as CALIBRATION
@@ -112,7 +113,7 @@ def _train(
     runs = []
     for to, own in each_replicate(workdir, config):
         # Random networks are drawn by the seed: those of another replicate are others.
-        drawn = to != workdir and config.method.get("random_weights", False)
+        drawn = to != workdir and network_keys(config).get("random_weights", False)
         runs.append((to, own, build_backbones(own) if drawn else backbones))
     with ExitStack() as stack:
         words, records = Words(), list[record.Record]()
@@ -194,6 +195,9 @@ def _train(
                 if several or alone is None
                 else alone
             )
+        learnt = {
+            job.name: [digests[one.root, one.path][:DIGITS] for one in job.train] for job in todo
+        }
         start = time.monotonic()
         manifest = stack.enter_context(
             decoded_once(
@@ -219,7 +223,9 @@ def _train(
             cache: Any = None
             for n, (trainer, replicate) in enumerate(zip(trainers, replicates)):
                 alike = n + 1 < len(trainers) and trainers[n + 1] is trainer
-                fit = _trained(job, manifest.root, trainer, replicate, cache, profile)
+                fit = _trained(
+                    job, manifest.root, trainer, replicate, cache, profile, learnt[job.name]
+                )
                 profile = None  # of the first detector alone
                 # For the next replicate; after the last one scoring may have its memory.
                 cache = fit.cache if alike else None
@@ -239,7 +245,9 @@ def _train(
                 waited = 0.0
                 # Before the report, which draws the line by it.
                 if any(job.calibration.values()) and not replicate.calibrated(job.name):
-                    found = evaluator.calibrate(job, manifest.root, fit.model, variables)
+                    found = evaluator.calibrate(
+                        job, manifest.root, fit.model, variables, subclasses=fit.subclasses
+                    )
                     replicate.calibrate(job.name, found)
                 replicate.add(outcome)
         every = [replicate.results for replicate in replicates]
@@ -256,6 +264,7 @@ def _trained(
     replicate: Replicate | TogetherReplicate,
     cache: Any,
     profile: Profile | None,
+    learnt: Sequence[str],
 ) -> Fit:
     """A detector, from before or trained now and kept."""
     there = replicate.trained(job.name, trainer.model)
@@ -273,7 +282,7 @@ def _trained(
         )
     finally:
         keeper.close()
-    replicate.save(job.name, fit)
+    replicate.save(job.name, fit, learnt)
     keeper.done()
     return fit
 
@@ -358,6 +367,7 @@ def budget_of(config: Any, parallel: DataParallel) -> Budget:
         log_every=t.log_every,
         parts=t.accumulate,
         dtype=t.dtype,
+        augment=tuple(t.augment),
         score_batch=sampling.batch_elements(config.score.batch_size, 1, parallel.device_count),
         clusters=config.method.get("clusters", 0) if learns_subclasses(config) else None,
     )

@@ -10,16 +10,21 @@ import jax
 
 from jaxad.config import load_config
 from jaxad.core import InputError, Variables
+from jaxad.data.manifest import some
 from jaxad.detector import Detector
 from jaxad.files import confined, read_json, write_json
-from jaxad.recipes.build import build_backbones, learns_subclasses, models
+from jaxad.recipes.build import build_backbones, learns_subclasses, models, network_keys
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, record
+from jaxad.runs.dataset import read_trained_on
 from jaxad.runs.lock import holder
 
 SUBCLASSES = "subclasses.json"
 """For methods that learn subclasses: detector -> their names, in order."""
 CHECKPOINTS = "checkpoints"
+PHOTOS = "photos"
+"""With a checkpoint, for methods that can be updated: the first `fingerprint.DIGITS` digits of the
+SHA-256 of every photo that was learnt, as the method counts them."""
 
 
 def opened(workdir: str | Path) -> Path:
@@ -52,8 +57,9 @@ def trained_backbones(workdir: Path, config: Any, hashes: Mapping[str, str]) -> 
         )
     for role, trained_with in hashes.items():
         if backbones.sha256[role] != trained_with:
+            name = network_keys(config).get(role, "of the method")
             raise InputError(
-                f"the {role} weights ({config.method.get(role, 'of the method')}) are not those "
+                f"the {role} weights ({name}) are not those "
                 f"that {workdir} was trained with (SHA-256 {trained_with[:12]}…): bring those "
                 "back, or train again"
             )
@@ -79,6 +85,39 @@ def detectors(workdir: Path) -> list[str]:
         why = "none was trained, or not to the end" if holder(workdir) is None else "a run is at it"
         raise InputError(f"{workdir} has no detector yet: {why} (jaxad status {workdir})")
     return names
+
+
+def detector_of(workdir: Path, config: Any, category: str | None) -> tuple[str, str]:
+    """The trained detector of a category, and the category, which may be left out if it is alone.
+
+    Raises:
+        InputError: There is none.
+    """
+    categories = sorted(read_trained_on(workdir).n_train)
+    if category is None and len(categories) == 1:
+        category = categories[0]
+    if category not in categories:
+        raise InputError(
+            f"{workdir} was trained on {some(categories, 5)}: name one of them by --category, not "
+            f"{category!r}"
+        )
+    detector = "all" if config.data.one_for_all else category
+    if detector not in trained(workdir):
+        raise InputError(f"{detector!r} is not trained yet: run jaxad train again, it goes on")
+    return detector, category
+
+
+def photos_of_bank(workdir: Path, detector: str) -> list[str]:
+    """The `PHOTOS` of a trained detector; none where they are not kept.
+
+    Raises:
+        InputError: What is kept is damaged.
+    """
+    path = confined(workdir, CHECKPOINTS, detector)
+    found = checkpoint.about(path).get(PHOTOS, [])
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InputError(f"{path} does not say which photos its bank is of: train again")
+    return found
 
 
 def save_subclasses(path: Path, names: Mapping[str, Sequence[str]]) -> None:
@@ -129,6 +168,19 @@ def shapes_of(
         backbones.variables,
     )
     return built, template
+
+
+def routed_by(workdir: Path, name: str, detector: Detector) -> tuple[str, ...]:
+    """Names of the subclasses that a detector takes photos for, by `Routed.subclass`.
+
+    None where its method has no `route`.
+
+    Raises:
+        InputError: The list of subclasses is damaged.
+    """
+    if detector.method.route is None:
+        return ()
+    return tuple(subclasses_of(workdir).get(name, ()))
 
 
 class Trained(NamedTuple):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.core import Scores
+from jaxad.core import Routed, Scores
 from jaxad.errors import InputError
 from jaxad.runtimes.graph import Graph, Value, constant
 from jaxad.runtimes.packages import needed
@@ -25,7 +25,7 @@ OPSET = 20
 IR_VERSION = 10
 """Of its file format."""
 PLATFORM = "onnx"
-INPUT, OUTPUTS = "images", ("map", "image")
+INPUT, OUTPUTS = "images", Routed._fields
 MOST_TURNS = 1024
 """Of a loop, which a graph has one after the other."""
 CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "remat2": "jaxpr"}
@@ -33,10 +33,13 @@ CALLS |= {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "che
 """Primitives that are other functions, and the parameter that has them."""
 
 
-def convert(score: Callable[[Any], Scores], *, batch_size: int, size: tuple[int, int]) -> Any:
-    """Trace `score((B, H, W, 3) uint8) -> Scores` into an `onnx.ModelProto`.
+def convert(
+    score: Callable[[Any], Scores | Routed], *, batch_size: int, size: tuple[int, int]
+) -> Any:
+    """Trace `score((B, H, W, 3) uint8) -> Scores` (or `Routed`) into an `onnx.ModelProto`.
 
-    Its input is `images`, its outputs `map` and `image`; weights that `score` holds are constants.
+    Its input is `images`, its outputs `map`, `image` (and `subclass`); weights that `score` holds
+    are constants.
 
     Args:
         score: Of images alone.
@@ -53,9 +56,10 @@ def convert(score: Callable[[Any], Scores], *, batch_size: int, size: tuple[int,
     # What is computed on the way must be exact, whatever the caller's setting.
     with jax.default_matmul_precision("highest"):
         found = walk(graph, traced.jaxpr, traced.consts, [images])
-    for value, name in zip(found, OUTPUTS, strict=True):
+    outputs = dict(zip(OUTPUTS, found))  # without the last, where there is none
+    for name, value in outputs.items():
         graph.nodes.append(("Identity", [graph.plain(value)], [name], {}))
-    return model(graph, images, dict(zip(OUTPUTS, found)))
+    return model(graph, images, outputs)
 
 
 def walk(graph: Graph, jaxpr: Any, consts: Sequence[Any], args: Sequence[Value]) -> list[Value]:

@@ -6,6 +6,7 @@ its own: faster than all cores on one batch, whose maps fit no cache (docs/runti
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +21,9 @@ DTYPES = {"openvino": ("float32", "bfloat16", "int8"), "onnxruntime": ("float32"
 """In which each run time can compute."""
 RUNTIMES = ("xla", *DTYPES)
 Photos = np.ndarray[Any, np.dtype[np.uint8]]
-Request = Callable[[Photos], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-"""Maps `(1, H, W, 3)` uint8 to a map `(1, H, W)` and an image score `(1,)`."""
+Request = Callable[[Photos], tuple[np.ndarray[Any, Any], ...]]
+"""Maps `(1, H, W, 3)` uint8 to a map `(1, H, W)` and an image score `(1,)`, and where the graph has
+it the subclass `(1,)`."""
 
 
 def check_runtime(name: str) -> None:
@@ -77,7 +79,7 @@ def openvino(model: bytes, *, requests: int, dtype: str, photos: Photos | None =
 
         def run(images: Photos) -> Any:
             found = own.infer({0: images})
-            return np.array(found[0]), np.array(found[1])  # copies: the next call overwrites them
+            return tuple(np.array(x) for x in found.values())  # the next call overwrites them
 
         return run
 
@@ -87,7 +89,9 @@ def openvino(model: bytes, *, requests: int, dtype: str, photos: Photos | None =
 def quantised(model: Any, photos: Photos | None) -> Any:
     """An OpenVINO model whose convolutions are int8 (NNCF, after training).
 
-    What follows the networks (distances, resizing, smoothing) stays float32.
+    All else stays float32: sums of a small number, such as a normalisation's epsilon, would lose
+    it, and a vector of zeros would become infinite. Weights take half of their range: without
+    VNNI, pairs of products are added in 16 bits, which saturate.
 
     Raises:
         InputError: NNCF is missing, or there are no photos.
@@ -95,12 +99,17 @@ def quantised(model: Any, photos: Photos | None) -> Any:
     nncf = needed("nncf")
     if photos is None or not len(photos):
         raise InputError("int8 takes its ranges from photos of normal parts: give some")
+    nncf.set_log_level(logging.ERROR)  # else a line for every operation, on standard output
+    exact = {operation.get_type_name() for operation in model.get_ordered_ops()} - CONVOLUTIONS
     found = nncf.quantize(
         model,
         nncf.Dataset(list(photos), lambda photo: {0: photo[None]}),
         subset_size=len(photos),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(types=list(EXACT_TYPES), validate=False),
+        ignored_scope=nncf.IgnoredScope(types=sorted(exact), validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            overflow_fix=nncf.OverflowFix.ENABLE
+        ),
     )
     core, scores = needed("openvino").Core(), []
     for each in (model, found):
@@ -120,8 +129,8 @@ def quantised(model: Any, photos: Photos | None) -> Any:
 COMPARED, ALIKE = 16, 0.5
 """Photos of which image scores in int8 are compared, and the least correlation with those in
 float32: detectors that lose little have .95 and more (docs/runtimes.md)."""
-EXACT_TYPES = ("MatMul", "Subtract", "Multiply", "Divide", "ReduceSum", "ReduceMax", "Concat")
-"""Operations of OpenVINO that stay float32 where convolutions are int8."""
+CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution"})
+"""Operations of OpenVINO that int8 is for."""
 
 
 def onnxruntime(model: bytes, *, requests: int, dtype: str) -> Engine:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.core import Scores
+from jaxad.core import Routed, Scores
 from jaxad.errors import InputError
 from jaxad.runtimes import engines
 from jaxad.runtimes.convert import convert
 
 
 class Later:
-    """An array of float32 that is still computed: waited for where it is read.
+    """An array that is still computed: waited for where it is read.
 
     `numpy.asarray`, `jax.device_get`, indexing and every attribute of a NumPy array wait.
     """
@@ -51,14 +51,14 @@ class Later:
 
 
 def program(
-    score: Callable[[Any], Scores],
+    score: Callable[[Any], Scores | Routed],
     *,
     runtime: str,
     batch_size: int,
     size: tuple[int, int],
     dtype: str = "float32",
     photos: Any = None,
-) -> Callable[[Any], Scores]:
+) -> Callable[[Any], Scores | Routed]:
     """Compile `score((1, H, W, 3) uint8)` for other run times, and for up to `batch_size` photos.
 
     Args:
@@ -92,11 +92,13 @@ def program(
             own.request = engine.request()
         return own.request(images)
 
-    def run(images: Any) -> Scores:
+    # What is made at the first call is made now.
+    outputs = len(one(np.zeros((1, *size, 3), np.uint8)))
+    form: Any = Scores if outputs == len(Scores._fields) else Routed
+
+    def run(images: Any) -> Any:
         host = np.ascontiguousarray(images)
         parts = [pool.submit(one, host[i : i + 1]) for i in range(len(host))]
-        scores: Any = Scores(Later(parts, 0), Later(parts, 1))  # type: ignore[arg-type]
-        return scores
+        return form(*(Later(parts, which) for which in range(outputs)))
 
-    one(np.zeros((1, *size, 3), np.uint8))  # what is made at the first call is made now
     return run

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import jaxad
+from jaxad.calibration import Limits
 from jaxad.data.sources import Photo
 from jaxad.report.overlay import draw_overlay, map_at
 from jaxad.runs.drawings import colours_of
@@ -121,12 +122,25 @@ def about(judge: Judge, room: Room) -> dict[str, Any]:
         "threshold": judge.limits.score,
         "pixel_threshold": judge.limits.pixel,
         "false_alarm": judge.false_alarm,
-        "calibration_photos": sum(len(own.scores) for own in judge.limits.normal),
+        "calibration_photos": _photos(judge.limits),
+        "subclasses": {
+            name: {
+                "threshold": limits.score,
+                "pixel_threshold": limits.pixel,
+                "calibration_photos": _photos(limits),
+            }
+            for name in judge.subclasses
+            for limits in [judge.limits_of(name)]
+        },
         "batch_size": judge.batch_size,
         "runtime": judge.runtime,
         "max_body": room.bounds.max_body,
         "jaxad": jaxad.__version__,
     }
+
+
+def _photos(limits: Limits) -> int:
+    return sum(len(own.scores) for own in limits.normal)
 
 
 def _wants_overlay(request: Request) -> bool:
@@ -152,13 +166,14 @@ def _check_type(request: Request) -> None:
 def _overlay(found: Judged, judge: Judge, data: bytes) -> bytes:
     """A PNG of a photo under its heat."""
     assert found.map is not None
+    assert found.limits is not None
     photo = read(_PHOTO, judge, data)
     scale = math.sqrt(OVERLAY_PIXELS / (photo.width * photo.height))
     if scale < 1:
         photo = photo.resize([max(1, int(scale * side)) for side in photo.size])
     scores = map_at(found.map, (photo.height, photo.width))
-    limit = judge.limits.pixel
-    return draw_overlay(photo, scores, limit=limit, colours=colours_of(judge), kind="PNG")
+    limit, colours = found.limits.pixel, colours_of(found.limits)
+    return draw_overlay(photo, scores, limit=limit, colours=colours, kind="PNG")
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -48,7 +48,8 @@ function show(answer) {
   at("decision").textContent = answer.decision === "good" ? "Good" : "Anomalous";
   at("decision").className = answer.decision;
   at("told").textContent = `Score ${number(answer.score)}, the limit is `
-    + `${number(answer.threshold)}; p-value ${number(answer.p_value)}.`;
+    + `${number(answer.threshold)}; p-value ${number(answer.p_value)}.`
+    + (answer.subclass ? ` Taken for ${answer.subclass}.` : "");
   const boxes = at("boxes"), rows = at("regions").tBodies[0];
   boxes.setAttribute("viewBox", `0 0 ${answer.width} ${answer.height}`);
   boxes.setAttribute("preserveAspectRatio", "none");

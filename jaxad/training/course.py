@@ -38,6 +38,9 @@ class Budget:
     """Of a step's batch, computed one after the other."""
     dtype: str = "float32"
     """In which networks compute, frozen or trained."""
+    augment: tuple[str, ...] = ()
+    """How photos are changed at random in every step, see `jaxad.data.augment`: features are then
+    computed in every step."""
 
 
 @dataclasses.dataclass

@@ -19,7 +19,8 @@ SHARE = 0.6
 
 def nbytes(shapes: Any, images: int, *, dtype: str = "float32") -> int:
     """Bytes of a cache for `images`, from the shapes of one image's features (leading axis 1)."""
-    return images * sum(leaf.size for leaf in jax.tree.leaves(shapes)) * np.dtype(dtype).itemsize
+    every = jax.tree.leaves(shapes)
+    return images * sum(leaf.size * _kept(leaf, dtype).itemsize for leaf in every)
 
 
 def cache_place(wish: str, need: int, *, device: int, host: int) -> str:
@@ -42,9 +43,14 @@ def cache_place(wish: str, need: int, *, device: int, host: int) -> str:
 def host_shapes(shapes: Any, images: int, *, dtype: str = "float32") -> Any:
     """Level -> shape `(images, h, w, C)` and dtype of a host cache, from those of one image."""
     return {
-        name: jax.ShapeDtypeStruct((images, *leaf.shape[1:]), np.dtype(dtype))
+        name: jax.ShapeDtypeStruct((images, *leaf.shape[1:]), _kept(leaf, dtype))
         for name, leaf in shapes.items()
     }
+
+
+def _kept(leaf: Any, dtype: str) -> np.dtype[Any]:
+    """As what a feature is kept: whole numbers, which pixels are, as they are."""
+    return np.dtype(dtype if np.issubdtype(leaf.dtype, np.floating) else leaf.dtype)
 
 
 def allocate(shapes: Any) -> HostFeatures:
@@ -70,7 +76,7 @@ def store(cache: HostFeatures, start: int, found: Any) -> None:
 
 
 def as_float32(found: Any) -> Any:
-    """Features of a cache for computing: those kept in half precision as float32."""
+    """Features of a cache for computing: those kept in fewer bits as float32."""
     return {
         name: values.astype(np.float32) if values.dtype.itemsize < 4 else values
         for name, values in found.items()

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxad.core import InputError, Variables
+from jaxad.data.augment import augmented
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
 from jaxad.data.reading import Reading
@@ -103,7 +104,7 @@ class Trainer:
         self.extract, self.shapes = self._extractor.extract, self._extractor.shapes
         # Chosen once: a detector must not depend on what memory others have left.
         place = feature_cache.cache_place(
-            budget.feature_cache,
+            "off" if budget.augment else budget.feature_cache,
             feature_cache.nbytes(self.shapes, capacity, dtype=budget.cache_dtype),
             # A cache is shared by the devices.
             device=free_device_memory() * (parallel.device_count // parallel.processes),
@@ -361,9 +362,20 @@ class Trainer:
             chosen = tuple(course.job.train[i] for index in order for i in index[own(batch)])
             each = batch // self.parallel.processes
             read = self.reading.batches(Manifest(course.root, chosen), each) if chosen else ()
+
+            changed = functools.partial(
+                augmented, kinds=self.budget.augment, seed=course.seed, phase=phase.name
+            )
+
+            def batch_of(step: int, index: sampling.Index, images: Any) -> dict[str, Any]:
+                element = _elements(index, own)
+                if self.budget.augment:
+                    images = changed(images, step=step, places=element.tolist())
+                return {"image": images, "element": element}
+
             batches = (
-                {"image": found["image"], "element": _elements(index, own)}
-                for index, found in zip(order, read)
+                batch_of(step, index, found["image"])
+                for step, (index, found) in enumerate(zip(order, read), done)
             )
         return frozen, batches
 

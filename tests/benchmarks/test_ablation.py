@@ -12,6 +12,7 @@ import pytest
 from benchmarks.ablation import Data, line, prepare, run_row
 from configs import adapted_moe_ablation
 from configs.afrad_ablation import ROWS, get_config
+from jaxad.config import check_config, flat
 from jaxad.data.synthetic import write_dataset
 
 
@@ -94,8 +95,11 @@ def test_every_row_changes_what_it_says() -> None:
 
 def test_every_row_of_adapted_moe_changes_what_it_says() -> None:
     for row, changes in adapted_moe_ablation.ROWS.items():
-        method = adapted_moe_ablation.get_config(row).method
+        config = adapted_moe_ablation.get_config(row)
+        check_config(config)
+        method = flat(config.method.to_dict())
         assert {key: method[key] for key in changes} == changes
+        assert config.data.test_subclasses == "exp5,exp6"
     with pytest.raises(ValueError, match="rows are none"):
         adapted_moe_ablation.get_config("all")
     switches = {

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from exporting import exported
-from small_detectors import SETTINGS, SIZE, photos
+from small_detectors import SETTINGS, SIZE, detector_of, photos, trained
 
 from jaxad import export
 from jaxad.errors import InputError
@@ -82,6 +82,32 @@ def test_says_what_it_is_and_scores_as_where_it_was_made(written: Path) -> None:
     np.testing.assert_array_equal(on_device.map, scores.map)
 
 
+def test_a_file_tells_what_images_are_taken_for(tmp_path: Path) -> None:
+    path = tmp_path / "part.jaxad"
+    path.write_bytes(exported("adapted_moe", subclasses=("cloth", "felt"))[0])
+    found, images = export.load(path), photos(3)
+    assert found.subclasses == ("cloth", "felt")
+    assert found.manifest["format"] == 2
+    assert found.manifest["outputs"]["subclass"] == {"shape": ["b"], "dtype": "int32"}
+    detector, frozen = detector_of("adapted_moe")
+    want = jax.jit(detector.routed)(trained(detector, frozen), images)
+    routed, scores = found.routed(images), found.score(images)
+    assert routed.subclass.dtype == np.int32
+    np.testing.assert_array_equal(routed.subclass, want.subclass)
+    for ours, theirs in zip((*routed[:2], *scores), (*want[:2], *want[:2])):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * float(np.ptp(want.map)))
+    assert found.verify() < 1e-6
+
+
+def test_files_of_all_others_are_of_the_format_that_older_readers_know(written: Path) -> None:
+    found = export.load(written)
+    assert found.manifest["format"] == 1
+    assert "subclasses" not in found.manifest
+    assert found.subclasses == ()
+    with pytest.raises(InputError, match="'part' takes images for no subclasses"):
+        found.routed(photos(1))
+
+
 def test_the_same_detector_gives_the_same_bytes_without_a_trace_of_this_machine(
     written: Path,
 ) -> None:
@@ -129,8 +155,13 @@ def repacked(written: Path, **members: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": 2}, "written by a newer jaxad: format 2, this one reads 1"),
+        ({"format": 3}, "written by a newer jaxad: format 3, this one reads up to 2"),
         ({"format": "1"}, "is damaged"),
+        ({"format": 0}, "is damaged"),
+        ({"format": 2}, "is damaged"),
+        ({"format": 2, "subclasses": []}, "is damaged"),
+        ({"format": 2, "subclasses": [1]}, "is damaged"),
+        ({"format": 2, "subclasses": ["a"]}, "not those that the manifest states"),
         ({"kind": "other"}, "it is no manifest"),
         ({"platforms": ["tpu"]}, "is exported for tpu, and this is cpu"),
         ({"platforms": ["toaster"]}, "is damaged"),

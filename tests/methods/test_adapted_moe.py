@@ -180,6 +180,20 @@ def test_images_are_judged_by_their_own_expert(two):
         np.testing.assert_allclose(whole.image[part], expected.image, atol=1e-5)
 
 
+def test_what_an_image_is_taken_for_is_the_expert_that_judges_it(two):
+    rng = np.random.default_rng(7)
+    x = np.concatenate([normal(rng, 4, centre) for centre in two["centres"]])
+    method, variables, size = two["method"], two["variables"], (GRID, GRID)
+    taken = np.asarray(method.route(variables, {"x": x}))
+    assert taken.tolist() == [0] * 4 + [1] * 4
+    params = variables["params"]
+    moved = jax.tree.map(lambda leaf: leaf.at[1].mul(1.5), params["experts"])
+    other = {**variables, "params": {**params, "experts": moved}}
+    before, after = (quick.score(method, v, {"x": x}, size=size).image for v in (variables, other))
+    np.testing.assert_array_equal(before != after, taken == 1)
+    assert build(1)[0].route is None
+
+
 def test_experts_are_mixed_by_the_weights_of_the_router(two):
     rng = np.random.default_rng(5)
     x = normal(rng, 3, two["centres"][0])

@@ -10,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
+from small_student import student_of
 
 from jaxad.core import Method
 from jaxad.methods.adapted_moe import experts
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
 from jaxad.methods.pfm import PairLevel, pfm
+from jaxad.methods.rd4ad import rd4ad
 from jaxad.methods.routing import Router, routing
 from jaxad.methods.simplenet import Expert, simplenet
+from jaxad.methods.uniad import uniad
 from jaxad.training.state import init_state
 from jaxad.training.steps import make_train_step
 
@@ -45,12 +48,16 @@ METHODS: dict[str, Method] = {
     "simplenet": simplenet("a", hidden=8),
     "experts": experts("a", Expert(8), count=2),
     "router": routing("a", Router(4, 2, True)),
+    "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
+    "uniad": uniad(("a", "b"), grid="b", width=8, heads=2, inner=8, layers=1, neighbours=3),
+    "stfpm": student_of("a", "b", 6, learning_rate=0.1),
 }
 EXACT = {"router"}
 """All of it stays float32."""
+GRIDS = {"a": 4, "b": 4, "l1": 8, "l2": 4, "l3": 2}
 FOUND = {
-    name: np.random.default_rng(n).normal(size=(4, 4, 4, 6)).astype(np.float32)
-    for n, name in enumerate("ab")
+    name: np.random.default_rng(n).normal(size=(4, grid, grid, 6)).astype(np.float32)
+    for n, (name, grid) in enumerate(GRIDS.items())
 }
 BATCH = {"subclass": np.arange(4, dtype=np.int32) % 2}
 

@@ -10,14 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import quick
+from small_student import student_of
 
 from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import Stage
 from jaxad.methods.pfm import PairLevel, pfm
+from jaxad.methods.rd4ad import cosine, rd4ad
 from jaxad.methods.routing import Router, cosines, moved_centres, route, routing, routing_loss
 from jaxad.methods.simplenet import Expert, margin_loss, patch_features, simplenet
+from jaxad.methods.uniad import jittered, uniad
 from jaxad.ops.layers import BatchNorm
 from jaxad.ops.normalise import l2_normalise, rms, safe_sqrt, shortened
 from jaxad.ops.pool import average_pool, top_share_mean
@@ -57,6 +60,8 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "jitter_features": lambda x: jitter_features(
         jax.random.key(0), [x], element=jnp.arange(2), scale=1.0, grid=(2, 2)
     ),
+    "jittered": lambda x: jittered(jax.random.key(0), x, element=jnp.arange(2), scale=1.0),
+    "cosine": lambda x: cosine(x[0], x[1]),
     "BatchNorm": lambda x: BatchNorm().init_with_output(jax.random.key(0), x, train=True)[0],
 }
 
@@ -142,14 +147,23 @@ METHODS = {
         count=2,
     ),
     "routing": routing("a", ROUTER),
+    "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
+    "uniad": uniad(("a", "b"), grid="b", width=4, heads=2, inner=4, layers=1, neighbours=3),
+    "stfpm": student_of("a", "b", 3),
 }
+
+
+def features_of(make: Callable[[tuple[int, ...]], Any]) -> dict[str, Any]:
+    """Two levels of one grid, and three of RD4AD's."""
+    grids = {"a": (4, 4), "b": (4, 4), "l1": (8, 8), "l2": (4, 4), "l3": (2, 2)}
+    return {key: make((2, *grid, 3)) for key, grid in grids.items()}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_methods_loss_and_score_have_finite_gradients(name: str) -> None:
     """By features and parameters, where all features and all parameters are zero, and where not."""
     method = METHODS[name]
-    found = {key: jnp.ones((2, 4, 4, 3)) for key in ("a", "b")}
+    found = features_of(jnp.ones)
     variables = quick.filled(method, found)
 
     def total(params: Any, found: Any) -> Any:
@@ -172,7 +186,7 @@ def test_methods_train_in_double_precision_too(name: str) -> None:
     """What follows the features' type can be compared where rounding is no excuse."""
     method = METHODS[name]
     with jax.enable_x64(True):
-        found = {key: jax.ShapeDtypeStruct((2, 4, 4, 3), jnp.float64) for key in ("a", "b")}
+        found = features_of(lambda shape: jax.ShapeDtypeStruct(shape, jnp.float64))
         variables = jax.eval_shape(method.init, jax.random.key(0), found)
         batch = {"subclass": jax.ShapeDtypeStruct((2,), jnp.int32)}
         value, aux = jax.eval_shape(method.loss, variables, found, batch, jax.random.key(0))

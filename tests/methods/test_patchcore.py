@@ -121,6 +121,44 @@ def test_projected_patches_are_chosen_by_and_whole_ones_kept() -> None:
     assert not np.array_equal(narrow["bank"]["members"], plain["bank"]["members"])
 
 
+@pytest.mark.parametrize("sampler", ["reference", "greedy", "random"])
+def test_a_bank_is_updated(sampler: str) -> None:
+    """The first photo is forgotten, two come; share and sampler hold for what there is then."""
+    method, images, new = (
+        patchcore("x", sampler=sampler, share=0.25, narrow=0),
+        photos(4),
+        photos(2, 7),
+    )
+    assert method.update is not None
+    variables = learnt(method, images)
+    before, of = (np.asarray(variables["bank"][name]) for name in ("members", "photo"))
+    x = patches_of(images)
+    np.testing.assert_array_equal(
+        of, [np.flatnonzero((x == m).all(axis=1))[0] // 20 for m in before]
+    )
+    after = method.update(variables, new, stay=np.asarray([False, True, True, True]))["bank"]
+    members, photo = np.asarray(after["members"]), np.asarray(after["photo"])
+    stay = before[of > 0]
+    np.testing.assert_array_equal(members[: len(stay)], stay)
+    np.testing.assert_array_equal(photo[: len(stay)], of[of > 0] - 1)
+    assert len(members) == 25  # of 5 photos of 20 patches
+    x = patches_of(new)
+    chosen = [int(np.flatnonzero((x == member).all(axis=1))[0]) for member in members[len(stay) :]]
+    np.testing.assert_array_equal(photo[len(stay) :], 3 + np.asarray(chosen) // 20)
+    if sampler != "random":
+        closest = np.sum((x[:, None].astype(np.float64) - stay[None]) ** 2, axis=-1).min(axis=1)
+        assert chosen == sorted(textbook(x, len(chosen), closest))
+    alone = method.update(variables, [], stay=np.asarray([False, True, True, True]))["bank"]
+    np.testing.assert_array_equal(alone["members"], stay)
+
+
+def test_a_bank_of_nothing_is_refused() -> None:
+    method = patchcore("x", share=0.25)
+    assert method.update is not None
+    with pytest.raises(InputError, match="has 0 patches, fewer than the 1 neighbours"):
+        method.update(learnt(method, photos(2)), [], stay=np.zeros(2, bool))
+
+
 def test_equal_photos_have_finite_scores() -> None:
     images = photos(1) * 3
     method = patchcore("x", sampler="greedy", share=1.0, squared=False, reweighting=9)

@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+from jaxad.backbones.resnet import ResNet
 from jaxad.config import check_config, default_config
 from jaxad.core import Backbone, InputError, Level, Preprocess
 from jaxad.methods.adaption import Adaption
@@ -27,6 +28,13 @@ BUILDERS = {
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
     "patchcore": ("patchcore",),
     "padim": ("padim", "frozen_network"),
+    "rd4ad": ("rd4ad", "frozen_network"),
+    "uniad": ("uniad", "frozen_network"),
+    "stfpm": ("stfpm", "frozen_network", "student_of"),
+    "spade": ("spade", "frozen_network"),
+    "efficientad": (
+        *("efficientad", "distillation", "PatchDescription", "patched", "other_photos"),
+    ),
 }
 """What each recipe calls."""
 
@@ -158,6 +166,93 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "full": (False, {"padim.full": False}),
         "smoothing": (2.5, {"padim.smoothing": 2.5}),
     },
+    "rd4ad": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x", "y", "z"),
+            {
+                "frozen_network.levels": [("x", "y", "z")],
+                "rd4ad.levels": ("backbone/x", "backbone/y", "backbone/z"),
+            },
+        ),
+        "blocks": ((5, 6, 7, 8), {"rd4ad.blocks": (5, 6, 7, 8)}),
+        "by_position": (True, {"rd4ad.by_position": True}),
+        "learning_rate": (0.34, {"rd4ad.learning_rate": 0.34}),
+        "betas": ((0.1, 0.2), {"rd4ad.betas": (0.1, 0.2)}),
+        "smoothing": (2.5, {"rd4ad.smoothing": 2.5}),
+    },
+    "uniad": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x", "y", "z"),
+            {
+                "frozen_network.levels": [("x", "y", "z")],
+                "uniad.levels": ("backbone/x", "backbone/y", "backbone/z"),
+                "uniad.grid": "backbone/z",
+            },
+        ),
+        "stride": (4, {"uniad.grid": "backbone/l1"}),
+        "width": (64, {"uniad.width": 64}),
+        "heads": (4, {"uniad.heads": 4}),
+        "inner": (77, {"uniad.inner": 77}),
+        "layers": (3, {"uniad.layers": 3}),
+        "neighbours": (5, {"uniad.neighbours": 5}),
+        "position": ("sine", {"uniad.position": "sine"}),
+        "dropout": (0.31, {"uniad.dropout": 0.31}),
+        "jitter": (0.32, {"uniad.jitter": 0.32}),
+        "pooling": (5, {"uniad.pooling": 5}),
+        "learning_rate": (0.34, {"uniad.learning_rate": 0.34}),
+        "weight_decay": (0.35, {"uniad.weight_decay": 0.35}),
+        "clip": (0.36, {"uniad.clip": 0.36}),
+        "one_cycle": (True, {"uniad.one_cycle": True}),
+    },
+    "stfpm": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)], "stfpm.levels": ["teacher/x"]}),
+        "learning_rate": (0.34, {"stfpm.learning_rate": 0.34}),
+        "momentum": (0.35, {"stfpm.momentum": 0.35}),
+        "weight_decay": (0.36, {"stfpm.weight_decay": 0.36}),
+        "one_cycle": (True, {"stfpm.one_cycle": True}),
+    },
+    "spade": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x",),
+            {"frozen_network.levels": [("x", "layer4")], "spade.levels": ["backbone/x"]},
+        ),
+        "pooled": (
+            "x",
+            {
+                "frozen_network.levels": [("layer1", "layer2", "layer3", "x")],
+                "spade.pooled": "backbone/x",
+            },
+        ),
+        "neighbours": (7, {"spade.neighbours": 7}),
+        "cosine": (True, {"spade.cosine": True}),
+        "smoothing": (2.5, {"spade.smoothing": 2.5}),
+    },
+    "efficientad": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)]}),
+        "channels": (42, {"patched.width": 42, "PatchDescription.channels": 42}),
+        "width": (7, {"PatchDescription.width": 7}),
+        "autoencoder_width": (9, {"efficientad.width": 9}),
+        "hard": (0.5, {"efficientad.hard": 0.5}),
+        "penalty": ("others", {"other_photos.folder": "others"}),
+        "learning_rate": (
+            0.34,
+            {"distillation.learning_rate": 0.34, "efficientad.learning_rate": 0.34},
+        ),
+        "weight_decay": (
+            0.36,
+            {"distillation.weight_decay": 0.36, "efficientad.weight_decay": 0.36},
+        ),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -169,7 +264,8 @@ PATCHES = {"backbone", "levels", "random_weights", "embedding"}
 
 def network(levels: Any) -> Backbone:
     names = levels or ("l1", "l2", "l3")
-    return Backbone("n", None, {n: Level(8, 4) for n in names}, Preprocess())  # type: ignore[arg-type]
+    module = ResNet((3, 4, 6, 3), True, names)  # never computed
+    return Backbone("n", module, {n: Level(8, 4 << i) for i, n in enumerate(names)}, Preprocess())
 
 
 @contextmanager
@@ -191,8 +287,17 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
         if of == "pfm":
             levels = [(pair.source.split("/")[1], *pair[2:]) for pair in args[0]]
             note("pfm.levels", levels)
-        if of == "padim":
-            note("padim.levels", args[0])
+        if of in ("padim", "spade", "rd4ad", "uniad"):
+            note(f"{of}.levels", args[0])
+        if of == "PatchDescription":
+            kwargs = dict(zip(("channels", "width"), args))
+        if of == "other_photos":
+            note("other_photos.folder", args[0])
+            return "photos"
+        if of == "stfpm":
+            note("stfpm.levels", args[1])
+        if of == "student_of":
+            return "student", 1e-5
         if of == "afrad":
             for field in ("width", "kernel", "stride", "refinements", "decodings"):
                 note(f"afrad.stages.{field}", [getattr(stage, field) for stage in args[0]])
@@ -329,6 +434,13 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("adapted_moe", (), (), [("router", 0, 0), ("experts", 0, 0)]),
         ("patchcore", (), (), []),
         ("padim", (), (), []),
+        ("rd4ad", (7,), (), [("all", 7, 0)]),
+        ("uniad", (), (), [("all", 0, 0)]),
+        ("stfpm", (), (), [("all", 0, 0)]),
+        ("stfpm", (7,), (), [("all", 7, 0)]),
+        ("spade", (), (), []),
+        ("efficientad", (), (), [("teacher", 0, 0), ("student", 0, 0)]),
+        ("efficientad", (7, 8), (), [("teacher", 7, 0), ("student", 8, 0)]),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -350,6 +462,13 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("adapted_moe", (), (1, 2), "Adapted-MoE takes (steps of the router, of the experts)"),
         ("patchcore", (1,), (), "PatchCore learns without steps"),
         ("padim", (), (1,), "PaDiM learns without steps"),
+        ("rd4ad", (1, 2), (), "RD4AD trains in one phase on whole maps"),
+        ("uniad", (), (1,), "UniAD trains in one phase on whole maps"),
+        ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
+        ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
+        ("spade", (1,), (), "SPADE learns without steps"),
+        ("efficientad", (7,), (), "EfficientAD trains on whole photos: train.steps is (steps of"),
+        ("efficientad", (), (1,), "EfficientAD trains on whole photos"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

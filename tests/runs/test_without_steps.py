@@ -144,6 +144,31 @@ def test_a_stopped_run_comes_to_the_same_end(
             np.testing.assert_array_equal(own, want)
 
 
+def test_a_gallery_of_several_arrays_goes_the_same_ways(parts: Path, tmp_path: Path) -> None:
+    config = configured(parts, "gallery", data__categories="a")
+    asked = iter(range(3))
+
+    def check() -> None:
+        if next(asked, None) is None:
+            raise Stopped(signal.SIGTERM)
+
+    results = []
+    for workdir in (tmp_path / "w", tmp_path / "stopped"):
+        if workdir.name == "stopped":
+            with pytest.raises(Stopped):
+                train(config, workdir, check=check)
+        results.append(train(config, workdir)["categories"])
+    assert results[0] == results[1]
+    detector, variables, _ = load(tmp_path / "w", "a")
+    shapes = {name: x.shape for name, x in variables["method"]["gallery"].items()}
+    assert shapes == {"photos": (5, 4), "level1": (5, 6, 8, 4)}
+    model = tmp_path / "a.jaxad"
+    assert main(["export", f"--workdir={tmp_path / 'w'}", f"--out={model}"]) == 0
+    images = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), np.uint8)
+    for own, want in zip(jaxad.export.load(model).score(images), detector.score(variables, images)):
+        np.testing.assert_allclose(own, want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("place", ["device", "off"])
 def test_features_that_are_not_kept_make_the_same_bank(
     place: str, done: tuple[Path, str], parts: Path, tmp_path: Path
@@ -162,7 +187,13 @@ def test_photos_in_memory_make_the_same_bank(parts: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("steps", (5,)), ("positions", (5,)), ("holdout", 0.2), ("profile", (1, 2))],
+    [
+        ("steps", (5,)),
+        ("positions", (5,)),
+        ("holdout", 0.2),
+        ("augment", ("flip",)),
+        ("profile", (1, 2)),
+    ],
 )
 def test_what_belongs_to_steps_is_refused(
     key: str, value: Any, parts: Path, tmp_path: Path

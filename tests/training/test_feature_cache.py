@@ -32,6 +32,20 @@ def test_features_come_back_from_either_dtype() -> None:
         np.testing.assert_allclose(found["a/x"], values[::-1], rtol=tolerance, atol=tolerance / 10)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_pixels_are_kept_as_bytes(dtype: str) -> None:
+    shapes = {**SHAPES, "p/image": jax.ShapeDtypeStruct((1, 8, 10, 3), np.uint8)}
+    cache = features.allocate(features.host_shapes(shapes, 7, dtype=dtype))
+    assert cache["p/image"].nbytes == 7 * 240
+    total = sum(values.nbytes for values in cache.values())
+    assert features.nbytes(shapes, 7, dtype=dtype) == total
+    photos = np.random.default_rng(0).integers(0, 256, (7, 8, 10, 3), np.uint8)
+    features.store(cache, 0, {"p/image": photos})
+    found = features.as_float32(features.take_images(cache, np.asarray([4, 3])))["p/image"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, photos[[4, 3]])
+
+
 @pytest.mark.parametrize(("value", "dtype"), [(7e4, "float16"), (np.nan, "float32")])
 def test_a_feature_that_does_not_fit_is_named(value: float, dtype: str) -> None:
     cache = features.allocate(features.host_shapes(SHAPES, 2, dtype=dtype))

@@ -82,13 +82,20 @@ def numbers(found: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("place", "observes"), [("host", False), ("device", False), ("off", False), ("host", True)]
+    ("place", "observes", "augment"),
+    [
+        ("host", False, ()),
+        ("device", False, ()),
+        ("off", False, ()),
+        ("host", True, ()),
+        ("off", False, ("mirror", "flip")),
+    ],
 )
 def test_it_goes_on_from_every_step_to_the_same_end(
-    place: str, observes: bool, monkeypatch: pytest.MonkeyPatch
+    place: str, observes: bool, augment: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jaxad.training.phases.BLOCK", 2)
-    build, log, memory = made(place, observes=observes), Log(), Memory()
+    build, log, memory = made(place, observes=observes, augment=augment), Log(), Memory()
     want = numbers(build.fit(job(7), ROOT, log, seed=3, keeper=memory))
     without = numbers(build.fit(job(7), ROOT, Log(), seed=3))
     jax.tree.map(np.testing.assert_array_equal, want, without)
@@ -98,7 +105,7 @@ def test_it_goes_on_from_every_step_to_the_same_end(
     assert stood == [*((0, step) for step in first), (1, 0), *((1, step) for step in second)]
     for begin in memory.kept:
         again, photos = Log(), Photos()
-        fresh = made(place, photos=photos, observes=observes)
+        fresh = made(place, photos=photos, observes=observes, augment=augment)
         got = fresh.fit(job(7), ROOT, again, seed=3, keeper=Memory(begin=begin))
         jax.tree.map(np.testing.assert_array_equal, numbers(got), want)
         left = [untimed(line) for line in log if _comes_after(line, begin[0])]

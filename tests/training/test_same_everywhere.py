@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_student import student_of
 from tiny import backbones, photo, toy
 
 from jaxad.core import Method
@@ -17,6 +18,7 @@ from jaxad.detector import Detector
 from jaxad.methods.adapted_moe import experts
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
+from jaxad.methods.mixture import learning
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.methods.routing import Router, routing
 from jaxad.methods.simplenet import Expert, simplenet
@@ -56,12 +58,22 @@ def of_experts(axis_name: str | None) -> Method:
     return experts("net/a", Expert(3, axis_name), count=2, noise=0.5)
 
 
+def of_stfpm(axis_name: str | None) -> Method:
+    return student_of("net/a", "net/b", 6, axis_name=axis_name, learning_rate=0.1)
+
+
+def of_any_experts(axis_name: str | None) -> Method:
+    return learning(of_pfm(axis_name), ("net/a", "net/b"), count=2)
+
+
 METHODS = {
     "pfm": (of_pfm, 1, 0),
     "afrad": (of_afrad, 1, 0),
     "simplenet": (of_simplenet, 1, 16),
     "router": (of_router, 2, 0),
     "experts": (of_experts, 2, 0),
+    "stfpm": (of_stfpm, 1, 0),
+    "experts of any": (of_any_experts, 2, 16),
 }
 """How each is made, its subclasses, and the positions of a step."""
 

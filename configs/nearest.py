@@ -1,0 +1,22 @@
+"""The plain judge: is there a normal photo that looks alike? A whole photo's nearest neighbours.
+
+    jaxad train --config configs/nearest.py --workdir runs/nearest --config.data.root=DIR
+
+SPADE's image score alone: the mean of 1 - cosine to the 5 nearest training photos, by the mean over
+positions of EfficientNet-Lite2's last stage. A method that is beaten by it has not understood the
+photos. There is no map (it is the image score, everywhere): `--config.method.levels=stage3,stage5`
+adds one. What we measure: docs/field.md.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxad.config import default_config
+
+
+def get_config() -> ConfigDict:
+    """Return the judge's configuration."""
+    config = default_config("spade")
+    m = config.method
+    m.backbone, m.levels, m.pooled = "efficientnet_lite2", (), "stage7"
+    m.cosine = True
+    return config

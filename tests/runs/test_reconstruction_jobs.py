@@ -1,0 +1,92 @@
+"""RD4AD and UniAD as jobs: trained, stopped and gone on with, evaluated, fitted to arrays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from small_detectors import network
+from test_resume import stopping_after
+
+import jaxad
+from jaxad.config import load_file
+from jaxad.core import InputError
+from jaxad.errors import Stopped
+from jaxad.recipes import rd4ad, uniad
+from jaxad.recipes.recipe import Backbones
+from jaxad.runs.evaluate import evaluate
+from jaxad.runs.train import train
+from jaxad.runs.workdir import load
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = {"rd4ad": rd4ad, "uniad": uniad}
+SETTINGS = {
+    "rd4ad": {"blocks": (1, 1, 1, 1)},
+    "uniad": {"width": 8, "heads": 2, "inner": 8, "layers": 1, "stride": 8, "neighbours": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three convolutions are the frozen network."""
+
+    def backbones(config: Any) -> Backbones:
+        del config
+        backbone, variables = network(3, seed=0)
+        return Backbones({"backbone": backbone}, {"backbone": variables}, {"backbone": "0"})
+
+    for module in RECIPES.values():
+        monkeypatch.setattr(module, "RECIPE", module.RECIPE._replace(backbones=backbones))
+
+
+def small(name: str, root: Path) -> Any:
+    setting = {"rd4ad": "resnet18", "uniad": "cpu"}[name]
+    config = load_file(f"{CONFIGS / name}.py:{setting}")
+    config.data.root, config.data.image_size = str(root), (32, 32)
+    config.data.categories, config.data.calibration = "a", 0.0
+    config.data.prepared = "off"
+    config.method.update(SETTINGS[name])
+    config.train.steps, config.train.batch_size, config.score.batch_size = (4,), 4, 4
+    config.checkpoint.every_steps = 1
+    return config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_stopped_run_comes_to_the_same_end_and_so_do_arrays(
+    name: str, parts: Path, tmp_path: Path
+) -> None:
+    config = small(name, parts)
+    train(config, tmp_path / "whole")
+    _, whole, _ = load(tmp_path / "whole", "a")
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "stopped", check=stopping_after(6))
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    train(config, tmp_path / "stopped")
+    _, again, _ = load(tmp_path / "stopped", "a")
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    before = json.loads((tmp_path / "whole" / "results.json").read_text())
+    evaluate(tmp_path / "stopped")
+    after = json.loads((tmp_path / "stopped" / "results.json").read_text())
+    assert after["mean"] == before["mean"]
+    assert after["mean"]["pixel_auroc"] is not None
+
+    files = sorted((parts / "a" / "train" / "good").iterdir())
+    photos = np.stack([np.asarray(Image.open(file)) for file in files])
+    _, fitted = jaxad.fit(config, photos)
+    jax.tree.map(np.testing.assert_array_equal, fitted["method"], whole["method"])
+
+
+def test_unfit_sizes_are_one_line(parts: Path, tmp_path: Path) -> None:
+    config = small("rd4ad", parts)
+    config.data.image_size = (40, 32)
+    with pytest.raises(InputError, match="layer3 have grids of 20 x 16, 10 x 8, 5 x 4"):
+        train(config, tmp_path / "w")
+    config = small("uniad", parts)
+    config.method.neighbours = 7
+    with pytest.raises(InputError, match="neighbours is 7, and tokens lie on a grid of 4 x 4"):
+        train(config, tmp_path / "w")

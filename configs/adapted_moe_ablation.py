@@ -90,6 +90,10 @@ EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     "moe-bank": (_BANK, _SMALL),
     "moe-bank-raw": (_BANK, {**_SMALL, **_RAW}),
     "moe-bank-tta": (_BANK, {**_SMALL, "adaption": True}),
+    "moe-bank-half": (_BANK, {**_SMALL, **_ROBUST, **_AT_TEST}),
+    "moe-bank-shared": (_BANK, {**_SMALL, "shared": True}),
+    "moe-bank-shared-half": (_BANK, {**_SMALL, **_ROBUST, **_AT_TEST, "shared": True}),
+    "moe-bank-shared-robust": (_BANK, {**_SMALL, **_ROBUST, "adaption": True, "shared": True}),
 }
 """Detectors by themselves, and as experts: a configuration, and what is changed of its method."""
 

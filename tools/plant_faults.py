@@ -20,10 +20,17 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = ROOT / "tools" / "faults"
+SLOW = ("jax", "flax.linen", "optax", "orbax.checkpoint", "scipy.stats", "hypothesis", "PIL.Image")
+"""What most tests import, and none of it starts a thread or reads a setting that tests change."""
 CAUGHT, PASSED = 1, 0
 """pytest's exit codes for failed and for passed tests; all others say that nothing was judged."""
 
@@ -48,7 +55,34 @@ def copy_of_project(to: Path) -> Path:
     return copy
 
 
-def judge(fault: dict[str, str], copy: Path) -> str:
+def run_tests(tests: Sequence[str], copy: Path) -> tuple[int, str]:
+    """Give tests of the copy to pytest; its exit code, and what it said.
+
+    In a fork of this process, which has imported the packages that take seconds, none of ours.
+    """
+    said = copy.parent / "said.txt"
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read_text()
+    code = 3  # pytest's own for "internal error"
+    try:
+        with said.open("w") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        os.chdir(copy)
+        sys.path[:] = [str(copy), *sys.path[1:]]
+        os.environ["PYTHONPATH"] = str(copy)
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        sys.dont_write_bytecode = True
+        # What the sound code compiles serves all faults that change no program.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(copy.parent / "compiled")
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def judge(fault: dict[str, Any], copy: Path) -> str:
     """Plant one fault and run its tests; "" if they caught it, else what happened."""
     path = copy / fault["file"]
     sound = path.read_text()
@@ -56,26 +90,14 @@ def judge(fault: dict[str, str], copy: Path) -> str:
         return f"`old` stands {sound.count(fault['old'])} times in {fault['file']}, not once"
     path.write_text(sound.replace(fault["old"], fault["new"]))
     try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *fault["tests"]],
-            cwd=copy,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(copy),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                # What the sound code compiles serves all faults that change no program.
-                "JAX_COMPILATION_CACHE_DIR": str(copy.parent / "compiled"),
-            },
-            capture_output=True,
-            text=True,
-        )
+        code, said = run_tests(fault["tests"], copy)
     finally:
         path.write_text(sound)
-    if ran.returncode == CAUGHT:
+    if code == CAUGHT:
         return ""
-    if ran.returncode == PASSED:
+    if code == PASSED:
         return "survived: no test failed"
-    return f"judged nothing: pytest ended with {ran.returncode}: {ran.stdout.strip()[-200:]}"
+    return f"judged nothing: pytest ended with {code}: {said.strip()[-200:]}"
 
 
 def main() -> int:
@@ -91,6 +113,8 @@ def main() -> int:
         for fault in tomllib.loads(file.read_text())["fault"]
         if args.k in fault["name"]
     ]
+    for package in SLOW:
+        import_module(package)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_of_project(Path(folder))

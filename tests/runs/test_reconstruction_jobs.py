@@ -1,4 +1,4 @@
-"""RD4AD and UniAD as jobs: trained, stopped and gone on with, evaluated, fitted to arrays."""
+"""RD4AD and UniAD as jobs: trained, stopped and gone on with, evaluated."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 from small_detectors import network
 from test_resume import stopping_after
 
-import jaxad
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.errors import Stopped
@@ -57,9 +55,7 @@ def small(name: str, root: Path) -> Any:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_stopped_run_comes_to_the_same_end_and_so_do_arrays(
-    name: str, parts: Path, tmp_path: Path
-) -> None:
+def test_a_stopped_run_comes_to_the_same_end(name: str, parts: Path, tmp_path: Path) -> None:
     config = small(name, parts)
     train(config, tmp_path / "whole")
     _, whole, _ = load(tmp_path / "whole", "a")
@@ -74,11 +70,6 @@ def test_a_stopped_run_comes_to_the_same_end_and_so_do_arrays(
     after = json.loads((tmp_path / "stopped" / "results.json").read_text())
     assert after["mean"] == before["mean"]
     assert after["mean"]["pixel_auroc"] is not None
-
-    files = sorted((parts / "a" / "train" / "good").iterdir())
-    photos = np.stack([np.asarray(Image.open(file)) for file in files])
-    _, fitted = jaxad.fit(config, photos)
-    jax.tree.map(np.testing.assert_array_equal, fitted["method"], whole["method"])
 
 
 def test_unfit_sizes_are_one_line(parts: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray]
     with socket.socket() as some:
         some.bind(("127.0.0.1", 0))
         port = str(some.getsockname()[1])
-    path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([*map(str, (ROOT, HERE, HERE.parent)), os.environ.get("PYTHONPATH", "")])
     both = [
         subprocess.Popen(
             [sys.executable, str(HERE / "several_steps.py"), str(out), str(index), port],

@@ -21,7 +21,7 @@ import optax
 from jaxad.core import Array, Aux, Features, Images, InputError, Method, Scores, Variables, pick
 from jaxad.methods.adaption import AS_PRINTED, AXES, STATISTICS, Adaption, adapt
 from jaxad.methods.routing import Router, embed, route
-from jaxad.methods.side_by_side import grouped
+from jaxad.methods.side_by_side import grouped, joint
 from jaxad.methods.simplenet import RATES, Expert, margin_loss, merge, two_rates
 from jaxad.ops.noise import elements, normal_by_element
 from jaxad.ops.normalise import l2_normalise, safe_sqrt
@@ -228,16 +228,7 @@ def adapted_moe(
                 variables.setdefault(collection, {}).update(tree)
         return variables
 
-    def loss(
-        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
-    ) -> tuple[Array, Aux]:
-        total, updates, metrics = jnp.zeros(()), dict[str, Any](), {}
-        for part, key in zip(parts.values(), jax.random.split(rng, len(parts))):
-            value, aux = part.loss(variables, features, batch, key)
-            total = total + value
-            updates.update(aux.updates)
-            metrics.update(aux.metrics)
-        return total, Aux(updates, metrics)
+    loss, optimizer = joint(parts)
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         x = jnp.asarray(patches(features))
@@ -270,12 +261,6 @@ def adapted_moe(
         each = each.reshape(*index.shape, *each.shape[1:])
         mixed = jnp.einsum("bk,bkhw->bhw", weights, each, precision=EXACT)
         return scores_of(-mixed, size=size, smoothing=smoothing)
-
-    def optimizer(steps: int) -> optax.GradientTransformation:
-        return optax.multi_transform(
-            {name: part.optimizer(steps) for name, part in parts.items()},
-            lambda params: {name: name for name in params},
-        )
 
     @jax.jit  # here, so that it is compiled once for all detectors
     def sums(x: Array, y: Array) -> tuple[Array, ...]:

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.methods.afrad_network import AFRADNetwork, Stage, positions, split_stages
+from jaxad.methods.uniad import stepped_down
 from jaxad.ops.initialise import lecun_normal
 from jaxad.ops.noise import elements, normal_by_element
 from jaxad.ops.normalise import rms, safe_sqrt, shortened
@@ -218,15 +218,9 @@ def afrad(
             return Scores(M, jnp.mean(judge, axis=(1, 2)))
         return Scores(M, top_share_mean(average_pool(judge, window=pooling), top_share))
 
-    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
-        if one_cycle:
-            return {"all": optax.cosine_onecycle_schedule(steps, learning_rate)}
-        return {"all": optax.piecewise_constant_schedule(learning_rate, {int(0.8 * steps): 0.1})}
-
-    def optimizer(steps: int) -> optax.GradientTransformation:
-        chain = optax.adamw(schedules(steps)["all"], weight_decay=weight_decay)
-        return optax.chain(optax.clip_by_global_norm(clip), chain) if clip else chain
-
+    optimizer, schedules = stepped_down(
+        learning_rate, weight_decay=weight_decay, clip=clip, one_cycle=one_cycle
+    )
     return Method(init, loss, score, optimizer, schedules=schedules)
 
 

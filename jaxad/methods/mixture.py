@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxad.core import Array, Aux, Features, Images, InputError, Method, Scores, Variables, pick
 from jaxad.methods.adaption import AS_PRINTED, Adaption
 from jaxad.methods.calibrated import Of, calibrated, observer, subclass_of, unknown
 from jaxad.methods.routing import Router, embed, route
-from jaxad.methods.side_by_side import APART, STACKED, side_by_side
+from jaxad.methods.side_by_side import APART, STACKED, joint, side_by_side
 from jaxad.ops.precision import EXACT
 
 COLLECTIONS = ("routing", "subclasses", "normal")
@@ -182,22 +181,7 @@ def mixture(
                 variables[collection] = {**variables.get(collection, {}), **tree}
         return variables
 
-    def loss(
-        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
-    ) -> tuple[Array, Aux]:
-        total, updates, metrics = jnp.zeros(()), dict[str, Any](), {}
-        for part, key in zip(parts.values(), jax.random.split(rng, len(parts))):
-            value, aux = part.loss(variables, features, batch, key)
-            total = total + value
-            updates.update(aux.updates)
-            metrics.update(aux.metrics)
-        return total, Aux(updates, metrics)
-
-    def optimizer(steps: int) -> optax.GradientTransformation:
-        return optax.multi_transform(
-            {name: part.optimizer(steps) for name, part in parts.items()},
-            lambda params: {name: name if name in parts else "experts" for name in params},
-        )
+    loss, optimizer = joint(parts)
 
     def judged(variables: Variables, features: Features, j: Array, size: tuple[int, int]) -> Scores:
         """What expert j says of images `(B, ...)`, as it has learnt to say it."""

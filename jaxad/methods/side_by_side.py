@@ -123,3 +123,35 @@ def side_by_side(method: Method, count: int, *, tied: bool = False) -> Method:
         return optax.GradientTransformation(jax.vmap(chain.init), update)
 
     return Method(init, loss, score, optimizer, schedules=method.schedules)
+
+
+def joint(
+    parts: Mapping[str, Method],
+) -> tuple[
+    Callable[[Variables, Features, Mapping[str, Array], Array], tuple[Array, Aux]],
+    Callable[[int], optax.GradientTransformation],
+]:
+    """Make `loss` and `optimizer` of methods that share no parameters, trained together (Eq. 3).
+
+    Args:
+        parts: By name. A part has the parameters of its name; all others are "experts".
+    """
+
+    def loss(
+        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
+    ) -> tuple[Array, Aux]:
+        total, updates, metrics = jnp.zeros(()), dict[str, Any](), {}
+        for part, key in zip(parts.values(), jax.random.split(rng, len(parts))):
+            value, aux = part.loss(variables, features, batch, key)
+            total = total + value
+            updates.update(aux.updates)
+            metrics.update(aux.metrics)
+        return total, Aux(updates, metrics)
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        return optax.multi_transform(
+            {name: part.optimizer(steps) for name, part in parts.items()},
+            lambda params: {name: name if name in parts else "experts" for name in params},
+        )
+
+    return loss, optimizer

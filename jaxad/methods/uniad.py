@@ -12,7 +12,7 @@ best of 100 test evaluations: the last step counts. It is what AFRAD compares it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,29 @@ def jittered(rng: Array, F: Array, *, element: Array, scale: float) -> Array:
     noise = normal_by_element(rng, element, F.shape[1:], dtype=F.dtype)
     length = safe_sqrt(jnp.sum(jnp.square(F), axis=-1, keepdims=True))
     return F + noise * length * (scale / F.shape[-1])
+
+
+def stepped_down(
+    learning_rate: float, *, weight_decay: float, clip: float, one_cycle: bool
+) -> tuple[
+    Callable[[int], optax.GradientTransformation],
+    Callable[[int], dict[str, optax.ScalarOrSchedule]],
+]:
+    """Make `optimizer` and `schedules` of a `Method`, as `uniad` describes their arguments.
+
+    AdamW with a tenth of the rate after four fifths of the steps: the code's, and AFRAD's by it.
+    """
+
+    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
+        if one_cycle:
+            return {"all": optax.cosine_onecycle_schedule(steps, learning_rate)}
+        return {"all": optax.piecewise_constant_schedule(learning_rate, {int(0.8 * steps): 0.1})}
+
+    def optimizer(steps: int) -> optax.GradientTransformation:
+        chain = optax.adamw(schedules(steps)["all"], weight_decay=weight_decay)
+        return optax.chain(optax.clip_by_global_norm(clip), chain) if clip else chain
+
+    return optimizer, schedules
 
 
 def uniad(
@@ -175,13 +198,7 @@ def uniad(
             return Scores(M, jnp.mean(M, axis=(1, 2)))
         return Scores(M, jnp.max(average_pool(M, window=pooling), axis=(1, 2)))
 
-    def schedules(steps: int) -> dict[str, optax.ScalarOrSchedule]:
-        if one_cycle:
-            return {"all": optax.cosine_onecycle_schedule(steps, learning_rate)}
-        return {"all": optax.piecewise_constant_schedule(learning_rate, {int(0.8 * steps): 0.1})}
-
-    def optimizer(steps: int) -> optax.GradientTransformation:
-        chain = optax.adamw(schedules(steps)["all"], weight_decay=weight_decay)
-        return optax.chain(optax.clip_by_global_norm(clip), chain) if clip else chain
-
+    optimizer, schedules = stepped_down(
+        learning_rate, weight_decay=weight_decay, clip=clip, one_cycle=one_cycle
+    )
     return Method(init, loss, score, optimizer, schedules=schedules)

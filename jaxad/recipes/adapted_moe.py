@@ -108,6 +108,29 @@ def adaption_of(config: Any) -> Adaption | None:
     return Adaption(m.statistics, m.axes, m.share, m.adapt_training)
 
 
+def router_of(
+    config: Any, feature: str, *, count: int, axis_name: str | None
+) -> tuple[Router, Phase]:
+    """Make the router of `count` subclasses that reads a feature, and its phase, the first one."""
+    m = config.method
+    router = Router(m.router_width, count, m.normalise_embedding)
+    part = routing(
+        feature,
+        router,
+        alpha=m.centre_weight,
+        centre_rate=m.centre_rate,
+        learning_rate=m.router_learning_rate,
+        axis_name=axis_name,
+    )
+
+    def check(variables: Any, features: Any, batch: Any) -> Any:
+        x, _ = embed(router, variables, features[feature])
+        return {"routed_right": routed_right(x, variables["routing"]["centres"], batch["subclass"])}
+
+    steps = next(iter(config.train.steps), 0)
+    return router, Phase("router", part, steps, 0, (feature,), check)
+
+
 def method(
     config: Any,
     networks: Mapping[str, Backbone],
@@ -145,22 +168,9 @@ def method(
     phases = [Phase("experts", trained, steps[1], positions[0], (FEATURE, *read))]
     router = None
     if count > 1:
-        router = Router(m.router_width, count, m.normalise_embedding)
-        parts["router"] = routing(
-            FEATURE,
-            router,
-            alpha=m.centre_weight,
-            centre_rate=m.centre_rate,
-            learning_rate=m.router_learning_rate,
-            axis_name=axis_name,
-        )
-
-        def check(variables: Any, features: Any, batch: Any) -> Any:
-            x, _ = embed(router, variables, features[FEATURE])
-            centres = variables["routing"]["centres"]
-            return {"routed_right": routed_right(x, centres, batch["subclass"])}
-
-        phases.insert(0, Phase("router", parts["router"], steps[0], 0, (FEATURE,), check))
+        router, first = router_of(config, FEATURE, count=count, axis_name=axis_name)
+        parts["router"] = first.method
+        phases.insert(0, first)
     if m.centre == "router" and m.router_width != m.embedding:
         raise InputError(
             f"method.centre='router' adds centres of {m.router_width} channels to patch features "

@@ -9,7 +9,7 @@ from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
-from jaxad.recipes.recipe import Phase, Recipe, one_network
+from jaxad.recipes.recipe import Phase, Recipe, one_network, steps_of_one_phase
 
 _STAGES = several(integer(least=1, most=100), distinct=True, what="stages")
 _EACH = several(integer(least=1, most=65536), empty=False, what="stages")
@@ -108,8 +108,7 @@ def method(
                 f"method.{key} is {tuple(m[key])}: give {len(levels)} values, for the stages "
                 f"{', '.join(levels)}"
             )
-    if config.train.positions or len(config.train.steps) > 1:
-        raise InputError("AFRAD trains in one phase on whole maps: train.steps is (N,) or ()")
+    steps = steps_of_one_phase(config, "AFRAD trains in one phase on whole maps")
     stages = [
         Stage(f"backbone/{level}", *values)
         for level, *values in zip(levels, *(m[key] for key in PER_STAGE))
@@ -139,7 +138,6 @@ def method(
         clip=m.clip,
         one_cycle=m.one_cycle,
     )
-    steps = config.train.steps[0] if config.train.steps else 0
     return whole, [Phase("all", whole, steps, 0, tuple(stage.feature for stage in stages))]
 
 

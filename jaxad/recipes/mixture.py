@@ -18,9 +18,8 @@ from jaxad.keys import Key, flag, number, text
 from jaxad.methods.adaption import Adaption
 from jaxad.methods.calibrated import LOCATION, SCALE
 from jaxad.methods.mixture import Routed, learning, mixture
-from jaxad.methods.routing import Router, embed, routed_right, routing
 from jaxad.recipes.adapted_moe import KEYS as ADAPTED_MOE
-from jaxad.recipes.adapted_moe import adaption_of, learns_subclasses
+from jaxad.recipes.adapted_moe import adaption_of, learns_subclasses, router_of
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, check_no_steps
 
 PREFIX = "adapted_moe:"
@@ -183,22 +182,8 @@ def router(
     feature = m.routed_by or f"{role}/{list(network.levels)[len(network.levels) // 2]}"
     if feature not in every:
         raise InputError(f"method.routed_by is {feature!r}: there are {', '.join(every)}")
-    module = Router(m.router_width, count, m.normalise_embedding)
-    part = routing(
-        feature,
-        module,
-        alpha=m.centre_weight,
-        centre_rate=m.centre_rate,
-        learning_rate=m.router_learning_rate,
-        axis_name=axis_name,
-    )
-
-    def check(variables: Any, features: Any, batch: Any) -> Any:
-        x, _ = embed(module, variables, features[feature])
-        return {"routed_right": routed_right(x, variables["routing"]["centres"], batch["subclass"])}
-
-    steps = next(iter(config.train.steps), 0)
-    return Routed(feature, module, part), Phase("router", part, steps, 0, (feature,), check)
+    module, phase = router_of(config, feature, count=count, axis_name=axis_name)
+    return Routed(feature, module, phase.method), phase
 
 
 def recipe_of(expert: Recipe, name: str) -> Recipe:

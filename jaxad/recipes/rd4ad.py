@@ -10,7 +10,7 @@ from jaxad.backbones.resnet import ResNet
 from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.rd4ad import rd4ad
-from jaxad.recipes.recipe import ROLE, Phase, Recipe, one_network
+from jaxad.recipes.recipe import ROLE, Phase, Recipe, one_network, steps_of_one_phase
 
 KEYS = {
     "backbone": Key("wide_resnet50_2", text(empty=False), "architecture or weight file"),
@@ -74,8 +74,7 @@ def method(
     """Make RD4AD, trained in one phase on whole maps."""
     del subclasses
     m, network = config.method, networks[ROLE]
-    if config.train.positions or len(config.train.steps) > 1:
-        raise InputError("RD4AD trains in one phase on whole maps: train.steps is (N,) or ()")
+    steps = steps_of_one_phase(config, "RD4AD trains in one phase on whole maps")
     levels = tuple(f"{ROLE}/{level}" for level in network.levels)
     whole = rd4ad(
         levels,
@@ -86,7 +85,6 @@ def method(
         smoothing=m.smoothing,
         axis_name=axis_name,
     )
-    steps = config.train.steps[0] if config.train.steps else 0
     return whole, [Phase("all", whole, steps, 0, levels)]
 
 

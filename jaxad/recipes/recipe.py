@@ -83,6 +83,18 @@ def check_no_steps(config: Any, name: str) -> None:
             )
 
 
+def steps_of_one_phase(config: Any, told: str) -> int:
+    """The steps of a method that trains in one phase on all positions; 0: by `train.epochs`.
+
+    Raises:
+        InputError: The configuration speaks of other phases, or of positions; begins with `told`.
+    """
+    steps = config.train.steps
+    if config.train.positions or len(steps) > 1:
+        raise InputError(f"{told}: train.steps is (N,) or (), and train.positions ()")
+    return int(steps[0]) if steps else 0
+
+
 def named_key(seed: int, name: str) -> Array:
     """The key of what is drawn under that name, from the run's seed."""
     return fold_in_name(jax.random.key(seed), name)
@@ -110,13 +122,18 @@ def frozen_network(
     return *load_backbone(name, levels=levels, folder=folder), sha256(find(name, folder))
 
 
-def one_network(config: Any) -> Backbones:
+def one_network(config: Any, *, role: str = ROLE, levels: Sequence[str] | None = None) -> Backbones:
     """Load (or, for `method.random_weights`, draw) the network of a method that reads one.
+
+    Args:
+        config: The configuration.
+        role: Of the network.
+        levels: The levels to read; None: `method.levels`, and the usual ones where that is empty.
 
     Raises:
         InputError: Unknown architecture or level, missing or unfit weights.
     """
     m = config.method
-    levels = tuple(m.levels) or None
+    levels = tuple(m.levels if levels is None else levels) or None
     network, variables, digest = frozen_network(config, m.backbone, levels=levels, number=0)
-    return Backbones({ROLE: network}, {ROLE: variables}, {ROLE: digest})
+    return Backbones({role: network}, {role: variables}, {role: digest})

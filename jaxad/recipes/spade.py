@@ -8,7 +8,7 @@ from typing import Any
 from jaxad.core import Backbone, Method
 from jaxad.keys import Key, flag, integer, several, text
 from jaxad.methods.spade import spade
-from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, check_no_steps, frozen_network
+from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, check_no_steps, one_network
 from jaxad.recipes.simplenet import KEYS as SIMPLENET
 
 KEYS = {
@@ -31,11 +31,8 @@ KEYS = {
 
 
 def backbones(config: Any) -> Backbones:
-    """Load the one network up to all levels that are read; raises as `frozen_network`."""
-    m = config.method
-    levels = (*m.levels, m.pooled)
-    network, variables, digest = frozen_network(config, m.backbone, levels=levels, number=0)
-    return Backbones({ROLE: network}, {ROLE: variables}, {ROLE: digest})
+    """Load the one network up to all levels that are read; raises as `one_network`."""
+    return one_network(config, levels=(*config.method.levels, config.method.pooled))
 
 
 def method(

@@ -12,7 +12,7 @@ from jaxad.backbones.resnet import ResNet
 from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, flag, number, several, text
 from jaxad.methods.stfpm import stfpm
-from jaxad.recipes.recipe import Backbones, Phase, Recipe, frozen_network
+from jaxad.recipes.recipe import Backbones, Phase, Recipe, one_network, steps_of_one_phase
 
 TEACHER, PIXELS = "teacher", "pixels"
 
@@ -42,12 +42,10 @@ def backbones(config: Any) -> Backbones:
     Raises:
         InputError: Unknown architecture or level, missing or unfit weights.
     """
-    m = config.method
-    levels = tuple(m.levels) or None
-    teacher, variables, digest = frozen_network(config, m.backbone, levels=levels, number=0)
-    seen, nothing = pixels(teacher.preprocess)
-    return Backbones(
-        {TEACHER: teacher, PIXELS: seen}, {TEACHER: variables, PIXELS: nothing}, {TEACHER: digest}
+    found = one_network(config, role=TEACHER)
+    seen, nothing = pixels(found.networks[TEACHER].preprocess)
+    return found._replace(
+        networks={**found.networks, PIXELS: seen}, variables={**found.variables, PIXELS: nothing}
     )
 
 
@@ -84,12 +82,8 @@ def method(
         InputError: The configuration speaks of other phases or of positions, or names no ResNet.
     """
     del subclasses
-    m, train, teacher = config.method, config.train, networks[TEACHER]
-    if train.positions or len(train.steps) > 1:
-        raise InputError(
-            "STFPM trains in one phase on whole photos: train.steps is (N,) or (), and "
-            "train.positions ()"
-        )
+    m, teacher = config.method, networks[TEACHER]
+    steps = steps_of_one_phase(config, "STFPM trains in one phase on whole photos")
     student, epsilon = student_of(teacher, axis_name=axis_name)
     photo, levels = f"{PIXELS}/{IMAGE}", [f"{TEACHER}/{level}" for level in teacher.levels]
     whole = stfpm(
@@ -103,7 +97,6 @@ def method(
         weight_decay=m.weight_decay,
         one_cycle=m.one_cycle,
     )
-    steps = train.steps[0] if train.steps else 0
     return whole, [Phase("all", whole, steps, 0, (photo, *levels))]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, choice, flag, integer, number, several, text
 from jaxad.methods.uniad import uniad
-from jaxad.recipes.recipe import ROLE, Phase, Recipe, one_network
+from jaxad.recipes.afrad import KEYS as AFRAD
+from jaxad.recipes.recipe import ROLE, Phase, Recipe, one_network, steps_of_one_phase
 
 KEYS = {
     "backbone": Key("efficientnet_b4", text(empty=False), "architecture or weight file"),
@@ -41,15 +42,10 @@ KEYS = {
         "noise on the features in training: standard deviation, in units of a token's length over "
         "its channels",
     ),
-    "pooling": Key(
-        16,
-        integer(least=0, most=8192),
-        "average pooling before the maximum, pixels; 0 = mean of the map",
-    ),
-    "learning_rate": Key(1e-4, number(above=0), "of AdamW, the peak if scheduled"),
-    "weight_decay": Key(1e-4, number(least=0), "of AdamW"),
-    "clip": Key(0.1, number(least=0), "largest global norm of the gradient; 0 = any"),
-    "one_cycle": Key(False, flag(), "cosine one-cycle schedule instead of one step down"),
+    **{
+        name: AFRAD[name]
+        for name in ("pooling", "learning_rate", "weight_decay", "clip", "one_cycle")
+    },
 }
 """Below `method`."""
 
@@ -64,8 +60,7 @@ def method(
     """Make UniAD, trained in one phase on whole maps."""
     del axis_name, subclasses  # no statistics over the batch
     m, network = config.method, networks[ROLE]
-    if config.train.positions or len(config.train.steps) > 1:
-        raise InputError("UniAD trains in one phase on whole maps: train.steps is (N,) or ()")
+    steps = steps_of_one_phase(config, "UniAD trains in one phase on whole maps")
     grids = [name for name, level in network.levels.items() if level.stride == m.stride]
     if not grids:
         told = ", ".join(f"{name} {level.stride}" for name, level in network.levels.items())
@@ -76,7 +71,6 @@ def method(
     passed = set(KEYS) - {"backbone", "random_weights", "levels", "stride"}
     stages = tuple(f"{ROLE}/{name}" for name in network.levels)
     whole = uniad(stages, grid=f"{ROLE}/{grids[0]}", **{key: m[key] for key in passed})
-    steps = config.train.steps[0] if config.train.steps else 0
     return whole, [Phase("all", whole, steps, 0, stages)]
 
 

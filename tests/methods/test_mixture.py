@@ -251,7 +251,7 @@ def test_what_can_not_be_an_expert_is_refused() -> None:
         return {"normal": {"x": jnp.zeros(1)}}
 
     def score(variables: Any, features: Any, *, size: Any) -> Scores:
-        raise NotImplementedError
+        raise AssertionError("what is refused is never asked")
 
     taken = without_steps(init, score, lambda variables, images: variables)
     with pytest.raises(InputError, match=r"can not be named \['normal'\]"):

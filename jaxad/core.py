@@ -130,14 +130,18 @@ class Backbone:
     levels: Mapping[str, Level]
     """In order of depth; nothing above the last one is built or computed."""
     preprocess: Preprocess
+    patch: int = 1
+    """Height and width of images are multiples of this."""
 
     def features(self, variables: Variables, images: Array) -> Features:
         """Map `(B, H, W, 3)` uint8 RGB images to their feature maps, preprocessing included.
 
         Raises:
-            InputError: The images are of another type or shape, or too small for the network.
+            InputError: The images are of another type or shape, too small for the network, or do
+                not divide into its patches.
         """
         check_images(images)
+        self._check_patches(images)
         try:
             features = self._apply(variables, images)
         except Exception as error:
@@ -153,6 +157,8 @@ class Backbone:
         Raises:
             InputError: None up to 1024 pixels does.
         """
+        if self.patch > 1:
+            return self.patch
         spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
 
         def fits(size: int) -> bool:
@@ -178,6 +184,25 @@ class Backbone:
         dtype = jax.tree.leaves(variables["params"])[0].dtype
         features: Features = self.module.apply(variables, x.astype(dtype))
         return {name: value.astype(jnp.float32) for name, value in features.items()}
+
+    def _check_patches(self, images: Array) -> None:
+        """See that images divide into patches.
+
+        Raises:
+            InputError: They do not; the line names the nearest sizes that do.
+        """
+        height, width = images.shape[1:3]
+        nearest = []
+        for side in dict.fromkeys((height, width)):
+            below = side // self.patch * self.patch
+            if below != side:
+                sizes = (below, below + self.patch)
+                nearest.append(f"{' or '.join(str(n) for n in sizes if n)} for {side}")
+        if nearest:
+            raise InputError(
+                f"images of {height} x {width} pixels do not divide into {self.name}'s patches of "
+                f"{self.patch} x {self.patch}: take {', '.join(nearest)} (data.image_size)"
+            )
 
     def _check_size(
         self, variables: Variables, images: Array, error: Exception | None = None

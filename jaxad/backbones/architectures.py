@@ -8,7 +8,7 @@ from typing import Literal
 
 import flax.linen as nn
 
-from jaxad.backbones import efficientnet, resnet, vgg
+from jaxad.backbones import efficientnet, resnet, vgg, vit
 from jaxad.core import InputError, Level, Preprocess
 
 
@@ -17,7 +17,7 @@ class Variant:
     """What ports of one network do in their own way: it belongs to the weights, like pixels."""
 
     epsilon: float = 1e-5
-    """Of BatchNorm."""
+    """Of BatchNorm; of a vision transformer's LayerNorm."""
     padding: int | Literal["same", "symmetric"] = "symmetric"
     """Zeros around strided convolutions: alike on both sides; TensorFlow's "SAME" for the input at
     hand; or the "SAME" of images of this many pixels, whatever the input (EfficientNet only)."""
@@ -38,6 +38,8 @@ class Architecture:
     """Of its usual weights; a weight file's own word goes before it."""
     preprocess: Preprocess
     """What its usual weights were trained with; a weight file's own word goes before it."""
+    patch: int = 1
+    """Height and width of images are multiples of this."""
 
     def build(
         self, *, levels: tuple[str, ...], folded: bool, variant: Variant | None = None
@@ -152,6 +154,56 @@ def _efficientnet(
     )
 
 
+def _vit(
+    name: str,
+    channels: int,
+    *,
+    heads: int,
+    patch: int,
+    trained: int,
+    default_levels: tuple[str, ...],
+    registers: int = 0,
+    **shape: bool,
+) -> Architecture:
+    def make(*, levels: tuple[str, ...], folded: bool, variant: Variant) -> nn.Module:
+        del folded  # there is no BatchNorm
+        return vit.VisionTransformer(
+            channels=channels,
+            heads=heads,
+            patch=patch,
+            trained=trained,
+            registers=registers,
+            levels=levels,
+            epsilon=variant.epsilon,
+            **shape,
+        )
+
+    return Architecture(
+        name=name,
+        make=make,
+        levels=vit.levels_of(channels=channels, patch=patch),
+        default_levels=default_levels,
+        variant=Variant(epsilon=1e-6),
+        preprocess=Preprocess(resize="bicubic"),
+        patch=patch,
+    )
+
+
+def _dinov2(name: str, channels: int, heads: int) -> Architecture:
+    registers = 4 if name.endswith("_reg") else 0
+    return _vit(
+        name,
+        channels,
+        heads=heads,
+        patch=14,
+        trained=37,  # 518 pixels
+        default_levels=("norm",),  # AnomalyDINO's
+        registers=registers,
+        layer_scale=True,
+        offset=not registers,
+    )
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
     for architecture in (
@@ -191,6 +243,20 @@ ARCHITECTURES: dict[str, Architecture] = {
         _efficientnet("efficientnet_lite2", 1.1, 1.2, 260, lite=True),
         _efficientnet("efficientnet_lite3", 1.2, 1.4, 280, lite=True),
         _efficientnet("efficientnet_lite4", 1.4, 1.8, 300, lite=True),
+        _dinov2("dinov2_vits14", 384, 6),
+        _dinov2("dinov2_vits14_reg", 384, 6),
+        _dinov2("dinov2_vitb14", 768, 12),
+        _dinov2("dinov2_vitb14_reg", 768, 12),
+        _vit(
+            "deit_small_patch16",
+            384,
+            heads=6,
+            patch=16,
+            trained=14,  # 224 pixels
+            default_levels=("block3", "block6", "block9"),  # of three depths, as the others'
+            layer_scale=False,
+            offset=False,
+        ),
     )
 }
 

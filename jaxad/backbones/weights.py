@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 
+DRAWN = ("kernel", "position", "class_token", "registers")
+"""Arrays that `init_backbone` draws."""
+
+
 def find(name: str | Path, folder: str | Path | None = None) -> Path:
     """Find the weight file of a backbone.
 
@@ -130,7 +134,8 @@ def _flat_shapes(
 ) -> tuple[tuple[tuple[str, ...], jax.ShapeDtypeStruct], ...]:
     """Pairs of path and shape; kept, for tracing a large network takes seconds."""
     module = arch.build(levels=(level,), folded=folded)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    side = 64 // arch.patch * arch.patch
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return tuple(flatten_dict(jax.eval_shape(module.init, jax.random.key(0), image)).items())
 
 
@@ -195,7 +200,8 @@ def init_backbone(
 
     Kernels are normal with He's fan-out scale, as torchvision initialises these networks (but a
     depthwise kernel counts each channel as its own convolution); BatchNorm starts at the identity
-    and is folded, so biases are zero.
+    and is folded, so biases are zero. In vision transformers, linear layers, tokens and positions
+    have a standard deviation of 0.02, and what scales is one.
 
     Raises:
         InputError: No such backbone or level.
@@ -203,17 +209,18 @@ def init_backbone(
     arch = architecture(name)
     wanted = arch.check_levels(levels)
     flat_shapes = flatten_dict(shapes(arch, levels=wanted, folded=True))
-    # One draw for all kernels: a program that draws each of them takes seconds to compile.
-    total = sum(s.size for path, s in flat_shapes.items() if path[-1] == "kernel")
+    # One draw for all: a program that draws each of them takes seconds to compile.
+    total = sum(s.size for path, s in flat_shapes.items() if path[-1] in DRAWN)
     noise = np.asarray(jax.random.normal(rng, (total,), jnp.float32))
     flat, start = {}, 0
     for path, shape in flat_shapes.items():
-        if path[-1] == "kernel":
+        if path[-1] in DRAWN:
             draw = noise[start : start + shape.size].reshape(shape.shape)
-            flat[path] = draw * np.float32(he_fan_out_std(shape.shape))
+            he = path[-1] == "kernel" and len(shape.shape) == 4
+            flat[path] = draw * np.float32(he_fan_out_std(shape.shape) if he else 0.02)
             start += shape.size
         else:
-            flat[path] = np.zeros(shape.shape, np.float32)
+            flat[path] = np.full(shape.shape, path[-1].startswith("scale"), np.float32)
     backbone = _backbone(arch, wanted, arch.preprocess, arch.variant)
     return backbone, jax.device_put(unflatten_dict(flat))
 
@@ -223,7 +230,7 @@ def _backbone(
 ) -> Backbone:
     module: nn.Module = arch.build(levels=levels, folded=True, variant=variant)
     table = {level: arch.levels[level] for level in levels}
-    return Backbone(name=arch.name, module=module, levels=table, preprocess=preprocess)
+    return Backbone(arch.name, module, table, preprocess, arch.patch)
 
 
 def _prune(variables: Variables, wanted: Mapping[str, Any]) -> Variables:

@@ -23,7 +23,7 @@ NETWORK: jax.lax.Precision | None = None
 """JAX's default, for the layers of networks, frozen or trained: TF32 on a GPU, one pass of bfloat16
 on a TPU. `jax.config.update("jax_default_matmul_precision", "highest")` makes these exact too."""
 
-KEPT = frozenset({"norm", "bn", "router"})
+KEPT = frozenset({"norm", "norm1", "norm2", "bn", "router"})
 """Scopes of parameters that stay float32: normalisation, and the choice of experts."""
 
 

@@ -38,6 +38,44 @@ def bilinear_matrix(size_in: int, size_out: int, *, align_corners: bool = False)
     return matrix
 
 
+def bicubic_matrix(
+    size_in: int, size_out: int, *, scale: float | None = None, antialias: bool = False
+) -> Matrix:
+    """Make the `(size_out, size_in)` matrix of bicubic interpolation with half-pixel centres.
+
+    Equal to torch's `interpolate(mode="bicubic", align_corners=False)`: its filter has the
+    parameter -0.75 and repeats the border; antialiased it has -0.5, is as wide as the output's
+    pixels and is cut off at the border.
+
+    Args:
+        size_in: Length of the axis.
+        size_out: Length of the result.
+        scale: Output pixels per input pixel; None: `size_out / size_in`.
+        antialias: See above.
+    """
+    step = size_in / size_out if scale is None else 1 / scale
+    centre = (np.arange(size_out, dtype=np.float64) + 0.5) * step - 0.5
+    width = max(step, 1.0) if antialias else 1.0
+    reach = int(np.ceil(2 * width)) + 1
+    source = np.floor(centre).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
+    taps = _cubic((source - centre[:, None]) / width, -0.5 if antialias else -0.75)
+    if antialias:
+        taps = np.where((source >= 0) & (source < size_in), taps, 0)
+        taps /= taps.sum(axis=1, keepdims=True)
+    matrix = np.zeros((size_out, size_in))
+    rows = np.arange(size_out)[:, None]
+    np.add.at(matrix, (rows, np.clip(source, 0, size_in - 1)), taps)
+    return matrix
+
+
+def _cubic(distance: Matrix, a: float) -> Matrix:
+    """The cubic convolution filter of Keys (1981)."""
+    x = np.abs(distance)
+    near = ((a + 2) * x - (a + 3)) * x**2 + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
 def gaussian_matrix(size: int, sigma: float, *, truncate: float = 4.0) -> Matrix:
     """Make the `(size, size)` matrix of `scipy.ndimage.gaussian_filter1d(mode="reflect")`.
 

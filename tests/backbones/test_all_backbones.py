@@ -1,4 +1,4 @@
-"""What holds for every backbone: shapes, parameters, folding, and that nothing is done in vain."""
+"""What holds for every convolutional network: shapes, folding, and nothing done in vain."""
 
 import functools
 import re
@@ -15,6 +15,8 @@ from jaxad.backbones.efficientnet import round_channels
 from jaxad.backbones.weights import shapes
 from ports.parity import apply_by_parts, golden_cases
 
+CNNS = tuple(name for name, arch in ARCHITECTURES.items() if arch.patch == 1)
+"""The others are in test_vit.py."""
 EFFICIENTNETS = tuple(name for name in ARCHITECTURES if name.startswith("efficientnet"))
 SIZE = 256
 WHOLE = ("efficientnet_b4", "efficientnet_lite0")
@@ -87,7 +89,7 @@ def redundant_biases(name):
     return ours if name.startswith("vgg") else 0
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CNNS)
 def test_parameter_count_is_the_published_one(name):
     ours = count(all_shapes(name, folded=False)["params"])
     assert ours + classifier_size(name) + redundant_biases(name) == PARAMETERS[name]
@@ -110,9 +112,7 @@ def paddings(name):
     return (usual, "same", "symmetric") if name in EFFICIENTNETS else (usual,)
 
 
-@pytest.mark.parametrize(
-    ("name", "padding"), [(name, p) for name in ARCHITECTURES for p in paddings(name)]
-)
+@pytest.mark.parametrize(("name", "padding"), [(name, p) for name in CNNS for p in paddings(name)])
 def test_levels_are_as_the_table_says_at_every_size(name, padding):
     """Height and width are unknown multiples of 32: 256, 288, 224 and all rectangles of them."""
     arch = ARCHITECTURES[name]
@@ -149,7 +149,7 @@ def random_variables(shapes_, seed):
     return unflatten_dict({path: draw(path[-1], leaf.shape) for path, leaf in flat.items()})
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in ("vgg16", "vgg19")])
+@pytest.mark.parametrize("name", [name for name in CNNS if name not in ("vgg16", "vgg19")])
 def test_folded_features_equal_unfolded(name):
     """Of most EfficientNets two stages of two blocks, which have every kind of layer.
 
@@ -249,7 +249,7 @@ def some_levels(name):
     return levels[2:3] if name in EFFICIENTNETS else levels
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CNNS)
 def test_nothing_is_built_or_computed_above_the_last_level(name):
     arch = ARCHITECTURES[name]
     order = tuple(arch.levels)

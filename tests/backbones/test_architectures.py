@@ -9,7 +9,7 @@ from jaxad.backbones.efficientnet import LEVELS, EfficientNet, Stage, round_chan
 from jaxad.core import InputError
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [n for n, arch in ARCHITECTURES.items() if arch.patch == 1])
 def test_default_levels_are_what_the_papers_read(name):
     arch = ARCHITECTURES[name]
     assert arch.name == name

@@ -83,11 +83,11 @@ def test_a_mixture_is_exact_beside_the_experts_layers():
 
 def test_parameters_are_rounded_and_what_decides_is_not():
     one = jnp.ones(2)
-    names = ("layer", "norm", "bn", "router")
+    names = ("layer", "norm", "norm1", "norm2", "bn", "router")
     tree = {"params": {name: {"kernel": one} for name in names}, "batch_stats": {"layer": one}}
     found = rounded(tree, "bfloat16")
     half = {name: found["params"][name]["kernel"].dtype == jnp.bfloat16 for name in names}
-    assert half == {"layer": True, "norm": False, "bn": False, "router": False}
+    assert half == {name: name == "layer" for name in names}
     assert found["batch_stats"]["layer"].dtype == jnp.float32
     assert rounded(tree, "float32") is tree
     within = rounded({"method": tree}, "bfloat16")["method"]["params"]["layer"]["kernel"]

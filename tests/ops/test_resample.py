@@ -9,8 +9,9 @@ import pytest
 import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from jaxad.ops.resample import bilinear_matrix, gaussian_matrix, resize_map
+from jaxad.ops.resample import bicubic_matrix, bilinear_matrix, gaussian_matrix, resize_map
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,6 +38,26 @@ def test_known_numbers_of_torch_interpolate() -> None:
     np.testing.assert_allclose(
         bilinear_matrix(3, 5, align_corners=True) @ x, [0.0, 0.5, 1.0, 2.5, 4.0]
     )
+
+
+def test_bicubic_by_hand() -> None:
+    """The first of five lies at -0.2: only x[1] at the distance 1.2 counts, by -0.096."""
+    x = np.array([0.0, 1.0, 4.0])
+    found = bicubic_matrix(3, 5) @ x
+    np.testing.assert_allclose(found, [-0.096, 0.172, 1.0, 2.908, 4.288], atol=1e-12)
+    assert (bicubic_matrix(3, 3) == np.eye(3)).all()
+    # Another factor than that of the lengths: the first position lies at 0.5 / 1.25 - 0.5 = -0.1.
+    taps = bicubic_matrix(9, 9, scale=1.25)[0]
+    np.testing.assert_allclose(taps, [1.06075, -0.06075, *7 * [0]], atol=1e-12)
+
+
+@pytest.mark.parametrize(("size_in", "size_out"), [(37, 32), (37, 5), (14, 16), (37, 60), (3, 3)])
+def test_antialiased_bicubic_is_that_of_pillow(size_in: int, size_out: int) -> None:
+    """And of torch, which has taken its filter over."""
+    x = np.random.default_rng(0).normal(size=size_in).astype(np.float32)
+    want = Image.fromarray(x[None]).resize((size_out, 1), Image.Resampling.BICUBIC)
+    found = bicubic_matrix(size_in, size_out, antialias=True) @ x
+    np.testing.assert_allclose(found, np.asarray(want)[0], atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -74,8 +74,12 @@ def parameters(arch: Architecture, levels: tuple[str, ...]) -> int:
 
 
 def gflop(arch: Architecture, levels: tuple[str, ...], size: int = SIZE) -> float:
-    """Count the operations on one image, in units of 10^9; nothing is compiled."""
+    """Count the operations on one image, in units of 10^9; nothing is compiled.
+
+    Of networks of patches, it is the largest image of up to `size` pixels that divides into them.
+    """
     module = arch.build(levels=levels, folded=True)
+    size = size // arch.patch * arch.patch
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     shapes = weights.shapes(arch, levels=levels, folded=True)
     cost = jax.jit(module.apply).lower(shapes, image).cost_analysis() or {}

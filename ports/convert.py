@@ -124,9 +124,9 @@ def packaged_file(architecture: str) -> Path:
     """
     default = sources_of(architecture)[0]
     if not default.package:
+        fetch = f"; `python -m ports fetch {architecture}` gets it where there is a network"
         raise InputError(
-            f"{architecture} needs FILE, such as {default.url}; "
-            f"`python -m ports fetch {architecture}` gets it where there is a network"
+            f"{architecture} needs FILE, such as {default.url}{fetch if default.digest else ''}"
         )
     spec = importlib.util.find_spec(default.package.replace("-", "_"))
     if spec is None:

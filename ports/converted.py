@@ -89,7 +89,11 @@ def gather(
             missing.append(name)
             return None
         array = np.asarray(state[name])
-        if path[-1] == "kernel":
+        if path[-1] == "kernel" and len(shape) == 2:  # of a linear layer
+            shape = shape[::-1]
+            if array.shape == shape:
+                return array.T
+        elif path[-1] == "kernel":
             height, width, inputs, outputs = shape
             expected = (outputs, inputs, height, width)
             if array.shape == expected:

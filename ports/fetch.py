@@ -79,13 +79,19 @@ def fetch(
         What `convert` says, and where the public file lies.
 
     Raises:
-        InputError: No such file, no network, a download that is cut short, too long or not what
-            it should be, or anything that `convert` refuses.
+        InputError: No such file, one without a digest, no network, a download that is cut short,
+            too long or not what it should be, or anything that `convert` refuses.
     """
     output_path(architecture, out)  # refused before a long download, not after
     source = sources_of(architecture, recipe=recipe, naming=naming)[0]
     if source.package:
         return convert(architecture, naming=naming, out=out)
+    if not source.digest:
+        raise InputError(
+            f"{source.url}: its publisher states no digest, so nothing would tell a download that "
+            f"was changed; download it in a way that you trust, and then "
+            f"`python -m ports convert {architecture} {source.file_name}`"
+        )
     if source.url.endswith(".h5") and importlib.util.find_spec("h5py") is None:
         raise InputError(f"{source.file_name} is an HDF5 file; pip install h5py first")
     path = download(source, weights_folder() / "sources", open_url=open_url)

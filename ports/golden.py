@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 import lzma
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def torch_case(
 def cases() -> Iterator[Case]:
     """Every network of the PyTorch namings."""
     by_family = {"resnet": resnet_features, "vgg": vgg_features}
-    models = _torchvision_models()
+    models = torchvision_models()
     for name in (*RESNETS, *VGGS, *EFFICIENTNETS):
         transforms = models.get_model_weights(name).IMAGENET1K_V1.transforms()
         run = by_family.get(family_of(name), torchvision_efficientnet)
@@ -172,7 +173,7 @@ def cases() -> Iterator[Case]:
             yield torch_case("efficientnet_pytorch", name, make, pytorch_efficientnet, **settings)
 
 
-def _torchvision_models() -> Any:
+def torchvision_models() -> Any:
     """Import torchvision's models, also where its compiled operators do not load."""
     import torch
 
@@ -187,35 +188,34 @@ def _torchvision_models() -> Any:
         return importlib.import_module("torchvision.models")
 
 
-def main(path: str) -> None:
-    """Write the file and print what is in it."""
+def write(path: str, cases: Iterable[Case]) -> None:
+    """Write a file of samples and print what is in it."""
     import torch
 
     index: list[dict[str, Any]] = []
     values: list[np.ndarray] = []
     with torch.no_grad():
-        for generator in (cases(), golden_keras.cases()):
-            for naming, architecture, family, shapes, features in generator:
-                levels = {}
-                for level, x in features:
-                    levels[level] = x.shape
-                    statistics = np.asarray([np.abs(x).max(), x.mean(), x.std()])
-                    values.append(np.concatenate([statistics, sample(x)]).astype(np.float32))
-                    print(naming, architecture, level, x.shape, *statistics, flush=True)
-                index.append(
-                    {
-                        "naming": naming,
-                        "architecture": architecture,
-                        "size": SIZES[family],
-                        "gain": GAINS[family],
-                        "arrays": list(shapes.items()),
-                        "levels": list(levels.items()),
-                    }
-                )
+        for naming, architecture, family, shapes, features in cases:
+            levels = {}
+            for level, x in features:
+                levels[level] = x.shape
+                statistics = np.asarray([np.abs(x).max(), x.mean(), x.std()])
+                values.append(np.concatenate([statistics, sample(x)]).astype(np.float32))
+                print(naming, architecture, level, x.shape, *statistics, flush=True)
+            index.append(
+                {
+                    "naming": naming,
+                    "architecture": architecture,
+                    "size": SIZES[family],
+                    "gain": GAINS[family],
+                    "arrays": list(shapes.items()),
+                    "levels": list(levels.items()),
+                }
+            )
     packed = lzma.compress(json.dumps(index, separators=(",", ":")).encode())
     np.savez(path, index=np.frombuffer(packed, np.uint8), values=np.stack(values))
     print(f"{path}: {Path(path).stat().st_size} bytes, {len(packed)} of them the index")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write(sys.argv[1], itertools.chain(cases(), golden_keras.cases()))

@@ -1,6 +1,7 @@
 """What the programs that store features of the original frameworks agree on.
 
-`ports/golden.py` has the networks of PyTorch, `ports/golden_keras.py` those of Keras.
+`ports/golden.py` has the convolutional networks of PyTorch, `ports/golden_keras.py` those of Keras,
+`ports/golden_vit.py` the vision transformers.
 """
 
 from __future__ import annotations
@@ -10,8 +11,15 @@ from collections.abc import Iterator
 import numpy as np
 
 # Height, width: not square, and odd after some of the halvings, where paddings differ most.
-SIZES = {"resnet": (72, 96), "vgg": (64, 80), "efficientnet": (72, 96)}
-GAINS = {"resnet": 1.0, "vgg": 1.0, "efficientnet": 1.2}
+# Vision transformers: 5 x 7 patches.
+SIZES = {
+    "resnet": (72, 96),
+    "vgg": (64, 80),
+    "efficientnet": (72, 96),
+    "dinov2": (70, 98),
+    "deit": (80, 112),
+}
+GAINS = {"resnet": 1.0, "vgg": 1.0, "efficientnet": 1.2, "dinov2": 1.0, "deit": 1.0}
 
 Shapes = dict[str, tuple[int, ...]]
 Features = Iterator[tuple[str, np.ndarray]]

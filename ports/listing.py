@@ -73,7 +73,7 @@ def source_table() -> str:
     """Every public file that is known: architecture, naming, recipe, licence, digest, address."""
     table = [("architecture", "naming", "recipe", "licence", "digest", "file")]
     table += [
-        (row.architecture, row.naming, row.recipe, row.licence, row.digest, _place(row))
+        (row.architecture, row.naming, row.recipe, row.licence, row.digest or "none", _place(row))
         for row in SOURCES
     ]
     return align(table)

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 from jaxad.backbones import ARCHITECTURES, weights
 from jaxad.core import InputError
-from ports import efficientnet_pytorch_names, keras_names, timm_names, torchvision_names
+from ports import (
+    efficientnet_pytorch_names,
+    keras_names,
+    timm_names,
+    torchvision_names,
+    vit_names,
+)
 from ports.converted import Converted, State
 
 
@@ -33,6 +39,12 @@ NAMINGS: dict[str, Framework] = {
         torchvision_names.ARCHITECTURES,
         torchvision_names.LICENCE,
         "torchvision",
+    ),
+    "dinov2_hub": Framework(
+        vit_names.convert_hub,
+        vit_names.DINOV2,
+        vit_names.LICENCE,
+        "Meta",
     ),
     "timm": Framework(
         timm_names.convert,
@@ -63,9 +75,11 @@ NAMINGS: dict[str, Framework] = {
 
 _TORCH_CNN = r"layer1\.0\.|features\.0\.(weight|bias)$"
 _TIMM_EFFICIENTNET = r"conv_stem\.|blocks\.0\.0\."
+_VIT = r"blocks\.0\.norm1\."
 _SIGNATURES: dict[str, re.Pattern[str]] = {
     "torchvision": re.compile(rf"^({_TORCH_CNN}|features\.0\.0\.)"),
-    "timm": re.compile(rf"^({_TORCH_CNN}|{_TIMM_EFFICIENTNET})"),
+    "dinov2_hub": re.compile(rf"^({_VIT}|mask_token$|register_tokens$)"),
+    "timm": re.compile(rf"^({_TORCH_CNN}|{_TIMM_EFFICIENTNET}|{_VIT}|reg_token$)"),
     "timm_tf": re.compile(rf"^({_TIMM_EFFICIENTNET})"),
     "efficientnet_pytorch": re.compile(r"^_(conv_stem|blocks\.0)\."),
     "keras": re.compile(r"^(conv1_conv|block1_conv1|stem_conv)\."),
@@ -125,7 +139,7 @@ def choose(
     if "timm" in fitting:
         stated = str((config or {}).get("architecture", ""))
         kind = _timm_kind(architecture, stated, file_name)
-        if any(name.startswith(_TIMM_VGG_HEAD) for name in state):
+        if any(name.startswith((*_TIMM_VGG_HEAD, "reg_token")) for name in state):
             kind = "timm"
         if kind is None and "timm_tf" in fitting:
             raise InputError(

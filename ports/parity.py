@@ -1,7 +1,7 @@
 """How far our features are from those of the original frameworks, without any of these.
 
-`ports/golden.py` stored samples of the original features, made with weights from a seed. Here the
-same weights go through our converters and our modules.
+`ports/golden.py` and `ports/golden_vit.py` stored samples of the original features, made with
+weights from a seed. Here the same weights go through our converters and our modules.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from jaxad.ops.convolve import same_padding
 from ports.namings import NAMINGS
 from ports.seeded import fill, image, sample
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "backbones.npz"
+_FOLDER = Path(__file__).resolve().parents[1] / "tests" / "golden"
+GOLDEN = (_FOLDER / "backbones.npz", _FOLDER / "vit.npz")
 
 
 class GoldenLevel(NamedTuple):
@@ -55,7 +56,11 @@ class GoldenCase(NamedTuple):
 @functools.cache
 def golden_cases() -> dict[tuple[str, str], GoldenCase]:
     """(Naming, architecture) -> what was stored of it, for every pair that is covered."""
-    with np.load(GOLDEN) as file:
+    return {pair: case for path in GOLDEN for pair, case in _cases(path).items()}
+
+
+def _cases(path: Path) -> dict[tuple[str, str], GoldenCase]:
+    with np.load(path) as file:
         index = json.loads(lzma.decompress(file["index"].tobytes()))
         values = iter(file["values"])
     return {

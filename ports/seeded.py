@@ -21,8 +21,9 @@ SAMPLES = 64
 def fill(shapes: Mapping[str, Sequence[int]], *, gain: float = 1.0) -> dict[str, np.ndarray]:
     """Fill a state dict of PyTorch or Keras names with plausible numbers, float32.
 
-    Kernels (OIHW; HWIO or HWC1 where their name says "kernel") are He-scaled and BatchNorm
-    statistics are near the identity, so activations stay of the order of one through any depth.
+    Kernels (OIHW; HWIO or HWC1 where their name says "kernel") are He-scaled, weights of linear
+    layers keep the scale, and BatchNorm statistics are near the identity, so activations stay of
+    the order of one through any depth.
 
     Args:
         shapes: Array name -> shape.
@@ -43,6 +44,9 @@ def _array(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
         else:
             fan_in = shape[1] * shape[2] * shape[3]
         scaled = _noise() * np.float32((2 / fan_in) ** 0.5)
+        return np.resize(np.roll(scaled, rng.integers(scaled.size)), shape)
+    if len(shape) == 2 and leaf == "weight":
+        scaled = _noise() * np.float32(shape[1] ** -0.5)
         return np.resize(np.roll(scaled, rng.integers(scaled.size)), shape)
     if leaf in ("running_var", "moving_variance"):
         return rng.uniform(0.5, 2.0, shape).astype(np.float32)

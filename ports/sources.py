@@ -2,7 +2,8 @@
 
 Addresses and digests are those of the publishers' own tables: torchvision 0.28, timm 1.0.31 (its
 GitHub releases; the files of its hub carry no digest), EfficientNet-PyTorch 0.7.1 and Keras 3.15.
-PyTorch's publishers put the first eight digits of the SHA-256 into the name, Keras gives MD5.
+PyTorch's publishers put the first eight digits of the SHA-256 into the name, Keras gives MD5, and
+DINOv2's files have none.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Source(NamedTuple):
     url: str
     """https; empty for a file that comes in a Python package."""
     digest: str
-    """`sha256:` or `md5:` and hexadecimal digits: all of them, or as many as are published."""
+    """`sha256:` or `md5:` and hexadecimal digits: all of them, or as many as are published. Empty
+    where none are: nothing tells whether a download is right, so `fetch` leaves it to people."""
     licence: str
     """SPDX identifier."""
     preprocess: Preprocess | None = None
@@ -53,6 +55,7 @@ _TIMM_RSB_OLD = (
 )
 _GLUON = "https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1/"
 _FACEBOOK = "https://dl.fbaipublicfiles.com/semiweaksupervision/model_files/"
+_META = "https://dl.fbaipublicfiles.com/"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _KERAS_EFFICIENTNET = "https://storage.googleapis.com/keras-applications/"
 
@@ -356,6 +359,24 @@ SOURCES: tuple[Source, ...] = (
             whole,
         )
     ),
+    *(
+        Source(
+            f"{name}{suffix}",
+            "dinov2_hub",
+            "lvd142m",
+            f"{_META}dinov2/{name}/{name}{suffix and '_reg4'}_pretrain.pth",
+            "",
+            "Apache-2.0",
+        )
+        for name in ("dinov2_vits14", "dinov2_vitb14")
+        for suffix in ("", "_reg")
+    ),
+    *_named(
+        "timm",
+        f"{_META}deit/",
+        "Apache-2.0",
+        rows=[("deit_small_patch16", "fb_in1k", "deit_small_patch16_224-cd65a155.pth")],
+    ),
 )
 """In order of preference: the first of an architecture is what `fetch` takes."""
 
@@ -384,15 +405,15 @@ def known(sha256: str, md5: str = "") -> Source | None:
     """Tell which public file has these digests, in hexadecimal; None: none of them."""
     found = {"sha256": sha256, "md5": md5}
     for row in SOURCES:
-        kind, digits = row.digest.split(":")
-        if found[kind].startswith(digits):
+        kind, _, digits = row.digest.partition(":")
+        if digits and found[kind].startswith(digits):
             return row
     return None
 
 
 def has_digest(path: Path, source: Source) -> bool:
     """Whether the file at `path` has the digest of `source`, as far as it is published."""
-    kind, digits = source.digest.split(":")
+    kind, digits = source.digest.split(":")  # `fetch` takes no file without
     return file_digest(path, kind).startswith(digits)
 
 

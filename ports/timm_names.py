@@ -1,4 +1,4 @@
-"""ResNet, VGG and EfficientNet weights with the array names of timm.
+"""ResNet, VGG, EfficientNet and ViT weights with the array names of timm.
 
 ResNets and VGGs have torchvision's names. EfficientNets come in two kinds under the same names
 (`conv_stem.weight`, `blocks.1.0.conv_pw.weight`), and no array tells them apart: timm's own pad
@@ -16,6 +16,7 @@ from typing import Any
 from jaxad.backbones import Variant
 from jaxad.backbones.weight_file import check_pixels
 from jaxad.core import InputError, Preprocess
+from ports import vit_names
 from ports.converted import (
     TORCH_LEAVES,
     Converted,
@@ -31,7 +32,7 @@ TF_ARCHITECTURES = (
     *(f"efficientnet_b{i}" for i in range(8)),
     *(f"efficientnet_lite{i}" for i in range(5)),
 )
-ARCHITECTURES = (*RESNETS, *VGGS, *TF_ARCHITECTURES)
+ARCHITECTURES = (*RESNETS, *VGGS, *TF_ARCHITECTURES, *vit_names.ARCHITECTURES)
 LICENCE = "Apache-2.0"
 """Of the weights that timm's authors trained, and of Google's behind the `tf_` models."""
 
@@ -72,6 +73,8 @@ def convert(architecture: str, state: State) -> Converted:
     Raises:
         InputError: Another architecture, or arrays missing, unknown or misshapen.
     """
+    if architecture in vit_names.ARCHITECTURES:
+        return vit_names.convert(architecture, state)
     refuse_other(architecture, ARCHITECTURES, "timm")
     usual = _HALF if architecture == "efficientnet_b1" else Preprocess()
     resize = "bilinear" if architecture in VGGS else "bicubic"

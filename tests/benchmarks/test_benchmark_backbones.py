@@ -28,7 +28,13 @@ def test_a_row_holds_what_was_measured(tmp_path, capsys):
 # torchvision's own count at 224 px for the whole network, in 10^9 multiply-adds, which takes zeros
 # around an image for pixels and has the classifier.
 @pytest.mark.parametrize(
-    ("name", "published"), [("resnet18", 1.814), ("wide_resnet50_2", 11.398), ("vgg16_bn", 15.47)]
+    ("name", "published"),
+    [
+        ("resnet18", 1.814),
+        ("wide_resnet50_2", 11.398),
+        ("vgg16_bn", 15.47),
+        ("deit_small_patch16", 4.6),  # of the paper
+    ],
 )
 def test_work_is_about_the_published_one(name, published):
     arch = ARCHITECTURES[name]

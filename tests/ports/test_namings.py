@@ -7,6 +7,7 @@ import pytest
 
 from jaxad.backbones import ARCHITECTURES
 from jaxad.core import InputError
+from ports import torchvision_names
 from ports.namings import NAMINGS, choose
 from ports.parity import golden_cases
 
@@ -36,17 +37,27 @@ def refused(*arguments, **settings):
 
 def test_every_architecture_has_a_naming():
     assert {name for _, name in PAIRS} == set(ARCHITECTURES)
-    assert list(NAMINGS) == ["torchvision", "timm", "timm_tf", "efficientnet_pytorch", "keras"]
+    assert list(NAMINGS) == [
+        "torchvision",
+        "dinov2_hub",
+        "timm",
+        "timm_tf",
+        "efficientnet_pytorch",
+        "keras",
+    ]
     for row in NAMINGS.values():
         assert str(row) == f"{row.licence} ({row.owner})"
 
 
 @pytest.mark.parametrize(("naming", "name"), PAIRS)
 def test_names_tell_the_naming(naming, name):
+    alike = {*torchvision_names.RESNETS, *torchvision_names.VGGS, "dinov2_vits14", "dinov2_vitb14"}
     if two_kinds(naming, name):
         assert "--naming timm or --naming timm_tf" in refused(name, state(naming, name))
     else:
-        want = "torchvision" if naming == "timm" else naming
+        want = naming
+        if naming == "timm" and name in alike:
+            want = "dinov2_hub" if name.startswith("dinov2") else "torchvision"
         assert choose(name, state(naming, name), file_name="model.pth") == want
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,6 +173,45 @@ class Limits(NamedTuple):
         return np.max([p_values(own.scores, scores) for own in self.normal], axis=0)
 
 
+class Lines(NamedTuple):
+    """Which limits count for which photo of a category."""
+
+    limits: Limits
+    """Those of the category."""
+    routed: Mapping[str, Limits] = MappingProxyType({})
+    """Of photos that the detector takes for a subclass; for all others, `limits`."""
+
+    def of(self, subclass: str) -> Limits:
+        """The limits of photos that are taken for a subclass."""
+        return self.routed.get(subclass, self.limits)
+
+    def scores(self, taken: Sequence[str]) -> np.ndarray:
+        """The score `(m,)` float64 above which each photo is called anomalous.
+
+        Args:
+            taken: What the m photos are taken for.
+        """
+        return np.asarray([self.of(name).score for name in taken], np.float64)
+
+    def p_values(self, scores: np.ndarray, taken: Sequence[str]) -> np.ndarray:
+        """P-values `(m,)` of image scores `(m,)`, each among those of what it is taken for."""
+        found, names = np.empty(len(scores)), np.asarray(taken, object)
+        for name in set(taken):
+            own = np.flatnonzero(names == name)
+            found[own] = self.of(name).p_values(scores[own])
+        return found
+
+    def passed(self) -> tuple[np.ndarray, float, float]:
+        """What photos that pass are compared with, as `drift.Drift` takes it; of one category."""
+        (normal,) = self.limits.normal
+        if not self.routed:
+            return normal.scores, self.limits.score, self.limits.p_limit
+        # What passes does so by the limits of its subclass, there as here.
+        passed = np.flatnonzero(normal.scores <= self.scores(normal.routed))
+        least = float(np.mean([self.of(normal.routed[i]).p_limit for i in passed]))
+        return normal.scores[passed], math.inf, least
+
+
 def calibrate(
     scores: np.ndarray,
     alpha: float,
@@ -238,6 +278,17 @@ class Calibration:
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
         return self._drawn(tuple(chosen.values()))
+
+    def lines(self, category: str, *, routed: bool) -> Lines:
+        """Which limits count for which photo of a category.
+
+        `routed` says whether it is known what photos are taken for: else one limit counts for all.
+
+        Raises:
+            InputError: As `limits`.
+        """
+        limits = self.limits(category)
+        return Lines(limits, self.routed_limits(category) if routed else {})
 
     def routed_limits(self, category: str | None = None) -> dict[str, Limits]:
         """The limits for photos that the detector takes for a subclass, by its name.

@@ -87,7 +87,9 @@ def audit(
     own_scores: Any = maps.max(axis=(1, 2)) if scores is None else np.asarray(scores)
     if kinds.shape != (len(maps),):
         raise InputError(f"labels have shape {kinds.shape}: give one for each of {len(maps)} maps")
-    line = None if threshold is None else Line(threshold, "threshold set on other photos")
+    line = (
+        None if threshold is None else Line(own_scores > threshold, "threshold set on other photos")
+    )
     photos = Photos(maps, masks, kinds, own_scores, known, halves)
     return audited(photos, line=line, resamples=resamples, seed=seed).rows
 

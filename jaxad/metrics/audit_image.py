@@ -93,7 +93,7 @@ def threshold_rows(
     """
     told = "conformal threshold" if line is None else line.told
     bad = photos.labels == 1
-    called = np.zeros(len(bad), bool) if line is None else photos.scores > line.score
+    called = np.zeros(len(bad), bool) if line is None else line.called
     tp, fp = weights @ (bad & called), weights @ (~bad & called)
     shares = (
         ("image F1", 2 * tp, weights @ bad + tp + fp),

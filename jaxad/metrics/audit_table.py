@@ -34,8 +34,8 @@ class Photos:
 class Line(NamedTuple):
     """A threshold that was set without defects."""
 
-    score: float
-    """A photo above is called anomalous."""
+    called: np.ndarray
+    """`(N,)` bool, which photos are called anomalous by it."""
     told: str
     """How it was set."""
 

@@ -23,11 +23,10 @@ import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from jaxad.calibration import Calibration
 from jaxad.errors import printable
 from jaxad.files import confined, make_folder, write_text
 from jaxad.report.colour import colour_map
-from jaxad.report.line import draw
+from jaxad.report.line import Line, draw
 from jaxad.report.panel import panel
 from jaxad.report.papers import METRICS, Beside
 from jaxad.report.terms import format_metric, metric_meaning, metric_names, metric_title
@@ -50,7 +49,7 @@ def write_report(
     categories: Mapping[str, CategoryView],
     config_text: str,
     sections: Sequence[tuple[str, Markup]] = (),
-    calibrations: Mapping[str, tuple[Calibration, str]] = MappingProxyType({}),
+    lines: Mapping[str, Line | None] = MappingProxyType({}),
     beside: Beside | None = None,
 ) -> None:
     """Write the report of a run, whole or not at all.
@@ -63,8 +62,8 @@ def write_report(
             of `results` may be missing here and then appears in the table only.
         config_text: the run's configuration, shown verbatim.
         sections: more of them, before "The run": heading and content, which is not escaped.
-        calibrations: name -> the calibration that decides for that category, and the category's
-            name in it; where there is none, the page starts at the best F1 of the test photos.
+        lines: name -> where that category starts, as `line.draw` gives it; where there is none, at
+            the best F1 of the test photos.
         beside: a paper's figures.
 
     Raises:
@@ -73,10 +72,6 @@ def write_report(
     target = Path(path)
     if target.parent.is_symlink():  # in a stranger's work directory it may lead anywhere
         confined(target.parent.parent, target.parent.name)
-    lines = {
-        name: draw(view.labels, view.scores, *calibrations.get(name, (None, "")))
-        for name, view in categories.items()
-    }
     script = _part("script.js")
     page = _template().render(
         policy=f"{_POLICY}; script-src '{policy_hash(script)}'",
@@ -89,11 +84,11 @@ def write_report(
         papers=_papers(results, beside),
         categories=[
             panel(
-                *(anchor, name, categories[name], lines[name]),
+                *(anchor, name, view, lines[name] if name in lines else draw(*view[:2])),
                 results["categories"].get(name, {}),
                 budget=_PICTURES / len(categories),
             )
-            for name, anchor in _anchors(categories).items()
+            for (name, anchor), view in zip(_anchors(categories).items(), categories.values())
         ],
         gradient=_gradient(),
         sections=sections,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Limits
+from jaxad.calibration import Calibration, Limits, Lines, Normal
 from jaxad.drift import LEAST, Drift, Verdict
 from jaxad.errors import InputError
 from jaxad.metrics.image import f1_max
@@ -57,69 +58,120 @@ def count(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Counts:
 class Calibrated(NamedTuple):
     """What a calibration says of a category."""
 
-    limits: Limits
+    lines: Lines
     false_alarm: float
     confidence: float | None
 
     @property
-    def scores(self) -> np.ndarray:
-        """Of the calibration photos, `(n,)` ascending."""
-        return np.sort(np.concatenate([own.scores for own in self.limits.normal]))
+    def normal(self) -> Normal:
+        """The calibration photos."""
+        (found,) = self.lines.limits.normal
+        return found
+
+    @property
+    def compared(self) -> np.ndarray:
+        """What is compared of each calibration photo, `(n,)` ascending; see `Line.compared`."""
+        return np.sort(_compared(self.lines, self.normal.scores, self.normal.routed))
 
 
 class Line(NamedTuple):
-    """The line that a page starts with."""
+    """Where a page starts: the line of a category, or those of the subclasses within it."""
 
     threshold: float
-    """A photo whose score is above is called anomalous."""
+    """A photo of which more is compared is called anomalous; 0 where photos have their own lines"""
+    compared: np.ndarray
+    """`(N,)` of each test photo its score or, where photos have their own lines, its score less the
+    line of the subclass that it is taken for."""
+    counts: Counts
+    """How the test photos fall on the two sides."""
+    p_values: np.ndarray | None
+    """`(N,)` of the test photos; None without a calibration."""
     calibrated: Calibrated | None
     """None: the line is drawn by the test photos themselves."""
     note: str
     """Where it comes from, and what is promised; plain text."""
 
+    @property
+    def called(self) -> np.ndarray:
+        """`(N,)` bool, which test photos are called anomalous."""
+        return self.compared > self.threshold
+
+    @property
+    def by_subclass(self) -> Mapping[str, Limits]:
+        """The limits of photos that are taken for a subclass, where there are such."""
+        return self.calibrated.lines.routed if self.calibrated else {}
+
 
 def draw(
-    labels: np.ndarray, scores: np.ndarray, calibration: Calibration | None, category: str
+    labels: np.ndarray,
+    scores: np.ndarray,
+    calibration: Calibration | None = None,
+    category: str = "",
+    *,
+    taken: Sequence[str] = (),
 ) -> Line | None:
-    """Draw the line of a category.
+    """Draw the line of a category, or where subclasses have lines of their own, these.
 
     Args:
         labels: `(N,)` 0 or 1.
         scores: `(N,)`.
         calibration: Of its detector; None if there is none.
         category: Name of the category in it.
+        taken: Names of the subclasses that the detector took each photo for; none if it takes them
+            for none.
 
     Returns:
         By the calibration where that can be, else the best of the test photos; None without photos.
     """
     if not len(scores):
         return None
+    scores = np.asarray(scores)
     why = "No calibration is there for this category (jaxad calibrate makes one)"
     if calibration is not None and category in calibration.categories:
         try:
-            limits = calibration.limits(category)
+            lines = calibration.lines(category, routed=bool(taken))
         except InputError as error:
             why = f"The calibration can not draw a line ({error})"
         else:
-            own = Calibrated(limits, calibration.false_alarm, calibration.confidence)
-            return Line(limits.score, own, _promise(own))
+            own = Calibrated(lines, calibration.false_alarm, calibration.confidence)
+            taken = taken or ("",) * len(scores)
+            threshold, compared = _start(lines), _compared(lines, scores, taken)
+            counts, p_values = count(labels, compared, threshold), lines.p_values(scores, taken)
+            return Line(threshold, compared, counts, p_values, own, _promise(own, {*taken}))
     if not np.any(labels):
         told = "the highest score of the test photos, all of which are good"
-        return Line(float(np.max(scores)), None, f"{why}. This line is {told}: for looking only.")
-    told = "the best F1 on these very test photos: for looking only, not to decide by"
-    best = f1_max(labels, scores)[1]  # photos of this score are above the line
-    below = np.asarray(scores)[np.asarray(scores) < best]
-    threshold = float(below.max() if len(below) else np.nextafter(best, -np.inf))
-    return Line(threshold, None, f"{why}. This line is chosen for {told}.")
+        threshold, note = float(np.max(scores)), f"{why}. This line is {told}: for looking only."
+    else:
+        told = "the best F1 on these very test photos: for looking only, not to decide by"
+        best = f1_max(labels, scores)[1]  # photos of this score are above the line
+        below = scores[scores < best]
+        threshold = float(below.max() if len(below) else np.nextafter(best, -np.inf))
+        note = f"{why}. This line is chosen for {told}."
+    return Line(threshold, scores, count(labels, scores, threshold), None, None, note)
 
 
-def drift(own: Calibrated, good: np.ndarray) -> Verdict:
-    """Whether good test photos below the line look like the calibration's; `good` is `(m,)`."""
-    limit = own.limits.score
-    seen = Drift(own.scores, limit, own.limits.p_limit)
-    passed = good[good <= limit]
-    if len(passed):
-        seen.add(passed, own.limits.p_values(passed))
+def _start(lines: Lines) -> float:
+    return 0.0 if lines.routed else lines.limits.score
+
+
+def _compared(lines: Lines, scores: np.ndarray, taken: Sequence[str]) -> np.ndarray:
+    return scores - lines.scores(taken) if lines.routed else scores
+
+
+def drift(line: Line, labels: np.ndarray, scores: np.ndarray) -> Verdict | None:
+    """Whether good test photos that pass look like the calibration's; None without a calibration.
+
+    Args:
+        line: What `draw` gave.
+        labels: `(N,)` 0 or 1.
+        scores: `(N,)`.
+    """
+    if line.calibrated is None or line.p_values is None:
+        return None
+    seen = Drift(*line.calibrated.lines.passed())
+    passed = ~line.called & (np.asarray(labels) == 0)
+    if passed.any():
+        seen.add(np.asarray(scores)[passed], line.p_values[passed])
     return seen.verdict()
 
 
@@ -142,14 +194,26 @@ def drift_text(verdict: Verdict) -> str:
     )
 
 
-def _promise(own: Calibrated) -> str:
-    rate, photos = f"{100 * own.false_alarm:g} %", len(own.scores)
-    if own.confidence is None:
-        told = f"on average over calibration sets of {photos} photos"
+def _promise(own: Calibrated, taken: Collection[str]) -> str:
+    rate, photos = f"{100 * own.false_alarm:g} %", len(own.normal.scores)
+    if own.lines.routed:
+        of, photos_told = "photos of normal parts that are taken for a subclass", "their photos"
+        line = "the line of this subclass"
     else:
-        told = f"which holds for {100 * own.confidence:g} % of calibration sets of {photos} photos"
+        of, photos_told, line = "photos of normal parts", f"{photos} photos", "this line"
+    if own.confidence is None:
+        told = f"on average over calibration sets of {photos_told}"
+    else:
+        told = f"which holds for {100 * own.confidence:g} % of calibration sets of {photos_told}"
+    without = sorted({*taken, *own.normal.routed} - own.lines.routed.keys() - {""})
+    few = ""
+    if own.lines.routed and without:
+        few = (
+            f"Too few calibration photos are taken for {', '.join(without)}: for these the line "
+            "of the category counts, and of them alone nothing is promised. "
+        )
     return (
-        f"Calibrated: at most {rate} of photos of normal parts score above this line, {told}. The "
+        f"Calibrated: at most {rate} of {of} score above {line}, {told}. {few}The "
         "promise is for photos that come from where the calibration photos came from. It says "
         "nothing of how many defects are found."
     )

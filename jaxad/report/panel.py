@@ -10,7 +10,7 @@ import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from jaxad.report.line import VERDICTS, Line, count, drift, drift_text
+from jaxad.report.line import VERDICTS, Line, drift, drift_text
 from jaxad.report.plots import (
     histogram_svg,
     p_values_svg,
@@ -50,15 +50,14 @@ def panel(
         budget: Characters that its small pictures may take.
     """
     low, high = view.colours
-    threshold = None if line is None else line.threshold
     return {
         "anchor": anchor,
         "name": name,
         "line": line,
-        "threshold": "" if line is None else f"{line.threshold:.4g}",
-        "told": None if line is None else _told(view, line),
+        "threshold": "" if line is None else _where(line),
+        "told": None if line is None else _told(line),
         "data": None if line is None else _data(view, line),
-        "plots": [*_plots(view, threshold, metrics), *_calibration_plots(view, line)],
+        "plots": [*_plots(view, line, metrics), *_calibration_plots(view, line)],
         "drift": _drift(view, line),
         "low": f"{low:.4g}",
         "high": f"{high:.4g}",
@@ -68,12 +67,23 @@ def panel(
             if (examples := getattr(view, field))
         ],
         "kinds": [] if line is None else _kinds(view, line),
+        "subclasses": [] if line is None else _subclasses(view, line),
         **_photos(view, line, budget),
     }
 
 
-def _told(view: CategoryView, line: Line) -> dict[str, Any]:
-    found = count(view.labels, view.scores, line.threshold)
+def _where(line: Line) -> str:
+    """Where the line lies, as the page's script says it, too."""
+    return "the line of its subclass" if line.by_subclass else f"{line.threshold:.4g}"
+
+
+def _what(line: Line | None) -> str:
+    """What is compared."""
+    return "score less the line of its subclass" if line and line.by_subclass else "image score"
+
+
+def _told(line: Line) -> dict[str, Any]:
+    found = line.counts
     shares = ("recall", "precision", "f1", "false_alarm_rate")
     return {
         **found._asdict(),
@@ -89,30 +99,40 @@ def _percent(value: float | None) -> str:
 
 def _data(view: CategoryView, line: Line) -> Markup:
     """What the page's script counts by: numbers alone, no text from outside."""
-    own = line.calibrated
+    own, lines = line.calibrated, line.calibrated.lines if line.calibrated else None
     data = {
         "scores": view.scores.tolist(),
         "labels": view.labels.astype(int).tolist(),
         "kinds": _kind_numbers(view),
         "line": line.threshold,
-        "calibration": own.scores.tolist() if own and own.confidence is None else [],
+        # Of every photo, where they differ.
+        "lines": lines.scores(view.taken).tolist() if lines and lines.routed else [],
+        "calibration": own.compared.tolist() if own and own.confidence is None else [],
     }
     # Nothing in it can end the element, whatever comes to stand there.
     return htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 def _plots(
-    view: CategoryView, threshold: float | None, metrics: Mapping[str, Any]
+    view: CategoryView, line: Line | None, metrics: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     labels, scores = view.labels, view.scores
+    compared = (scores, None) if line is None else (line.compared, line.threshold)
+    found, aside = None if line is None else line.counts, ""
+    if line is not None and line.by_subclass:
+        aside = "; it is of one line for all, the mark of a line for each subclass"
     yield {
-        "plot": Markup(histogram_svg(labels, scores, threshold)),
-        "caption": "Scores of good (up) and defective (down) photos",
+        "plot": Markup(histogram_svg(labels, *compared, what=_what(line))),
+        "caption": "Scores of good (up) and defective (down) photos"
+        + (", less the line of each" if aside else ""),
     }
-    yield {"plot": Markup(roc_svg(labels, scores, threshold)), "caption": "ROC curve over photos"}
     yield {
-        "plot": Markup(pr_svg(labels, scores, threshold)),
-        "caption": "Precision over recall, photos",
+        "plot": Markup(roc_svg(labels, scores, found)),
+        "caption": f"ROC curve over photos{aside}",
+    }
+    yield {
+        "plot": Markup(pr_svg(labels, scores, found)),
+        "caption": f"Precision over recall, photos{aside}",
     }
     areas = [v for n, v in metrics.items() if n.startswith("aupro_")]
     yield {
@@ -124,24 +144,42 @@ def _plots(
 def _calibration_plots(view: CategoryView, line: Line | None) -> Iterator[dict[str, Any]]:
     if line is None or line.calibrated is None:
         return
-    own, good = line.calibrated, view.scores[view.labels == 0]
+    own, good = line.calibrated, view.labels == 0
+    steps = steps_svg(own.compared, line.compared[good], line.threshold, what=_what(line))
     yield {
-        "plot": Markup(steps_svg(own.scores, good, own.limits.score)),
+        "plot": Markup(steps),
         "caption": "Calibration photos (grey) and good test photos: alike where they lie close",
     }
-    if len(good):
+    if good.any() and line.p_values is not None:
         yield {
-            "plot": Markup(p_values_svg(own.limits.p_values(good))),
+            "plot": Markup(p_values_svg(line.p_values[good])),
             "caption": "P-values of good test photos: level (dashed) where they are like the "
             "calibration's, low ones are unusual",
         }
 
 
 def _drift(view: CategoryView, line: Line | None) -> str:
-    good = view.scores[view.labels == 0]
-    if line is None or line.calibrated is None or not len(good):
+    if line is None or view.labels.all():
         return ""
-    return drift_text(drift(line.calibrated, good))
+    found = drift(line, view.labels, view.scores)
+    return "" if found is None else drift_text(found)
+
+
+def _subclasses(view: CategoryView, line: Line) -> list[dict[str, Any]]:
+    """The lines, where subclasses have their own."""
+    if line.calibrated is None or not line.by_subclass:
+        return []
+    routed = line.calibrated.normal.routed
+    return [
+        {
+            "name": name or "none that is known",
+            "calibration": routed.count(name),
+            "photos": list(view.taken).count(name),
+            "line": f"{line.calibrated.lines.of(name).score:.4g}",
+            "own": "" if name in line.by_subclass else ", the category's",
+        }
+        for name in sorted({*routed, *view.taken})
+    ]
 
 
 def _kind_names(view: CategoryView) -> list[str]:
@@ -160,7 +198,7 @@ def _kinds(view: CategoryView, line: Line) -> list[dict[str, Any]]:
     rows = []
     for i, name in enumerate(_kind_names(view)):
         own = view.scores[numbers == i]
-        flagged = int((own > line.threshold).sum())
+        flagged = int(line.called[numbers == i].sum())
         rows.append(
             {
                 "name": name,
@@ -184,8 +222,7 @@ def _photos(view: CategoryView, line: Line | None, budget: float) -> dict[str, A
     order = [int(i) for i in mixed if i is not None]
     small = pictures(view.small, view.colours, order, budget)
     shown = {e.number for field, _, _ in _GROUPS for e in getattr(view, field)}
-    own = line.calibrated
-    p_values = own.limits.p_values(view.scores) if own else None
+    p_values, taken = line.p_values, view.taken if line.by_subclass else ()
     rows = [
         {
             "index": i,
@@ -193,17 +230,22 @@ def _photos(view: CategoryView, line: Line | None, budget: float) -> dict[str, A
             "kind": view.kinds[i],
             "score": f"{view.scores[i]:.4g}",
             "p": "" if p_values is None else f"{p_values[i]:.3g}",
-            "verdict": _verdict(int(view.labels[i]), float(view.scores[i]), line),
+            "taken": taken[i] if taken else "",
+            "verdict": _verdict(i, view, line),
             "picture": small.get(i, ""),
             "large": i in shown,
         }
         for i in np.argsort(-view.scores, kind="stable").tolist()
     ]
-    return {"rows": rows, "bare": len(rows) - len(small), "has_p": p_values is not None}
+    bare = len(rows) - len(small)
+    return {"rows": rows, "bare": bare, "has_p": p_values is not None, "has_taken": bool(taken)}
 
 
-def _verdict(label: int, score: float, line: Line) -> str:
-    return VERDICTS[label][score > line.threshold]
+def _verdict(number: int, view: CategoryView, line: Line | None) -> str:
+    """Of a photo; nothing where it is not known which of the test photos it is."""
+    if line is None or not 0 <= number < len(view.labels):
+        return ""
+    return VERDICTS[int(view.labels[number])][int(line.called[number])]
 
 
 def _card(example: Example, view: CategoryView, line: Line | None) -> dict[str, Any]:
@@ -219,7 +261,7 @@ def _card(example: Example, view: CategoryView, line: Line | None) -> dict[str, 
         "outlined": ", defect outlined" if marked else "",
         "unknown": " · no mask" if example.label and example.mask is None else "",
         "rank": _rank(example, view),
-        "verdict": "" if line is None else _verdict(example.label, example.score, line),
+        "verdict": _verdict(example.number, view, line),
     }
 
 

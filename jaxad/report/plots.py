@@ -24,15 +24,18 @@ from jaxad.report.axes import (
     x_of,
     y_of,
 )
-from jaxad.report.line import count
+from jaxad.report.line import Counts
 
 _ONE_CLASS = '<p class="note">{} needs both good and defective photos.</p>'
 _BINS = 10
 """Of p-values."""
 
 
-def roc_svg(labels: np.ndarray, scores: np.ndarray, threshold: float | None = None) -> str:
-    """The image-level ROC curve, or a sentence where the photos are of one class only."""
+def roc_svg(labels: np.ndarray, scores: np.ndarray, found: Counts | None = None) -> str:
+    """The image-level ROC curve, or a sentence where the photos are of one class only.
+
+    `found` is marked.
+    """
     if len(np.unique(labels)) < 2:
         return _ONE_CLASS.format("A ROC curve")
     fpr, tpr, _ = roc_curve(labels, scores)
@@ -45,14 +48,13 @@ def roc_svg(labels: np.ndarray, scores: np.ndarray, threshold: float | None = No
         curve(points),
         text(x_of(1) - 8, y_of(0) - 10, f"AUROC {auroc:.4f}", "end", "figure"),
     ]
-    if threshold is not None:
-        found = count(labels, scores, threshold)
+    if found is not None:
         body.append(dot_mark(found.false_alarm_rate or 0.0, found.recall or 0.0))
     return svg(f"ROC curve of image scores, AUROC {auroc:.4f}", body, kind="roc")
 
 
-def pr_svg(labels: np.ndarray, scores: np.ndarray, threshold: float | None = None) -> str:
-    """Precision over recall, in the steps whose area is the average precision."""
+def pr_svg(labels: np.ndarray, scores: np.ndarray, found: Counts | None = None) -> str:
+    """Precision over recall, in the steps whose area is the average precision; marks `found`."""
     if len(np.unique(labels)) < 2:
         return _ONE_CLASS.format("A precision-recall curve")
     precision, recall, _ = precision_recall_curve(labels, scores)
@@ -70,8 +72,7 @@ def pr_svg(labels: np.ndarray, scores: np.ndarray, threshold: float | None = Non
         curve(points),
         text(x_of(0) + 10, y_of(0) - 10, f"AP {ap:.4f}", "start", "figure"),
     ]
-    if threshold is not None:
-        found = count(labels, scores, threshold)
+    if found is not None:
         precise = 1.0 if found.precision is None else found.precision
         body.append(dot_mark(found.recall or 0.0, precise))
     return svg(f"Precision over recall of image scores, AP {ap:.4f}", body, kind="pr")
@@ -99,9 +100,14 @@ def pro_svg(points: np.ndarray | None, aupro: float | None) -> str:
 
 
 def histogram_svg(
-    labels: np.ndarray, scores: np.ndarray, threshold: float | None = None, *, bins: int = 30
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float | None = None,
+    *,
+    bins: int = 30,
+    what: str = "image score",
 ) -> str:
-    """Image scores of good photos (up) and defective photos (down) over one axis.
+    """Image scores (or `what` else) of good photos (up) and defective photos (down) over one axis.
 
     A few far outliers would squeeze all other bars into one, so the axis ends at twice the
     distance from the lowest score to the 95th percentile and the last bar takes what lies beyond.
@@ -142,7 +148,7 @@ def histogram_svg(
         text(x_of(0) - 7, y_of(1) + 4, str(tallest), "end"),
         text(x_of(0) - 7, middle + 4, "0", "end"),
         text(x_of(0) - 7, y_of(0) + 4, str(tallest), "end"),
-        *names("image score", "photos"),
+        *names(what, "photos"),
         text(x_of(1) - 4, y_of(1) + 14, f"good ({int((~truth).sum())})", "end", "good"),
         text(x_of(1) - 4, y_of(0) - 8, f"defective ({int(truth.sum())})", "end", "bad"),
     ]
@@ -153,13 +159,16 @@ def histogram_svg(
     return svg(label, body, kind="score", scale=ends)
 
 
-def steps_svg(calibration: np.ndarray, good: np.ndarray, threshold: float) -> str:
+def steps_svg(
+    calibration: np.ndarray, good: np.ndarray, threshold: float, *, what: str = "image score"
+) -> str:
     """Shares of calibration photos and of good test photos up to each score.
 
     Args:
         calibration: `(n,)` scores.
         good: `(m,)` scores; may be none.
         threshold: To be marked.
+        what: The scores are.
     """
     every = np.concatenate([calibration, good, [threshold]])
     low, high = float(every.min()), float(every.max())
@@ -179,7 +188,7 @@ def steps_svg(calibration: np.ndarray, good: np.ndarray, threshold: float) -> st
         text(x_of(0), y_of(0) + 16, f"{low:.4g}", "start"),
         text(x_of(1), y_of(0) + 16, f"{high:.4g}", "end"),
         *(text(x_of(0) - 7, y_of(t) + 4, f"{t:g}", "end") for t in (0, 1)),
-        *names("image score", "share of photos up to it"),
+        *names(what, "share of photos up to it"),
         curve(steps(calibration), "reference"),
         *([curve(steps(good))] if len(good) else []),
         upright_mark(_share(threshold, low, high)),

@@ -68,10 +68,20 @@
     return low;
   }
 
+  function where(limit, own) {
+    if (limit === -Infinity) return "below all";
+    if (!own) return short(limit);
+    const apart = `${limit < 0 ? "−" : "+"} ${short(Math.abs(limit))}`;
+    return `the line of its subclass${limit ? ` ${apart}` : ""}`;
+  }
+
   function threshold(panel, data, changed) {
-    const { scores, labels, kinds, line, calibration } = data;
+    const { scores, labels, kinds, line, lines, calibration } = data;
+    // Where photos have lines of their own, what is compared is how far they lie above these.
+    const own = lines.length > 0;
+    const compared = own ? scores.map((score, i) => score - lines[i]) : scores;
     // A step for every way to part the photos: all anomalous, then one score after the other.
-    const steps = [-Infinity, ...[...new Set([...scores, line])].sort((a, b) => a - b)];
+    const steps = [-Infinity, ...[...new Set([...compared, line])].sort((a, b) => a - b)];
     const start = steps.indexOf(line);
     const slider = panel.querySelector(".line input");
     const tell = Object.fromEntries(all("[data-told]", panel).map((e) => [e.dataset.told, e]));
@@ -85,13 +95,13 @@
       const limit = steps[slider.value];
       const counts = [[0, 0], [0, 0]]; // by label, and by whether it is called anomalous
       const flagged = new Array(perKind.length).fill(0);
-      scores.forEach((score, i) => {
-        const above = Number(score > limit);
+      compared.forEach((value, i) => {
+        const above = Number(value > limit);
         counts[labels[i]][above] += 1;
         if (above) flagged[kinds[i]] += 1;
       });
       const [[passed, alarms], [missed, found]] = counts;
-      const said = limit === -Infinity ? "below all" : short(limit);
+      const said = where(limit, own);
       const sum = `${plural(alarms, "false alarm")} · ${missed} missed`;
       const values = {
         line: said, found, missed, alarms, passed,
@@ -112,7 +122,7 @@
       shown.forEach((element, n) => {
         const i = Number(element.dataset.photo);
         if (!(i in scores)) return;
-        const verdict = VERDICTS[labels[i]][Number(scores[i] > limit)];
+        const verdict = VERDICTS[labels[i]][Number(compared[i] > limit)];
         if (element.dataset.verdict === verdict) return;
         element.dataset.verdict = verdict;
         texts[n].textContent = verdict;
@@ -120,9 +130,11 @@
       if (tell.rank && calibration.length) {
         const n = calibration.length;
         const k = upTo(calibration, limit);
-        tell.rank.textContent =
-          `${n - k} of ${n} calibration photos score above this line. Chosen beforehand, by the ` +
-          `calibration alone, it promises at most ${percent(n + 1 - k, n + 1)} false alarms.`;
+        tell.rank.textContent = own
+          ? `${n - k} of ${n} calibration photos score above ${said}. The promise is for the lines ` +
+            "where the calibration has drawn them, not for others."
+          : `${n - k} of ${n} calibration photos score above this line. Chosen beforehand, by the ` +
+            `calibration alone, it promises at most ${percent(n + 1 - k, n + 1)} false alarms.`;
       }
       for (const plot of plots) mark(plot, limit, { passed, alarms, missed, found });
       changed();

@@ -52,6 +52,8 @@ class CategoryView(NamedTuple):
     """Small pictures."""
     pro: np.ndarray | None = None
     """`(2, P)` float64: points of the PRO curve, false-positive rate and overlap."""
+    taken: Sequence[str] = ()
+    """Names of the subclasses that the detector took the N photos for; none if it knows none."""
 
 
 class Selection(NamedTuple):

@@ -22,12 +22,15 @@ from jaxad.files import confined, write_json
 from jaxad.metrics.audit import MOST_RESAMPLES, RESAMPLES, Audited, audited, paired
 from jaxad.metrics.audit_table import Line
 from jaxad.report.audit import audit_section
+from jaxad.report.line import draw
+from jaxad.report.view import CategoryView
 from jaxad.runs import lock, record
 from jaxad.runs.audit_photos import Taken
 from jaxad.runs.calibrations import calibration_of
 from jaxad.runs.evaluate import (
     calibrations_of,
     is_whole,
+    lines_of,
     results_before,
     results_of,
     seconds_of,
@@ -117,7 +120,7 @@ def audit(
             results,
             outcomes,
             config,
-            calibrations=calibrations_of(workdir),
+            lines=lines_of(outcomes, calibrations_of(workdir)),
             sections=[audit_section(found)],
         )
         return {**found, "page": page.name}
@@ -159,29 +162,33 @@ class _Pass:
 
     def keep(self, name: str, scored: Scored) -> None:
         """Audit a category whose photos are all scored."""
-        del scored
         assert self._taken is not None
         job, records = self._tested[name]
         with self._taken as photos:
-            line, why = _line(self._replicate.workdir, job.name, records[0].category)
+            line, why = _line(self._replicate.workdir, job.name, records[0].category, scored.view)
             self.found[name] = audited(
                 photos, line=line, why_no_line=why, resamples=self._resamples, check=self._check
             )
         self._taken = None
 
 
-def _line(workdir: Path, detector: str, category: str) -> tuple[Line | None, str]:
-    """The threshold of a category; where there is none, why."""
+def _line(
+    workdir: Path, detector: str, category: str, view: CategoryView
+) -> tuple[Line | None, str]:
+    """What the threshold of a category says of its photos; where there is none, why."""
     try:
         calibration = calibration_of(workdir, detector)
         if calibration is None:
             return None, "it has no calibration: jaxad calibrate"
-        limit = calibration.limits(category).score
+        calibration.limits(category)
     except InputError as error:
         return None, str(error)
+    drawn = draw(view.labels, view.scores, calibration, category, taken=view.taken)
+    assert drawn is not None
     sure = f", confidence {calibration.confidence:g}" if calibration.confidence else ""
+    each = ", for each subclass" if drawn.by_subclass else ""
     rate = 100 * calibration.false_alarm
-    return Line(limit, f"conformal threshold, {rate:g} % false alarms{sure}"), ""
+    return Line(drawn.called, f"conformal threshold{each}, {rate:g} % false alarms{sure}"), ""
 
 
 def _require_same_photos(ours: Opened, theirs: Opened, against: Path) -> None:

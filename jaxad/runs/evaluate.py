@@ -20,7 +20,7 @@ from jaxad.data.jobs import Job
 from jaxad.files import confined, read_json, write_json
 from jaxad.metrics.summary import mean_metrics
 from jaxad.report.html import write_report
-from jaxad.report.line import count, draw
+from jaxad.report.line import Line, draw
 from jaxad.runs import lock, record
 from jaxad.runs.calibrations import FILE as CALIBRATION
 from jaxad.runs.calibrations import read_calibrations
@@ -53,9 +53,12 @@ def write_results(
     `calibrations` are those that there are, by detector.
     """
     found = results_of(outcomes, config, part=part, missing_yet=missing_yet)
-    found["decisions"] = _decisions(outcomes, calibrations)
+    lines = lines_of(outcomes, calibrations)
+    found["decisions"] = {
+        name: told for name, line in lines.items() if (told := _decision(line)) is not None
+    }
     write_json(results, found)
-    write_page(report, found, outcomes, config, calibrations=calibrations)
+    write_page(report, found, outcomes, config, lines=lines)
     return found
 
 
@@ -85,32 +88,35 @@ def results_of(
     }
 
 
-def _by_category(
+def lines_of(
     outcomes: Sequence[Outcome], calibrations: Mapping[str, Calibration]
-) -> dict[str, tuple[Calibration, str]]:
-    """The calibration of every category that has one, and what the category is called in it."""
+) -> dict[str, Line | None]:
+    """Where the line of every category is drawn, for results, page and audit alike."""
     return {
-        name: (calibrations[o.detector], category)
+        name: draw(
+            view.labels,
+            view.scores,
+            calibrations.get(o.detector),
+            o.sources[name],
+            taken=view.taken,
+        )
         for o in outcomes
-        if o.detector in calibrations
-        for name, category in o.sources.items()
+        for name, view in o.views.items()
     }
 
 
-def _decisions(
-    outcomes: Sequence[Outcome], calibrations: Mapping[str, Calibration]
-) -> dict[str, dict[str, Any]]:
-    """How test photos fall on the two sides of the calibrated line, by category."""
-    views = {name: view for o in outcomes for name, view in o.views.items()}
-    found = {}
-    for name, (calibration, category) in _by_category(outcomes, calibrations).items():
-        view = views[name]
-        line = draw(view.labels, view.scores, calibration, category)
-        if line is not None and line.calibrated is not None:
-            counts = count(view.labels, view.scores, line.threshold)
-            rate = line.calibrated.false_alarm
-            found[name] = {"false_alarm": rate, "threshold": line.threshold, **counts._asdict()}
-    return found
+def _decision(line: Line | None) -> dict[str, Any] | None:
+    """How test photos fall on the two sides of a calibrated line."""
+    if line is None or line.calibrated is None:
+        return None
+    own = line.calibrated
+    by_name = {name: limits.score for name, limits in line.by_subclass.items()}
+    return {
+        "false_alarm": own.false_alarm,
+        "threshold": own.lines.limits.score,
+        **({"thresholds": by_name} if by_name else {}),
+        **line.counts._asdict(),
+    }
 
 
 def write_page(
@@ -119,10 +125,10 @@ def write_page(
     outcomes: Sequence[Outcome],
     config: Any,
     *,
-    calibrations: Mapping[str, Calibration] = MappingProxyType({}),
+    lines: Mapping[str, Line | None],
     sections: Sequence[tuple[str, Markup]] = (),
 ) -> None:
-    """Write the report; see `write_results`, and `write_report` for the sections."""
+    """Write the report; see `write_results`, and `write_report` for lines and sections."""
     views = {name: view for o in outcomes for name, view in o.views.items()}
     what = next(iter(views)) if len(views) == 1 else config.data.layout
     write_report(
@@ -131,7 +137,7 @@ def write_page(
         results=results,
         categories=views,
         config_text=str(config),
-        calibrations=_by_category(outcomes, calibrations),
+        lines=lines,
         beside=beside(config),
         sections=sections,
     )

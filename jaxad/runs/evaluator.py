@@ -110,6 +110,7 @@ class Evaluator:
         *,
         n_train: Mapping[str, int],
         n_calibration: Mapping[str, int],
+        subclasses: Sequence[str] = (),
         outcomes: Kept,
         also: Callable[..., None] = lambda *batch: None,
     ) -> Outcome:
@@ -122,6 +123,7 @@ class Evaluator:
             variables: Of backbones and method.
             n_train: Training photos by category, for the results.
             n_calibration: Calibration photos by category, for the results.
+            subclasses: Names of those that the detector has learnt.
             outcomes: Keeps what is measured; a category that is kept there is not scored again.
             also: `also(category, rows, batch, maps, scores)` is given every batch.
         """
@@ -145,6 +147,7 @@ class Evaluator:
                     examples=self._examples,
                     n_train=n_train.get(records[0].category, 0),
                     n_calibration=n_calibration.get(records[0].category, 0),
+                    subclasses=_routed(model, subclasses),
                     share=self._share,
                     check=self._check,
                     also=functools.partial(also, name),
@@ -166,11 +169,7 @@ class Evaluator:
         *,
         subclasses: Sequence[str] = (),
     ) -> dict[str, Normal]:
-        """Score the calibration photos of a job, by category; see `evaluate`.
-
-        `subclasses` are the names of those that the detector has learnt.
-        """
-        routes = model.detector.method.route is not None
+        """Score the calibration photos of a job, by category; see `evaluate`."""
         return {
             name: normal_scores(
                 name,
@@ -179,10 +178,15 @@ class Evaluator:
                 self.scorer(model, variables).score,
                 reading=self._reading,
                 batch_size=self._batch_size,
-                subclasses=subclasses if routes else (),
+                subclasses=_routed(model, subclasses),
                 share=self._share,
                 check=self._check,
             )
             for name, records in job.calibration.items()
             if records
         }
+
+
+def _routed(model: Model, subclasses: Sequence[str]) -> Sequence[str]:
+    """The subclasses that a detector takes photos for."""
+    return () if model.detector.method.route is None else subclasses

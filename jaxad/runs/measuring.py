@@ -31,7 +31,7 @@ from jaxad.runs.dataset import (
 from jaxad.runs.evaluator import Evaluator, Outcome
 from jaxad.runs.outcomes import Kept
 from jaxad.runs.replicates import folders
-from jaxad.runs.workdir import restore, trained, trained_backbones
+from jaxad.runs.workdir import restore, routed_by, trained, trained_backbones
 
 
 class Source(NamedTuple):
@@ -78,6 +78,7 @@ class Opened(NamedTuple):
                     variables,
                     n_train=self.data.n_train,
                     n_calibration=self.data.n_calibration,
+                    subclasses=routed_by(self.workdir, job.name, built.detector),
                     outcomes=outcomes(job),
                     also=also,
                 )

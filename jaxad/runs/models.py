@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Limits, from_json, photos_needed
+from jaxad.calibration import Calibration, Limits, Lines, from_json, photos_needed
 from jaxad.config import flat, load_config
 from jaxad.core import InputError, Routed, Scores
 from jaxad.data.manifest import some
@@ -55,9 +55,14 @@ class Judge:
     note: str = ""
     """Which subclasses have no limits of their own, if some have none."""
 
+    @property
+    def lines(self) -> Lines:
+        """Which limits count for which photo."""
+        return Lines(self.limits, self.routed)
+
     def limits_of(self, subclass: str) -> Limits:
         """The limits of photos that are taken for a subclass."""
-        return self.routed.get(subclass, self.limits)
+        return self.lines.of(subclass)
 
 
 def open_judge(

@@ -32,7 +32,7 @@ from jaxad.runs.score_category import Scored
 FOLDER = "outcomes"
 _LISTS = ("defects", "missed", "normal")
 _ABOUT = "about"
-_FORMAT = 2
+_FORMAT = 3
 """Of a file; what another one holds is measured anew."""
 
 
@@ -103,6 +103,7 @@ class Outcomes:
             "examples": names,
             "names": list(view.names),
             "kinds": list(view.kinds),
+            "taken": list(view.taken),
         }
         text = np.frombuffer(json.dumps(about).encode(), np.uint8)
         data = io.BytesIO()
@@ -156,6 +157,7 @@ class Outcomes:
                 kinds=[str(one) for one in about["kinds"]],
                 small=Small(*map(arrays.__getitem__, parts)) if parts[0] in arrays else None,
                 pro=arrays.get("pro"),
+                taken=[str(one) for one in about["taken"]],
             )
         images, seconds = about["steady"]
         return Scored(about["metrics"], view, float(about["seconds"]), (images, seconds))

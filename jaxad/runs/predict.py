@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 import time
 from collections import Counter, deque
@@ -273,16 +272,7 @@ def _plain(verdict: Any) -> dict[str, Any]:
 
 def new_drift(judge: Judge) -> Drift | None:
     """What compares passed photos with the calibration; None where its category is not known."""
-    if len(judge.limits.normal) != 1:
-        return None
-    (normal,) = judge.limits.normal
-    if not judge.routed:
-        return Drift(normal.scores, judge.limits.score, judge.limits.p_limit)
-    # What passes does so by the limits of its subclass, there as here.
-    own = [judge.limits_of(name) for name in normal.routed]
-    passed = [i for i, limits in enumerate(own) if normal.scores[i] <= limits.score]
-    least = float(np.mean([own[i].p_limit for i in passed]))
-    return Drift(normal.scores[passed], math.inf, least)
+    return Drift(*judge.lines.passed()) if len(judge.limits.normal) == 1 else None
 
 
 def _decoded(photos: Iterator[Photo], judge: Judge, pool: ThreadPoolExecutor) -> Iterator[Decoded]:

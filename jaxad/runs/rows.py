@@ -79,9 +79,8 @@ def judged(batch: Sequence[Decoded], started: Any, judge: Judge) -> Iterator[Jud
         maps, scores, *routed = (np.asarray(x) for x in jax.device_get(tuple(started)))
         finite = np.isfinite(scores) & np.isfinite(maps).all(axis=(1, 2))
         taken = _names(routed[0], judge) if routed else [""] * len(scores)
-        found = zip(
-            maps, scores, _p_values(np.where(finite, scores, 0), taken, judge), finite, taken
-        )
+        p_values = judge.lines.p_values(np.where(finite, scores, 0), taken)
+        found = zip(maps, scores, p_values, finite, taken)
     empty = Row(path="", category=judge.category, model=judge.id)
     for one in batch:
         row = empty._replace(path=plain(one.photo.path))
@@ -116,15 +115,6 @@ def _names(taken: np.ndarray, judge: Judge) -> list[str]:
             "export it again"
         )
     return [judge.subclasses[index] for index in taken]
-
-
-def _p_values(scores: np.ndarray, taken: Sequence[str], judge: Judge) -> np.ndarray:
-    """Of photos by their image scores, each against what counts for its subclass."""
-    found = np.empty(len(scores))
-    for name in set(taken):
-        own = [i for i, other in enumerate(taken) if other == name]
-        found[own] = judge.limits_of(name).p_values(scores[own])
-    return found
 
 
 def _regions(scores: np.ndarray, limit: float, size: tuple[int, int]) -> str:

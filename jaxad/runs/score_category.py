@@ -90,6 +90,7 @@ def score_category(
     examples: int,
     n_train: int,
     n_calibration: int = 0,
+    subclasses: Sequence[str] = (),
     share: tuple[int, int] = (0, 1),
     check: Callable[[], None] = lambda: None,
     also: Also = lambda *batch: None,
@@ -109,6 +110,7 @@ def score_category(
         examples: Photos of each kind that the report shows.
         n_train: Training images of the category, for the results.
         n_calibration: Calibration images of the category, for the results.
+        subclasses: Names of those that `score` takes images for; none where it gives `Scores`.
         share: (i, n): this process scores as the i-th of n, all of which measure the same.
         check: Called before every batch; may raise, to end the work.
         also: Is given every batch that was scored.
@@ -129,6 +131,7 @@ def score_category(
     )
     start = warm = time.monotonic()
     done = first = 0
+    taken: list[str] = []
     for rows, batch, found in scored_batches(
         f"{name} score",
         records,
@@ -142,6 +145,7 @@ def score_category(
     ):
         maps, own = found.map, found.image
         scores[rows] = own
+        taken += _names(found, subclasses)
         valid = batch["_mask"]
         masks, known = batch["mask"][valid], batch["has_mask"][valid]
         has_mask[rows] = known
@@ -168,7 +172,13 @@ def score_category(
     steady = (done - first, end - warm) if done > first else (done, end - start)
     pixel, pro = stream_curve(pixels)
     metrics = category_metrics(labels, scores, pixel, n_train=n_train, n_calibration=n_calibration)
-    return Scored(metrics, view.view()._replace(pro=pro), end - start, steady)
+    shown = view.view()._replace(pro=pro, taken=taken)
+    return Scored(metrics, shown, end - start, steady)
+
+
+def _names(found: Any, subclasses: Sequence[str]) -> list[str]:
+    """What photos are taken for; none where that is not known."""
+    return [subclasses[index] for index in found.subclass] if subclasses else []
 
 
 def normal_scores(
@@ -184,8 +194,6 @@ def normal_scores(
     check: Callable[[], None] = lambda: None,
 ) -> Normal:
     """Score normal photos of one category; see `score_category` for the arguments.
-
-    `subclasses` are the names of those that `score` takes photos for; none where it gives `Scores`.
 
     Raises:
         InputError: A score is not finite.
@@ -204,6 +212,5 @@ def normal_scores(
         check=check,
     ):
         scores[rows], peaks[rows] = found.image, found.map.max(axis=(1, 2))
-        if subclasses:
-            routed += [subclasses[index] for index in found.subclass]
+        routed += _names(found, subclasses)
     return Normal(scores, peaks, tuple(record.subclass for record in records), tuple(routed))

@@ -238,6 +238,7 @@ def _train(
                     variables,
                     n_train=data.n_train,
                     n_calibration=data.n_calibration,
+                    subclasses=fit.subclasses,
                     outcomes=replicate.outcomes(job.name),
                 )
                 outcome.seconds.update(fit.seconds)

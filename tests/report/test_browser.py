@@ -14,7 +14,7 @@ import pytest
 from jaxad.calibration import Calibration, Normal, p_values
 from jaxad.metrics import category_metrics, mean_metrics
 from jaxad.report import CategoryView, ViewStream, write_report
-from jaxad.report.line import count
+from jaxad.report.line import count, draw
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 COUNT = 150
@@ -48,6 +48,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     normal = np.random.default_rng(2).normal(size=60).astype(np.float32)
     calibration = Calibration({"tile": Normal(normal, normal, ("",) * 60)}, 0.1)
     views = {name: view for name, (_, view) in parts.items()}
+    tile = views["tile"]
     file = tmp_path_factory.mktemp("page") / "index.html"
     write_report(
         file,
@@ -55,7 +56,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
         results={"method": "pfm", "categories": categories, "mean": mean_metrics(categories)},
         categories=views,
         config_text=HOSTILE,
-        calibrations={"tile": (calibration, "tile")},
+        lines={"tile": draw(tile.labels, tile.scores, calibration, "tile")},
     )
     return Shown(file, views, calibration)
 
@@ -149,6 +150,52 @@ def test_the_slider_moves_counts_marks_and_verdicts(opened: Any, shown: Shown) -
     page.click("#category-1 .reset")
     assert int(slider.input_value()) == start
     assert page.is_disabled("#category-1 .reset")
+
+
+def test_lines_of_subclasses_move_together(chromium: Any, tmp_path: Path) -> None:
+    metrics, view = view_of(0, ("crack",))
+    taken = [("dark", "light")[i % 2] for i in range(COUNT)]
+    view = view._replace(taken=taken)
+    rng = np.random.default_rng(2)
+    normal = np.concatenate([rng.normal(size=40), rng.normal(1, 0.3, 40)]).astype(np.float32)
+    names = ("dark",) * 40 + ("light",) * 40
+    own = Calibration({"tile": Normal(normal, normal, ("",) * 80, names)}, 0.1)
+    line = draw(view.labels, view.scores, own, "tile", taken=taken)
+    assert line is not None
+    limits = own.routed_limits("tile")
+    compared = view.scores - [limits[name].score for name in taken]
+    results = {"method": "m", "categories": {"tile": metrics}, "mean": metrics}
+    file = tmp_path / "index.html"
+    write_report(
+        file,
+        title="t",
+        results=results,
+        categories={"tile": view},
+        config_text="",
+        lines={"tile": line},
+    )
+    page = chromium.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(file.as_uri())
+    steps = [-np.inf, *np.unique([*compared, 0])]
+    slider, start = page.locator(".line input"), steps.index(0)
+    assert int(slider.input_value()) == start
+    assert page.inner_text(".at") == "the line of its subclass"
+    for step in (start, 0, start + 20):
+        slider.evaluate(
+            "(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(step)
+        )
+        right = count(view.labels, compared, steps[step])
+        assert told(page, "#category-1") == list(right)
+        alarms = page.locator(".photos tr[data-verdict='false alarm']")
+        assert alarms.count() == right.alarms
+    assert page.inner_text(".at").startswith("the line of its subclass + ")
+    assert "calibration photos score above the line" in page.inner_text("[data-told=rank]")
+    assert [row.inner_text() for row in page.locator(".lines tbody th").all()] == ["dark", "light"]
+    page.close()
+    assert wrong == []
 
 
 def test_tabs_by_mouse_keys_and_address(opened: Any) -> None:

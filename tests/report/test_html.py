@@ -17,6 +17,7 @@ from jaxad.calibration import Calibration, Normal
 from jaxad.errors import InputError
 from jaxad.metrics import category_metrics, mean_metrics, pixel_metrics
 from jaxad.report import CategoryView, Example, ViewStream, html, write_report
+from jaxad.report.line import draw
 from jaxad.report.papers import PFM, Beside
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline", "polygon", "circle", "input"}
@@ -245,7 +246,8 @@ def test_a_calibration_is_the_page_s_line(tmp_path: Path) -> None:
     metrics, view = category(count=40)
     scores = np.linspace(0, 1.5, 59).astype(np.float32)
     own = Calibration({"inner": Normal(scores, scores, ("",) * 59)}, 0.05)
-    page = write(tmp_path, {"mono": (metrics, view)}, calibrations={"mono": (own, "inner")})
+    line = draw(view.labels, view.scores, own, "inner")
+    page = write(tmp_path, {"mono": (metrics, view)}, lines={"mono": line})
     text = "".join(text for _, text in page.texts)
     assert "at most 5 % of photos of normal parts score above this line" in text
     assert "Kolmogorov" in text

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from jaxad.calibration import Calibration, Normal
-from jaxad.report.line import Calibrated, count, draw, drift, drift_text
+from jaxad.drift import Verdict
+from jaxad.report.line import count, draw, drift, drift_text
 
 LABELS = np.array([0, 0, 0, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.6, 0.5, 0.7, 0.9])
@@ -66,10 +67,43 @@ def test_one_class_and_none() -> None:
 
 
 def test_drift_in_words() -> None:
-    own = Calibrated(calibration().limits("a"), 0.05, None)
+    def told(good: np.ndarray) -> Verdict:
+        labels = np.append(np.zeros(len(good)), 1)
+        scores = np.append(good, 1.0)  # of the defect, which must not count
+        line = draw(labels, scores, calibration(), "a")
+        assert line is not None
+        found = drift(line, labels, scores)
+        assert found is not None
+        return found
+
     rng = np.random.default_rng(0)
     alike, apart = rng.uniform(0, 37, 40), rng.uniform(0, 8, 40)
-    assert drift_text(drift(own, alike)).startswith("No difference is seen")
-    assert drift_text(drift(own, apart)).startswith("Good test photos that pass do not look like")
-    assert drift_text(drift(own, np.full(5, 99.0))).startswith("Too few photos to say")
-    assert drift(own, np.append(alike, 99.0)).passed == 40
+    assert drift_text(told(alike)).startswith("No difference is seen")
+    assert drift_text(told(apart)).startswith("Good test photos that pass do not look like")
+    assert drift_text(told(np.full(5, 99.0))).startswith("Too few photos to say")
+    assert told(np.append(alike, 99.0)).passed == 40
+
+
+def test_each_photo_is_judged_by_the_line_of_what_it_is_taken_for() -> None:
+    scores = np.concatenate([np.arange(39), 100 + np.arange(39), [500]]).astype(np.float32)
+    routed = ("low",) * 39 + ("high",) * 39 + ("rare",)
+    own = Calibration({"a": Normal(scores, scores, ("",) * 79, routed)}, 0.05)
+    labels, found = np.array([0, 1, 0, 1, 0]), np.array([37.0, 38.0, 137.0, 138.0, 139.0])
+    taken = ("low", "low", "high", "high", "rare")
+    line = draw(labels, found, own, "a", taken=taken)
+    assert line is not None
+    assert line.called.tolist() == [False, True, False, True, own.limits("a").score < 139]
+    assert line.threshold == 0
+    assert line.compared[:4].tolist() == [0, 1, 0, 1]
+    assert line.counts == count(labels, line.compared, 0) == (2, 0, 1, 2)
+    limits = own.routed_limits("a")
+    assert line.p_values is not None
+    assert line.p_values[1] == limits["low"].p_values(found[1:2])[0]
+    assert line.p_values[3] == limits["high"].p_values(found[3:4])[0]
+    assert "taken for a subclass score above the line of this subclass" in line.note
+    assert "Too few calibration photos are taken for rare" in line.note
+    one = draw(labels, found, own, "a")  # of photos that nobody knows what they are taken for
+    assert one is not None
+    assert one.threshold == own.limits("a").score
+    assert not one.by_subclass
+    assert "score above this line" in one.note

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from jaxad.metrics import image_metrics
+from jaxad.report.line import count
 from jaxad.report.plots import (
     histogram_svg,
     p_values_svg,
@@ -75,7 +76,7 @@ def shares(svg: str, name: str = "curve") -> np.ndarray:
 
 def test_the_area_below_precision_over_recall_is_the_metric() -> None:
     labels, scores = np.array([0, 0, 1, 1, 0, 1]), np.array([0.1, 0.4, 0.35, 0.8, 0.5, 0.5])
-    svg = pr_svg(labels, scores, 0.45)
+    svg = pr_svg(labels, scores, count(labels, scores, 0.45))
     ap = image_metrics(labels, scores)["image_ap"]
     assert f"AP {ap:.4f}" in svg
     x, y = shares(svg).T

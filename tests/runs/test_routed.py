@@ -19,8 +19,10 @@ from jaxad.data.sources import Photo
 from jaxad.data.synthetic import write_dataset
 from jaxad.main import main
 from jaxad.runs import export as job
+from jaxad.runs.audit import audit
 from jaxad.runs.calibrate import calibrate
 from jaxad.runs.calibrations import read_calibrations
+from jaxad.runs.evaluate import evaluate
 from jaxad.runs.models import Judge, open_judge
 from jaxad.runs.predict import new_drift, predict
 from jaxad.runs.rows import Decoded, decode, judged
@@ -103,6 +105,29 @@ def test_rows_are_judged_by_the_limits_of_what_they_are_taken_for(
 
 def _pixels(path: str, judge: Judge) -> Any:
     return decode(Photo(path, path), judge).pixels
+
+
+def test_results_page_and_audit_decide_as_predict(workdir: Path, tmp_path: Path) -> None:
+    """By what each test photo is taken for, not by one line for all."""
+    other = Path(shutil.copytree(workdir, tmp_path / "w"))
+    found = evaluate(other)["decisions"]["cloth"]
+    tests = next((workdir.parent / "data").rglob("test*"))
+    rows = rows_of(open_judge(workdir=other), tests, tmp_path / "o")
+    judge = open_judge(workdir=other)
+    assert found["threshold"] == judge.limits.score
+    assert found["thresholds"] == {name: own.score for name, own in judge.routed.items()}
+    called = sum(row["decision"] == "anomalous" for row in rows)
+    assert found["found"] + found["alarms"] == called
+    assert sum(found[name] for name in ("found", "missed", "alarms", "passed")) == len(rows)
+    page = (other / "report" / "index.html").read_text()
+    assert "the line of its subclass" in page
+    (share,) = [
+        row["value"]
+        for row in audit(other, resamples=0)["categories"]["cloth"]
+        if row["metric"] == "defects found"
+        and row["convention"] == "conformal threshold, for each subclass, 10 % false alarms"
+    ]
+    assert share == found["found"] / (found["found"] + found["missed"])
 
 
 def test_a_file_judges_as_its_work_directory(

@@ -111,9 +111,11 @@ def test_results_page_and_audit_decide_as_predict(workdir: Path, tmp_path: Path)
     """By what each test photo is taken for, not by one line for all."""
     other = Path(shutil.copytree(workdir, tmp_path / "w"))
     found = evaluate(other)["decisions"]["cloth"]
-    tests = next((workdir.parent / "data").rglob("test*"))
-    rows = rows_of(open_judge(workdir=other), tests, tmp_path / "o")
     judge = open_judge(workdir=other)
+    rows = []
+    for kind in judge.subclasses:
+        tests = workdir.parent / "data" / "cloth" / kind / "test"
+        rows += rows_of(judge, tests, tmp_path / kind)
     assert found["threshold"] == judge.limits.score
     assert found["thresholds"] == {name: own.score for name, own in judge.routed.items()}
     called = sum(row["decision"] == "anomalous" for row in rows)

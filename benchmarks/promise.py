@@ -27,8 +27,8 @@ from scipy import stats
 
 from benchmarks.measure import machine, markdown
 from benchmarks.sets import JOIN
-from jaxad.calibration import photos_needed, rank, threshold
 from jaxad.config import load_config, parse_config
+from jaxad.conformal import photos_needed, rank, threshold
 from jaxad.errors import InputError
 from jaxad.files import write_json
 from jaxad.recipes.build import models

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from jaxad.calibration import p_values
+from jaxad.conformal import p_values
 from jaxad.drift import BLOCK, BLOCKS, LEAST, Drift, Verdict
 
 

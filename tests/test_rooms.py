@@ -14,8 +14,8 @@ PACKAGES = ("jaxad", "ports", "benchmarks")
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "memory"),
     (
-        "calibration",
         "compiling",
+        "conformal",
         "core",
         "drift",
         "files",
@@ -25,8 +25,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "metrics",
         "progress",
     ),
-    ("data", "export", "ops", "parallel", "report"),
-    ("backbones", "methods"),
+    ("calibration", "data", "export", "ops", "parallel"),
+    ("backbones", "methods", "report"),
     ("detector", "runtimes"),
     ("own_keys", "recipes", "scorer"),
     ("config", "training"),

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxad.calibration import Calibration, Normal, from_json, photos_needed
+from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.conformal import photos_needed
 from jaxad.core import InputError
 from jaxad.files import confined, read_json, write_json
 from jaxad.runs import record

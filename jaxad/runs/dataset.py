@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxad.calibration import photos_needed
+from jaxad.conformal import photos_needed
 from jaxad.core import InputError
 from jaxad.data.calibration_split import hold_calibration, leaks
 from jaxad.data.check import require_readable

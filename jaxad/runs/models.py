@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Limits, Lines, from_json, photos_needed
+from jaxad.calibration import Calibration, Limits, Lines, from_json
 from jaxad.config import flat, load_config
+from jaxad.conformal import photos_needed
 from jaxad.core import InputError, Routed, Scores
 from jaxad.data.manifest import some
 from jaxad.files import confined, read_json

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from jaxad.calibration import Calibration, Normal, p_values
+from jaxad.calibration import Calibration, Normal
+from jaxad.conformal import p_values
 from jaxad.metrics import category_metrics, mean_metrics
 from jaxad.report import CategoryView, ViewStream, write_report
 from jaxad.report.line import count, draw

@@ -1,4 +1,4 @@
-"""Detectors of all methods that learn by steps, on small networks, for tests of what scores."""
+"""Detectors of all methods on small networks, for tests of what scores."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from jaxad.backbones.pixels import pixels
 from jaxad.backbones.weights import init_backbone
 from jaxad.config import parse_config
 from jaxad.core import Backbone, Level, Preprocess
+from jaxad.detector import Detector
+from jaxad.methods.mixture import Routed, mixture
+from jaxad.methods.padim import padim
+from jaxad.methods.patchcore import patchcore
+from jaxad.methods.routing import Router, routing
+from jaxad.methods.spade import spade
 from jaxad.recipes.build import models
 from jaxad.recipes.recipe import Backbones
 from jaxad.recipes.simplenet import patched
@@ -55,7 +61,31 @@ SETTINGS = {
     ),
     "stfpm": ("stfpm.py", (), 1),
 }
-"""File, changes, and how many levels of the network it reads."""
+"""Of methods that learn by steps: file, changes, and how many levels of the network it reads."""
+
+NAMES = ("net/layer1", "net/layer2", "net/layer3")
+ROUTER = Router(8, 3, True)
+ROUTED = Routed(NAMES[2], ROUTER, routing(NAMES[2], ROUTER))
+WITHOUT_STEPS = {
+    "patchcore": patchcore(NAMES[0]),
+    "patchcore, reweighted": patchcore(NAMES[0], neighbours=3, reweighting=4),
+    "padim": padim(NAMES, dimensions=4),
+    "padim, variances": padim(NAMES, dimensions=0, full=False),
+    "spade": spade(NAMES[:2], pooled=NAMES[2], neighbours=3),
+    "nearest": spade((), pooled=NAMES[2], neighbours=3, cosine=True),
+    "experts": mixture(
+        patchcore(NAMES[0]),
+        NAMES[:1],
+        ROUTED,
+        count=3,
+        size=SIZE,
+        trained=False,
+        adaption=None,
+        k=2,
+    ),
+}
+GROWN = {"bank": 30, "gallery": 7}
+"""How many vectors, or photos, a test's detector has learnt."""
 
 
 class Net(nn.Module):
@@ -93,12 +123,21 @@ def detector_of(name: str) -> Any:
     return models(config, backbones)(2).detector, frozen
 
 
+def without_steps(name: str) -> Any:
+    """A detector that learns without steps, and its variables."""
+    net, frozen = network(3, 0)
+    detector = Detector({"net": net}, WITHOUT_STEPS[name])
+    return detector, trained(detector, {"net": frozen})
+
+
 def trained(detector: Any, frozen: Any, seed: int = 1) -> Any:
     """Statistics and weights as training leaves them: no zeros, no ones."""
     r = np.random.default_rng(seed)
 
     def of(path: Any, leaf: Any) -> Any:
         name, shape = path[-1].key, leaf.shape
+        grown = [count for key, count in GROWN.items() if key in {part.key for part in path}]
+        shape = (*grown, *shape[len(grown) :])
         if name in ("var", "std", "scale"):
             return jnp.asarray(r.uniform(0.5, 1.5, shape), leaf.dtype)
         spread = np.prod(shape[:-1]) ** -0.5 if name == "kernel" else 0.1

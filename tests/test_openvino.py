@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from small_detectors import WITHOUT_STEPS, without_steps
 from test_scorer import SETTINGS, SIZE, detector_of, photos, trained
 
 from jaxad.core import InputError
@@ -24,10 +25,14 @@ pytest.importorskip("onnx", reason="pip install 'jaxad[onnx]'")
 ENGINES = ("openvino", "onnxruntime")
 
 
-@pytest.fixture(scope="module", params=SETTINGS)
+@pytest.fixture(scope="module", params=[*SETTINGS, *WITHOUT_STEPS])
 def case(request: pytest.FixtureRequest) -> Any:
-    detector, frozen = detector_of(request.param)
-    variables, images = trained(detector, frozen), photos(11)
+    if request.param in WITHOUT_STEPS:
+        detector, variables = without_steps(request.param)
+    else:
+        detector, frozen = detector_of(request.param)
+        variables = trained(detector, frozen)
+    images = photos(11)
     return detector, variables, images, jax.device_get(jax.jit(detector.score)(variables, images))
 
 

@@ -83,6 +83,8 @@ def _equation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]
     if name == "cond" and operands[0].number is not None:
         inner = params["branches"][int(operands[0].number)]
         return walk(graph, inner.jaxpr, inner.consts, operands[1:])
+    if name == "cond":
+        return _every_branch(graph, params["branches"], *operands)
     if name in CALLS:
         inner = params[CALLS[name]]
         return walk(graph, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
@@ -105,6 +107,26 @@ def _branch(platforms: Sequence[Sequence[str] | None]) -> int:
     """Which branch of `lax.platform_dependent` is ours."""
     own = [i for i, names in enumerate(platforms) if names is not None and PLATFORM in names]
     return own[0] if own else platforms.index(None)
+
+
+def _every_branch(
+    graph: Graph, branches: Sequence[Any], which: Value, *operands: Value
+) -> list[Value]:
+    """What the graph alone knows to choose: all branches are computed, and one result taken."""
+    results = [walk(graph, own.jaxpr, own.consts, operands) for own in branches]
+    rows = [[graph.reshape(x, (1, *x.shape)) for x in column] for column in zip(*results)]
+    found = []
+    for column in rows:
+        if all(x.known is not None for x in column):
+            every = constant(np.concatenate([graph.full(x).known for x in column]))
+        else:
+            (every,) = concatenate(graph, {"dimension": 0}, *column)
+        starts = (which, *(constant(np.int32(0)) for _ in every.shape[1:]))
+        (own,) = RULES["dynamic_slice"](
+            graph, {"slice_sizes": (1, *every.shape[1:])}, every, *starts
+        )
+        found.append(graph.reshape(own, every.shape[1:]))
+    return found
 
 
 def _scan(graph: Graph, params: Any, operands: list[Value]) -> list[Value]:

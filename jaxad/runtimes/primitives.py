@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxad.errors import InputError
 from jaxad.runtimes.graph import Graph, Ints, Value
+from jaxad.runtimes.indexing import arg_extreme, gather
 
 Rule = Callable[..., list[Value]]
 
@@ -387,7 +388,8 @@ RULES: dict[str, Rule] = {
     **{"transpose": transpose, "slice": slice_, "dynamic_slice": dynamic_slice, "rev": reverse},
     **{"concatenate": concatenate, "stack": stack, "split": split, "pad": pad},
     **{"conv_general_dilated": convolution, "dot_general": product, "top_k": top_k},
-    **{"reduce_window_max": max_pool},
+    **{"reduce_window_max": max_pool, "gather": gather},
+    **{"argmax": arg_extreme("ArgMax"), "argmin": arg_extreme("ArgMin")},
     **dict.fromkeys(("copy", "stop_gradient", "optimization_barrier"), same),
 }
 """By the name of the primitive."""

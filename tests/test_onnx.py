@@ -73,6 +73,19 @@ def test_networks_are_convolutions_and_nothing_is_moved(name: str, levels: list[
     assert kinds.count("Transpose") == 3  # what comes in, and the two that go out
 
 
+@pytest.mark.parametrize("name", ["dinov2_vits14_reg", "deit_small_patch16"])
+def test_vision_transformers_have_their_features(name: str) -> None:
+    backbone, variables = init_backbone(name, jax.random.key(0), levels=["block1"])
+    images = np.random.default_rng(0).integers(0, 256, (2, 112, 224, 3), np.uint8)
+
+    def score(images: Any) -> Scores:
+        features = backbone.features(variables, images)["block1"]
+        return Scores(features, features[:, 0, 0])
+
+    for ours, theirs in zip(run(score, images)[0], jax.jit(score)(images)):
+        near(ours, theirs)
+
+
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "elements": lambda x: (
         jnp.exp(-jnp.abs(x)) + jnp.log(x + 2) * jnp.tanh(x) + jax.lax.rsqrt(x + 1)

@@ -283,6 +283,8 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
     lines = []
     if results["categories"]:
         lines.append(format_table(results, encoding=_encoding()))
+        if any(None in metrics.values() for metrics in results["categories"].values()):
+            lines.append("–: undefined, as pixel figures without masks, or all without defects")
     else:
         lines.append("the detector is trained; there are no test photos, so nothing was measured")
     for name, value in results.get("replicates", {}).get("mean", {}).items():

@@ -20,3 +20,4 @@ rm -rf "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
   --constraint constraints.txt --editable '.[demo,test]'
 echo "$stamp" > "$venv/.stamp"
+echo "$venv is ready: . $venv/bin/activate, then jaxad --help"

@@ -415,6 +415,14 @@ def test_training_photos_alone(tmp_path: Path, capsys: Any) -> None:
     assert "there are no test photos, so nothing was measured" in out
     assert "None" not in out
     assert "report:" not in out
+    # With good test photos alone there is a table of dashes, and what they mean.
+    write_dataset(
+        tmp_path / "parts", categories=("a",), n_train=4, n_test_good=2, n_test_bad=0, size=(32, 32)
+    )
+    assert main(["evaluate", f"--workdir={tmp_path / 'w'}"]) == 0
+    table, meaning = capsys.readouterr().out.split("–: undefined, as ")
+    assert " – " in table
+    assert "without defects" in meaning
 
 
 SIX_TRIES = """

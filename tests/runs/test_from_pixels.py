@@ -179,6 +179,59 @@ def test_a_penalty_needs_photos(parts: Path, tmp_path: Path) -> None:
         train(config, tmp_path / "w")
 
 
+def draem_of(parts: Path, **method: Any) -> Any:
+    config, own = run_of(parts), default_config("draem")
+    for name in ("data", "train", "score", "report"):
+        own[name] = config[name]
+    own.train.steps, own.train.log_every = (3,), 1
+    own.method.update(width=1, telling_width=1, **method)
+    return own
+
+
+def test_draem_learns_from_defects_made_of_other_photos(parts: Path, tmp_path: Path) -> None:
+    config = draem_of(parts, textures=str(parts / "b"))
+    asked = iter(range(2))
+
+    def check() -> None:
+        if next(asked, None) is None:
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "w", check=check)
+    train(config, tmp_path / "w")
+    lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    assert [line["step"] for line in lines if "step" in line] == [1, 2, 3]
+    each = [lines[-1][f"loss_{name}"] for name in ("l2", "ssim", "focal")]
+    assert lines[-1]["loss"] == pytest.approx(sum(each), rel=1e-5)
+    assert json.loads((tmp_path / "w" / "config.json").read_text())["weights"] == {}
+    train(config, tmp_path / "whole")
+    for own, want in zip(arrays(tmp_path / "w"), arrays(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(own, want)
+
+    model = tmp_path / "a.jaxad"
+    assert main(["export", f"--workdir={tmp_path / 'w'}", "--detector=a", f"--out={model}"]) == 0
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    detector, variables, _ = load(tmp_path / "w", "a")
+    want, found = detector.score(variables, images), jaxad.export.load(model).score(images)
+    np.testing.assert_allclose(found.map, want.map, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"textures": "nowhere"}, "nowhere: no such file or folder"),
+        ({}, "photos of 48 x 32 pixels: DRAEM halves them five times"),
+    ],
+)
+def test_what_draem_can_not_do_is_one_line(
+    changes: dict[str, Any], told: str, parts: Path, tmp_path: Path
+) -> None:
+    config = draem_of(parts, **changes)
+    config.data.image_size = (32, 32) if changes else (48, 32)
+    with pytest.raises(InputError, match=told):
+        train(config, tmp_path / "w")
+
+
 def test_quarter_turns_are_for_squares(parts: Path) -> None:
     config = run_of(parts, augment=("turn",))
     config.data.image_size = (32, 48)

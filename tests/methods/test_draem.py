@@ -1,0 +1,241 @@
+"""DRAEM: parity with the authors' recipe in torch, its parts by hand, what is drawn, errors."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import quick
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxad.core import InputError, Preprocess
+from jaxad.methods import draem as module
+from jaxad.methods import draem_defects as defects
+from jaxad.methods.draem import draem, focal, ssim
+from jaxad.parallel import data_parallel
+from jaxad.training.state import init_state
+from jaxad.training.steps import make_train_step
+from ports import golden_draem as golden
+from ports.golden_pfm import unpack
+from ports.seeded import fill, sample
+
+STORED = np.load(Path(__file__).parents[1] / "golden" / "draem.npz")
+GOLDEN = unpack(STORED["contents"], STORED["values"])
+PREPARE = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def made(**options: Any) -> Any:
+    options = {"width": golden.WIDTH, "telling_width": golden.TELLING, **options}
+    return draem("p", prepare=options.pop("prepare", PREPARE), **options)
+
+
+def photos(count: int, size: tuple[int, int] = (32, 32), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *size, 3), np.uint8)
+
+
+def test_two_steps_and_maps_equal_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        true, seen, mask = (jnp.asarray(x) for x in golden.drawn())
+        monkeypatch.setattr(module, "simulated", lambda *args, **how: (true, seen, mask))
+        method = made(prepare=lambda x: x, learning_rate=golden.RATE)
+        found = {"p": seen}
+        shapes = jax.eval_shape(method.init, jax.random.key(0), found)
+        names = {
+            path: ".".join((*path[1:-1], LEAVES.get(path[-1], path[-1])))
+            for path in flatten_dict(shapes)
+        }
+        torch = fill(golden.shapes())
+        assert sorted(names.values()) == sorted(torch)
+        ours = {
+            path: torch[name].transpose(2, 3, 1, 0) if torch[name].ndim == 4 else torch[name]
+            for path, name in names.items()
+        }
+        variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), unflatten_dict(ours))
+        assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
+
+        state = init_state(variables, method.optimizer(100))
+        step = quick.jit(
+            make_train_step(lambda v, _, b, r: method.loss(v, b, {}, r), method.optimizer(100))
+        )
+        for n in range(2):
+            state, metrics = step(state, {}, found, jax.random.key(0))
+            for name in ("l2", "ssim", "focal"):
+                want = GOLDEN[f"{name}{n}"]
+                np.testing.assert_allclose(metrics[f"loss_{name}"][0], want, rtol=1e-5)
+        for path, value in flatten_dict(state.variables).items():
+            own = np.asarray(value).transpose(3, 2, 0, 1) if value.ndim == 4 else value
+            close(sample(own), GOLDEN[f"after/{names[path]}"], names[path])
+        folded = method.fold(state.variables)
+        assert list(folded) == ["params"]
+        for each in (state.variables, folded):
+            scores = quick.score(method, each, found, size=golden.SIZE)
+            close(sample(scores.map), GOLDEN["map"], "map")
+            close(scores.image, GOLDEN["image"], "image")
+
+
+def close(own: Any, want: np.ndarray, what: str) -> None:
+    tolerance = 1e-5 * max(1.0, float(np.max(np.abs(want))))
+    np.testing.assert_allclose(own, want, rtol=0, atol=tolerance, err_msg=what)
+
+
+def test_focal_loss_by_hand() -> None:
+    # Of no opinion: a quarter of log 2; of a sure and right one nothing; of a sure and wrong one
+    # the logarithm of both smoothings.
+    logits = jnp.asarray([[0.0, 0.0], [-50.0, 50.0], [50.0, -50.0]])
+    found = focal(logits, jnp.asarray([True, True, True]))
+    np.testing.assert_allclose(found, [math.log(2) / 4, 0, -math.log(2e-5)], rtol=1e-4, atol=1e-6)
+    other = focal(logits[:, ::-1], jnp.asarray([False, False, False]))
+    np.testing.assert_allclose(other, found, rtol=1e-6)
+
+
+def test_similarity_by_hand() -> None:
+    a, b = (np.full((1, 24, 30, 1), value, np.float32) for value in (0.2, 0.6))
+    found = ssim(jnp.asarray(a), jnp.asarray(b))
+    # Far from the border, of two even images: only their light differs.
+    want = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert float(found[0, 12, 15, 0]) == pytest.approx(want, rel=1e-4)
+    noise = np.random.default_rng(0).random((2, 12, 13, 3), np.float32)
+    np.testing.assert_allclose(ssim(jnp.asarray(noise), jnp.asarray(noise)), 1, rtol=1e-4)
+    gradient = jax.grad(lambda x: jnp.sum(ssim(x, x[::-1])))(jnp.zeros((2, 12, 12, 3)))
+    assert np.isfinite(gradient).all()
+
+
+def test_noise_is_perlins() -> None:
+    draw = np.random.default_rng(0)
+    angles = draw.uniform(0, 2 * np.pi, (4, 6)).astype(np.float32)
+    y, x = (draw.uniform(0, n, 50).astype(np.float32) for n in (3, 5))
+
+    def one(y: float, x: float) -> float:
+        i, j = int(y), int(x)
+        fade_y, fade_x = (6 * t**5 - 15 * t**4 + 10 * t**3 for t in (y - i, x - j))
+        total = 0.0
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            angle = angles[i + down, j + right]
+            ramp = np.cos(angle) * (y - i - down) + np.sin(angle) * (x - j - right)
+            share = (fade_y if down else 1 - fade_y) * (fade_x if right else 1 - fade_x)
+            total += share * ramp
+        return 2**0.5 * total
+
+    found = defects.perlin(*map(jnp.asarray, (angles, y, x)))
+    np.testing.assert_allclose(found, [one(*at) for at in zip(y, x)], atol=1e-5)
+    corners = defects.perlin(jnp.asarray(angles), jnp.arange(3.0), jnp.arange(3.0))
+    np.testing.assert_array_equal(corners, 0)
+
+
+def test_photos_are_turned_about_their_centre() -> None:
+    image = jnp.asarray(photos(1, (9, 9))[0] / 255, jnp.float32)
+    np.testing.assert_array_equal(defects.turned(image, jnp.float32(0)), image)
+    quarter = defects.turned(image, jnp.float32(math.pi / 2))[1:-1, 1:-1]
+    np.testing.assert_allclose(quarter, np.rot90(image, -1)[1:-1, 1:-1], atol=1e-5)
+    eighth = np.asarray(defects.turned(image, jnp.float32(math.pi / 4)))
+    assert np.all(eighth[[0, 0, -1, -1], [0, -1, 0, -1]] == 0)  # nothing was there
+    np.testing.assert_allclose(eighth[4, 4], image[4, 4], atol=1e-6)
+
+
+def test_changes_of_textures() -> None:
+    textures = jnp.asarray(photos(6, (16, 16), 1)[:, ::2, ::2] / 255, jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 6)
+    for change in defects.CHANGES:
+        found = np.asarray(jax.vmap(change)(textures, keys))
+        assert found.min() >= 0, change
+        assert found.max() <= 1, change
+        assert np.abs(found - textures).max() > 0.02, change
+    even = jnp.full((8, 8, 3), 0.4)
+    np.testing.assert_array_equal(defects._stretch(even, keys[0]), even)
+    levels = {len(np.unique(np.asarray(defects._posterise(textures[0], key)))) for key in keys}
+    assert len(levels) > 1  # another number of bits each time
+    assert min(levels) < 100
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_defects_are_drawn_by_an_elements_place(given: bool) -> None:
+    textures = (lambda: photos(3, seed=9)) if given else None
+
+    def draw(x: Any, element: Any) -> Any:
+        key = jax.random.key(1)
+        return defects.simulated(x, key, element, textures=textures, turn_share=0.3)
+
+    run = quick.jit(draw)
+    images = jnp.asarray(np.tile(photos(2), (24, 1, 1, 1)) / 255, jnp.float32)
+    true, seen, mask = every = [np.asarray(x) for x in run(images, jnp.arange(48))]
+    for own, want in zip(run(images[:24], jnp.arange(24, 48)), every):
+        np.testing.assert_allclose(own, want[24:], atol=1e-6)
+    turned = np.any(true != images, axis=(1, 2, 3))
+    assert 5 <= turned.sum() <= 25  # 14.4 of 48
+    np.testing.assert_array_equal(seen[~mask], true[~mask])
+    assert np.mean(np.any(seen != true, axis=-1)[mask]) > 0.9
+    assert 0 <= seen.min() <= seen.max() <= 1
+    with_defect = mask.any(axis=(1, 2))
+    assert 8 <= with_defect.sum() <= 30  # half, less those whose noise is nowhere high
+    areas = mask.mean(axis=(1, 2))[with_defect]
+    assert areas.max() < 0.7
+    assert len(np.unique(areas)) > 0.7 * len(areas)
+
+
+def test_textures_are_generated_in_all_colours() -> None:
+    keys = jax.random.split(jax.random.key(0), 16)
+    made = np.asarray(quick.jit(jax.vmap(lambda k: defects.generated_texture(k, (32, 48))))(keys))
+    assert made.shape == (16, 32, 48, 3)
+    assert 0 <= made.min() <= made.max() <= 1
+    assert np.std(made.mean(axis=(1, 2)), axis=0).min() > 0.1
+    contrast = made.std(axis=(1, 2)).mean(axis=-1)
+    assert contrast.max() > 3 * contrast.min() > 0
+
+
+def test_devices_see_the_same_defects_and_statistics() -> None:
+    """Of one batch: one device by jit, and two by pmap, whose halves know their places."""
+    found, batch = {"p": photos(4)}, {"element": np.arange(4, dtype=np.int32)}
+    states = []
+    for backend, devices in (("jit", 1), ("pmap", 2)):
+        parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
+        method = made(width=1, telling_width=1, axis_name=parallel.axis_name, learning_rate=1e-2)
+        variables = quick.filled(method, {"p": jnp.asarray(found["p"])})
+        optimizer = method.optimizer(10)
+        body = make_train_step(
+            lambda v, _, b, r, m=method: m.loss(v, {"p": b["p"]}, b, r),
+            optimizer,
+            mean=parallel.mean,
+        )
+        step = parallel.train_step(body)
+        state = parallel.replicate(init_state(variables, optimizer))
+        state, metrics = step(
+            state, parallel.replicate({}), parallel.shard({**found, **batch}), jax.random.key(3)
+        )
+        states.append((jax.device_get(parallel.local(state)).variables, metrics["loss"][0]))
+    assert float(states[1][1]) == pytest.approx(float(states[0][1]), rel=1e-4)
+    for own, want in zip(*(jax.tree.leaves(s[0]["batch_stats"]) for s in states), strict=True):
+        np.testing.assert_allclose(own, want, rtol=1e-3, atol=1e-4)
+
+
+def test_networks_start_as_the_authors_do() -> None:
+    method = made(width=8, telling_width=8)
+    flat = flatten_dict(quick.init(method, {"p": jnp.asarray(photos(1))}), sep="/")
+    deep = {name: np.asarray(x) for name, x in flat.items() if x.size > 4000}
+    assert deep
+    for name, value in deep.items():
+        assert float(value.std()) == pytest.approx(0.02, rel=0.05), name
+    scales = np.concatenate([x for name, x in flat.items() if name.endswith("bn/scale")])
+    assert float(scales.mean()) == pytest.approx(1, abs=0.005)
+    assert float(scales.std()) == pytest.approx(0.02, rel=0.2)
+    for part in ("rebuild", "tell"):
+        bias = np.abs(flat[f"params/{part}/out/bias"])
+        assert 0 < bias.max() <= 72**-0.5
+    assert all(not np.any(x) for name, x in flat.items() if name.endswith("bn/bias"))
+
+
+def test_the_rate_falls_twice() -> None:
+    told = made().schedules(100)["all"]
+    want = [1e-4, 1e-4, 2e-5, 2e-5, 4e-6]
+    assert [float(told(t)) for t in (0, 79, 81, 89, 91)] == pytest.approx(want)
+
+
+def test_sides_that_are_no_multiples_of_32_are_named() -> None:
+    for size in ((32, 48), (16, 32)):
+        with pytest.raises(InputError, match=rf"photos of {size[0]} x {size[1]} pixels: DRAEM"):
+            made().init(jax.random.key(0), {"p": jnp.asarray(photos(1, size))})

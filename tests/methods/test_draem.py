@@ -203,10 +203,8 @@ def test_devices_see_the_same_defects_and_statistics() -> None:
             mean=parallel.mean,
         )
         step = parallel.train_step(body)
-        state = parallel.replicate(init_state(variables, optimizer))
-        state, metrics = step(
-            state, parallel.replicate({}), parallel.shard({**found, **batch}), jax.random.key(3)
-        )
+        state, rng = map(parallel.replicate, (init_state(variables, optimizer), jax.random.key(3)))
+        state, metrics = step(state, {}, parallel.shard({**found, **batch}), rng)
         states.append((jax.device_get(parallel.local(state)).variables, metrics["loss"][0]))
     assert float(states[1][1]) == pytest.approx(float(states[0][1]), rel=1e-4)
     for own, want in zip(*(jax.tree.leaves(s[0]["batch_stats"]) for s in states), strict=True):

@@ -6,7 +6,7 @@
 There, defects are made of the textures of DTD: name its folder, `--config.method.textures=FOLDER`;
 without one they are generated. It wants an accelerator. `fast` is for a CPU: networks of an eighth
 and a quarter of the width, 500 steps of 8 photos at ten times the rate, photos as they are.
-What we measure: docs/from_pixels.md. It needs no converted weights.
+We have trained neither yet (docs/from_pixels.md). It needs no converted weights.
 """
 
 from ml_collections import ConfigDict

@@ -139,7 +139,7 @@ def test_photos_are_turned_about_their_centre() -> None:
 
 
 def test_changes_of_textures() -> None:
-    textures = jnp.asarray(photos(6, (16, 16), 1)[:, ::2, ::2] / 255, jnp.float32)
+    textures = jnp.asarray(0.2 + 0.6 * photos(6, (8, 8), 1) / 255, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 6)
     for change in defects.CHANGES:
         found = np.asarray(jax.vmap(change)(textures, keys))
@@ -164,8 +164,8 @@ def test_defects_are_drawn_by_an_elements_place(given: bool) -> None:
     run = quick.jit(draw)
     images = jnp.asarray(np.tile(photos(2), (24, 1, 1, 1)) / 255, jnp.float32)
     true, seen, mask = every = [np.asarray(x) for x in run(images, jnp.arange(48))]
-    for own, want in zip(run(images[:24], jnp.arange(24, 48)), every):
-        np.testing.assert_allclose(own, want[24:], atol=1e-6)
+    for own, want in zip(run(images, jnp.roll(jnp.arange(48), -24)), every):
+        np.testing.assert_array_equal(own[:24], want[24:])
     turned = np.any(true != images, axis=(1, 2, 3))
     assert 5 <= turned.sum() <= 25  # 14.4 of 48
     np.testing.assert_array_equal(seen[~mask], true[~mask])
@@ -175,7 +175,7 @@ def test_defects_are_drawn_by_an_elements_place(given: bool) -> None:
     assert 8 <= with_defect.sum() <= 30  # half, less those whose noise is nowhere high
     areas = mask.mean(axis=(1, 2))[with_defect]
     assert areas.max() < 0.7
-    assert len(np.unique(areas)) > 0.7 * len(areas)
+    assert len(np.unique(areas)) > 0.5 * len(areas)
 
 
 def test_textures_are_generated_in_all_colours() -> None:
@@ -189,26 +189,27 @@ def test_textures_are_generated_in_all_colours() -> None:
 
 
 def test_devices_see_the_same_defects_and_statistics() -> None:
-    """Of one batch: one device by jit, and two by pmap, whose halves know their places."""
-    found, batch = {"p": photos(4)}, {"element": np.arange(4, dtype=np.int32)}
-    states = []
-    for backend, devices in (("jit", 1), ("pmap", 2)):
-        parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
-        method = made(width=1, telling_width=1, axis_name=parallel.axis_name, learning_rate=1e-2)
-        variables = quick.filled(method, {"p": jnp.asarray(found["p"])})
-        optimizer = method.optimizer(10)
-        body = make_train_step(
-            lambda v, _, b, r, m=method: m.loss(v, {"p": b["p"]}, b, r),
-            optimizer,
-            mean=parallel.mean,
-        )
-        step = parallel.train_step(body)
-        state, rng = map(parallel.replicate, (init_state(variables, optimizer), jax.random.key(3)))
-        state, metrics = step(state, {}, parallel.shard({**found, **batch}), rng)
-        states.append((jax.device_get(parallel.local(state)).variables, metrics["loss"][0]))
-    assert float(states[1][1]) == pytest.approx(float(states[0][1]), rel=1e-4)
-    for own, want in zip(*(jax.tree.leaves(s[0]["batch_stats"]) for s in states), strict=True):
-        np.testing.assert_allclose(own, want, rtol=1e-3, atol=1e-4)
+    batch = {"p": photos(4), "element": np.arange(4, dtype=np.int32)}
+    found = []
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        for backend, devices in (("jit", 1), ("pmap", 2)):
+            parallel = data_parallel(backend, devices=jax.local_devices()[:devices])
+            method = made(width=1, telling_width=1, axis_name=parallel.axis_name)
+            variables = quick.filled(method, {"p": jnp.asarray(batch["p"])})
+            variables = jax.tree.map(lambda x: x.astype(jnp.float64), variables)
+            step = make_train_step(
+                lambda v, _, b, r, m=method: m.loss(v, {"p": b["p"]}, b, r),
+                method.optimizer(10),
+                mean=parallel.mean,
+            )
+            state = init_state(variables, method.optimizer(10))
+            state, rng = map(parallel.replicate, (state, jax.random.key(3)))
+            after, _ = parallel.train_step(step)(state, {}, parallel.shard(batch), rng)
+            found.append(jax.device_get(after.variables))
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(found[0]), jax.tree.leaves(found[1]), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=str(path))
 
 
 def test_networks_start_as_the_authors_do() -> None:

@@ -160,7 +160,9 @@ def changed(texture: Array, rng: Array) -> Array:
     order, *keys = jax.random.split(rng, 1 + CHANGED)
     which = jax.random.permutation(order, len(CHANGES))
     for n, key in enumerate(keys):
-        texture = jax.lax.switch(which[n], CHANGES, texture, key)
+        # All are computed, as `switch` would of a batch; each by a key of its own.
+        own = jax.random.split(key, len(CHANGES))
+        texture = jnp.stack([f(texture, own[i]) for i, f in enumerate(CHANGES)])[which[n]]
     return texture
 
 

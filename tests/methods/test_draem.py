@@ -140,8 +140,8 @@ def test_photos_are_turned_about_their_centre() -> None:
 
 def test_changes_of_textures() -> None:
     textures = jnp.asarray(0.2 + 0.6 * photos(6, (8, 8), 1) / 255, jnp.float32)
-    keys = jax.random.split(jax.random.key(0), 6)
     for change in defects.CHANGES:
+        keys = jax.random.split(jax.random.key(0), 6)
         found = np.asarray(jax.vmap(change)(textures, keys))
         assert found.min() >= 0, change
         assert found.max() <= 1, change

@@ -1,4 +1,4 @@
-"""Make `tests/golden/draem.npz`: two training steps of DRAEM and its maps, by torch.
+"""Make `tests/golden/draem.npz`: training steps of DRAEM and its maps, by torch.
 
     python -m ports.golden_draem tests/golden/draem.npz     # needs the extra `parity` (torch)
 
@@ -7,7 +7,9 @@ train_DRAEM.py, test_DRAEM.py), with defects that are drawn here instead of simu
 and their BatchNorm, squared error, SSIM of range 1, focal loss, Adam, the smoothed maximum. Left
 out are biases in front of BatchNorm, which it takes out again. Networks are narrow and drawn from a
 seed (`ports/seeded.py`), the rate is a hundred times higher, so that two steps show; all is
-computed in float64. Stored: losses, a sample of every array after two steps, map and image scores.
+computed in float64. Stored, of networks that halve twice: losses, a sample of every array after two
+steps, map and image scores; of the whole networks, which compile slowly: losses of one step, map
+and image scores before it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from ports.golden_pfm import pack
 from ports.seeded import fill, sample
 
 BATCH, SIZE, WIDTH, TELLING = 3, (32, 64), 4, 3
+WHOLE, FEWER = 5, 2
+"""How often the telling network halves the photo: in the authors' code, and where steps are made."""
 RATE = 1e-2
 
 
@@ -34,7 +38,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return photos, np.where(masks[..., None], 0.3 * photos + 0.7 * textures, photos), masks
 
 
-def layers() -> dict[str, tuple[int, int]]:
+def layers(halvings: int) -> dict[str, tuple[int, int]]:
     """Each convolution with BatchNorm: channels that come in and go out, by name."""
     found: dict[str, tuple[int, int]] = {}
 
@@ -43,25 +47,26 @@ def layers() -> dict[str, tuple[int, int]]:
             found[f"{name}.layer{n}"] = pair
         return widths[-1]
 
+    # Of the authors' lists the beginnings (going in) and ends (coming out).
     x, w = 3, WIDTH
-    for n, by in enumerate((1, 2, 4, 8, 8)):
+    for n, by in enumerate((1, 2, 4, 8, 8)[:halvings]):
         x = chain(f"rebuild.encode{n}", x, by * w, by * w)
-    for n, (by, out) in enumerate(((8, 4), (4, 2), (2, 1), (1, 1))):
+    for n, (by, out) in enumerate(((8, 4), (4, 2), (2, 1), (1, 1))[5 - halvings :]):
         x = chain(f"rebuild.decode{n}", x, by * w, by * w, out * w)
     x, w, seen = 6, TELLING, []
-    for n, by in enumerate((1, 2, 4, 8, 8, 8)):
+    for n, by in enumerate((1, 2, 4, 8, 8, 8)[: halvings + 1]):
         x = chain(f"tell.encode{n}", x, by * w, by * w)
         seen.append(x)
-    for n, by in enumerate((8, 4, 2, 1, 1)):
+    for n, by in enumerate((8, 4, 2, 1, 1)[5 - halvings :]):
         chain(f"tell.up{n}", x, by * w)
-        x = chain(f"tell.decode{n}", by * w + seen[4 - n], by * w, by * w)
+        x = chain(f"tell.decode{n}", by * w + seen[halvings - 1 - n], by * w, by * w)
     return found
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
+def shapes(halvings: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all arrays, kernels OIHW."""
     found: dict[str, tuple[int, ...]] = {}
-    for name, (inputs, outputs) in layers().items():
+    for name, (inputs, outputs) in layers(halvings).items():
         found[f"{name}.conv.weight"] = (outputs, inputs, 3, 3)
         for leaf in ("weight", "bias", "running_mean", "running_var"):
             found[f"{name}.bn.{leaf}"] = (outputs,)
@@ -71,12 +76,12 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return found
 
 
-def networks(state: dict[str, Any], x: Any, *, train: bool) -> tuple[Any, Any]:
+def networks(state: dict[str, Any], x: Any, halvings: int, *, train: bool) -> tuple[Any, Any]:
     """Rebuilt photos and logits; in training the running arrays move."""
     import torch
     from torch.nn import functional as F
 
-    names = list(layers())
+    names = list(layers(halvings))
 
     def chain(x: Any, name: str) -> Any:
         for layer in (n for n in names if n.startswith(f"{name}.")):
@@ -93,17 +98,18 @@ def networks(state: dict[str, Any], x: Any, *, train: bool) -> tuple[Any, Any]:
         return F.conv2d(x, state[f"{name}.out.weight"], state[f"{name}.out.bias"], padding=1)
 
     y = x
-    for n in range(5):
+    for n in range(halvings):
         y = chain(F.max_pool2d(y, 2) if n else y, f"rebuild.encode{n}")
-    for n in range(4):
+    for n in range(halvings - 1):
         y = chain(up(y), f"rebuild.decode{n}")
     rebuilt = out(y, "rebuild")
     y, seen = torch.cat([rebuilt, x], 1), []
-    for n in range(6):
+    for n in range(halvings + 1):
         y = chain(F.max_pool2d(y, 2) if n else y, f"tell.encode{n}")
         seen.append(y)
-    for n in range(5):
-        y = chain(torch.cat([chain(up(y), f"tell.up{n}"), seen[4 - n]], 1), f"tell.decode{n}")
+    for n in range(halvings):
+        beside = torch.cat([chain(up(y), f"tell.up{n}"), seen[halvings - 1 - n]], 1)
+        y = chain(beside, f"tell.decode{n}")
     return rebuilt, out(y, "tell")
 
 
@@ -126,45 +132,64 @@ def similarity(a: Any, b: Any) -> Any:
     return (over / ((of_a**2 + of_b**2 + c1) * (var_a + var_b + c2))).mean()
 
 
-def two_steps() -> dict[str, np.ndarray]:
-    """Losses, arrays after two steps, and what is then scored."""
+def losses_of(state: dict[str, Any], halvings: int) -> dict[str, Any]:
+    """The three losses of a training step."""
     import torch
     from torch.nn import functional as F
 
-    state = {
-        name: torch.from_numpy(value.astype(np.float64)) for name, value in fill(shapes()).items()
-    }
-    learnt = [state[name].requires_grad_() for name in state if "running" not in name]
     photos, seen, masks = drawn()
     true, x = (torch.from_numpy(p.transpose(0, 3, 1, 2).copy()) for p in (photos, seen))
     smooth = 1e-5
     wanted = F.one_hot(torch.from_numpy(masks).long(), 2).permute(0, 3, 1, 2).double()
     wanted = wanted.clamp(smooth, 1 - smooth)
-    out: dict[str, np.ndarray] = {}
+    rebuilt, logits = networks(state, x, halvings, train=True)
+    p = (wanted * torch.softmax(logits, 1)).sum(1) + smooth
+    return {
+        "l2": F.mse_loss(rebuilt, true),
+        "ssim": 1 - similarity(rebuilt, true),
+        "focal": (-((1 - p) ** 2) * p.log()).mean(),
+    }
+
+
+def scores_of(state: dict[str, Any], halvings: int) -> dict[str, np.ndarray]:
+    """A sample of the maps, and the image scores."""
+    import torch
+    from torch.nn import functional as F
+
+    x = torch.from_numpy(drawn()[1].transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        map_ = torch.softmax(networks(state, x, halvings, train=False)[1], 1)[:, 1:]
+        means = F.avg_pool2d(map_, 21, 1, 10)
+    return {"map": sample(map_.numpy()), "image": means.amax(dim=(1, 2, 3)).numpy()}
+
+
+def computed() -> dict[str, np.ndarray]:
+    """What is stored."""
+    import torch
+
+    def made(halvings: int) -> dict[str, Any]:
+        values = fill(shapes(halvings))
+        return {name: torch.from_numpy(x.astype(np.float64)) for name, x in values.items()}
+
+    whole = made(WHOLE)
+    out = {f"whole/{name}": value for name, value in scores_of(whole, WHOLE).items()}
+    out |= {f"whole/{name}": x.numpy() for name, x in losses_of(whole, WHOLE).items()}
+    state = made(FEWER)
+    learnt = [state[name].requires_grad_() for name in state if "running" not in name]
     optimiser = torch.optim.Adam(learnt, lr=RATE)
     for step in range(2):
-        rebuilt, logits = networks(state, x, train=True)
-        p = (wanted * torch.softmax(logits, 1)).sum(1) + smooth
-        losses = {
-            "l2": F.mse_loss(rebuilt, true),
-            "ssim": 1 - similarity(rebuilt, true),
-            "focal": (-((1 - p) ** 2) * p.log()).mean(),
-        }
+        losses = losses_of(state, FEWER)
         optimiser.zero_grad()
         torch.stack([*losses.values()]).sum().backward()
         optimiser.step()
         out |= {f"{name}{step}": loss.detach().numpy() for name, loss in losses.items()}
     out |= {f"after/{name}": sample(value.detach().numpy()) for name, value in state.items()}
-    with torch.no_grad():
-        map_ = torch.softmax(networks(state, x, train=False)[1], 1)[:, 1:]
-        means = F.avg_pool2d(map_, 21, 1, 10)
-    out["map"], out["image"] = sample(map_.numpy()), means.amax(dim=(1, 2, 3)).numpy()
-    return out
+    return out | scores_of(state, FEWER)
 
 
 def main(path: str) -> None:
     """Write the golden file."""
-    np.savez_compressed(path, **pack(two_steps()))  # type: ignore[arg-type]
+    np.savez_compressed(path, **pack(computed()))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import optax
 
 from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
 from jaxad.methods.draem_defects import simulated
-from jaxad.methods.draem_networks import STRIDE, Networks
+from jaxad.methods.draem_networks import Networks
 from jaxad.ops.chunk import by_image
 from jaxad.ops.fold import fold_batch_norm
 from jaxad.ops.initialise import drawn, uniform
@@ -49,6 +49,7 @@ def ssim(a: Array, b: Array) -> Array:
 
     of_a, of_b = mean(a), mean(b)
     squares = mean(a * a) - of_a**2 + mean(b * b) - of_b**2
+    squares = jnp.where(squares > 0, squares, 0)  # rounding may bring it below
     product = mean(a * b) - of_a * of_b
     c1, c2 = 0.01**2, 0.03**2
     light = (2 * of_a * of_b + c1) / (of_a**2 + of_b**2 + c1)
@@ -70,6 +71,7 @@ def draem(
     prepare: Callable[[Array], Array],
     width: int = 128,
     telling_width: int = 64,
+    halvings: int = 5,
     textures: Callable[[], np.ndarray] | None = None,
     turn_share: float = 0.3,
     learning_rate: float = 1e-4,
@@ -82,6 +84,8 @@ def draem(
         prepare: Pixels to 0 to 1, see `jaxad.core.Preprocess`.
         width: Channels of the rebuilding network's first layers.
         telling_width: Channels of the telling network's first layers.
+        halvings: How often the telling network halves the photo, 1 or more; the other does once
+            less often.
         textures: Gives photos `(N, H, W, 3)` uint8 of other things, which are laid over. Called
             when a step is compiled; None: textures are generated.
         turn_share: Share of the photos that are turned in a step, by up to 90 degrees.
@@ -92,17 +96,18 @@ def draem(
         A `Method` whose variables are `params` and `batch_stats`. The map is the probability of a
         defect; the image score is the maximum of its means over 21 x 21 pixels, zeros around.
     """
-    net = Networks(width, telling_width, axis_name)
+    net = Networks(width, telling_width, halvings, axis_name)
 
     def init(rng: Array, features: Features) -> Variables:
         images = pick(features, [photo])[0]
         size = images.shape[1:3]
-        if any(side % STRIDE for side in size):
+        if any(side % 2**halvings for side in size):
             raise InputError(
-                f"photos of {size[0]} x {size[1]} pixels: DRAEM halves them five times, so set "
-                f"data.image_size to multiples of {STRIDE}"
+                f"photos of {size[0]} x {size[1]} pixels: DRAEM halves them {halvings} times, so "
+                f"set data.image_size to multiples of {2**halvings}"
             )
-        x = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+        dtype = jax.eval_shape(prepare, images).dtype
+        x = jax.ShapeDtypeStruct((2, *size, 3), dtype)
         shapes = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, train=True), x)
 
         def bias(path: tuple[str, ...], numbers: Array) -> Array:
@@ -119,6 +124,7 @@ def draem(
                 "scale": lambda _, numbers: 1 + 0.02 * numbers,
                 "bias": bias,
             },
+            dtype=dtype,
         )
 
     def dtype_of(variables: Variables) -> Any:
@@ -131,7 +137,7 @@ def draem(
         element = elements(batch, images.shape[0])
         dtype = dtype_of(variables)
         # Defects are drawn alike where networks compute in half precision.
-        x = prepare(images).astype(jnp.promote_types(dtype, jnp.float32))
+        x = prepare(images).astype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
         true, seen, mask = simulated(x, rng, element, textures=textures, turn_share=turn_share)
         found, updates = net.apply(
             variables, seen.astype(dtype), train=True, mutable=["batch_stats"]

@@ -116,7 +116,9 @@ def generated_texture(rng: Array, size: tuple[int, int], *, dtype: Any = jnp.flo
 
 
 def _gamma(x: Array, rng: Array) -> Array:
-    return x ** jax.random.uniform(rng, (1, 1, 3), x.dtype, 0.5, 2)
+    # Black stays black; a root has no gradient there.
+    by = jax.random.uniform(rng, (1, 1, 3), x.dtype, 0.5, 2)
+    return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** by, 0)
 
 
 def _brightness(x: Array, rng: Array) -> Array:
@@ -157,13 +159,17 @@ CHANGES = (_gamma, _brightness, _solarise, _posterise, _invert, _stretch, _turn)
 
 def changed(texture: Array, rng: Array) -> Array:
     """Let a texture `(H, W, 3)`, 0 to 1, go through `CHANGED` of `CHANGES`, none twice."""
-    order, *keys = jax.random.split(rng, 1 + CHANGED)
-    which = jax.random.permutation(order, len(CHANGES))
-    for n, key in enumerate(keys):
+    order, rest = jax.random.split(rng)
+    which = jax.random.permutation(order, len(CHANGES))[:CHANGED]
+
+    def change(n: int, texture: Array) -> Array:
         # All are computed, as `switch` would of a batch; each by a key of its own.
-        own = jax.random.split(key, len(CHANGES))
-        texture = jnp.stack([f(texture, own[i]) for i, f in enumerate(CHANGES)])[which[n]]
-    return texture
+        keys = jax.random.split(jax.random.fold_in(rest, n), len(CHANGES))
+        return jnp.stack([f(texture, key) for f, key in zip(CHANGES, keys)])[which[n]]
+
+    # A loop, not three copies of each, which take longer to compile.
+    made: Array = jax.lax.fori_loop(0, CHANGED, change, texture)
+    return made
 
 
 def simulated(

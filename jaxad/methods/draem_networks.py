@@ -9,21 +9,35 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxad.core import Array
 from jaxad.methods.efficientad_network import Conv
 from jaxad.methods.rd4ad import ConvNorm
 from jaxad.ops.resample import resize
 
-STRIDE = 32
-"""Pixels a side that the deepest positions see apart: photos have a multiple of it."""
+MOST_TIMES = 8
+"""Layers of half the grid have twice the channels, up to so many times those of the first."""
+
+
+def times(depth: int) -> int:
+    """How many times the channels of the first layers those have that are halved `depth` times."""
+    return min(2 ** max(depth, 0), MOST_TIMES)
 
 
 def strongest(x: Array) -> Array:
-    """Maximum of each 2 x 2 square of `(B, 2 h, 2 w, C)`."""
+    """Maximum of each 2 x 2 square of `(B, 2 h, 2 w, C)`, whose gradient goes to one pixel.
+
+    That is the first one of several, as torch has it.
+    """
+    # `jnp.max` hands its gradient to the pixels that equal what it gave, over their number. A
+    # program that computes `x` again for that may round it otherwise: then none does, 0 / 0.
     batch, height, width, channels = x.shape
     squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return jnp.max(squares, axis=(2, 4))
+    for axis in (4, 2):
+        first, second = (lax.index_in_dim(squares, n, axis, keepdims=False) for n in (0, 1))
+        squares = jnp.where(first < second, second, first)
+    return squares
 
 
 def doubled(x: Array) -> Array:
@@ -47,43 +61,48 @@ class Layers(nn.Module):
 
 
 class Rebuilding(nn.Module):
-    """The reconstructive network: four times halved, four times doubled."""
+    """The reconstructive network: halved and doubled once less often than the other."""
 
     width: int = 128
+    halvings: int = 4
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Map photos `(B, H, W, 3)` to what they would be without a defect."""
-        w = self.width
-        for n, by in enumerate((1, 2, 4, 8, 8)):
-            made = Layers((by * w, by * w), self.axis_name, name=f"encode{n}")
-            x = made(strongest(x) if n else x, train=train)
-        for n, (by, out) in enumerate(((8, 4), (4, 2), (2, 1), (1, 1))):
+        for depth in range(self.halvings + 1):
+            width = times(depth) * self.width
+            made = Layers((width, width), self.axis_name, name=f"encode{depth}")
+            x = made(strongest(x) if depth else x, train=train)
+        for n, depth in enumerate(reversed(range(self.halvings))):
             # The first brings up, two more follow.
-            made = Layers((by * w, by * w, out * w), self.axis_name, name=f"decode{n}")
+            width, out = times(depth) * self.width, times(depth - 1) * self.width
+            made = Layers((width, width, out), self.axis_name, name=f"decode{n}")
             x = made(doubled(x), train=train)
         return Conv(3, 3, padding=1, name="out")(x)
 
 
 class Telling(nn.Module):
-    """The discriminative network: a U-Net, five times halved and doubled."""
+    """The discriminative network: a U-Net."""
 
     width: int = 64
+    halvings: int = 5
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Map photos beside rebuilt ones, `(B, H, W, 6)`, to logits `(B, H, W, 2)`."""
-        w, seen = self.width, []
-        for n, by in enumerate((1, 2, 4, 8, 8, 8)):
-            made = Layers((by * w, by * w), self.axis_name, name=f"encode{n}")
-            x = made(strongest(x) if n else x, train=train)
+        seen = []
+        for depth in range(self.halvings + 1):
+            width = times(depth) * self.width
+            made = Layers((width, width), self.axis_name, name=f"encode{depth}")
+            x = made(strongest(x) if depth else x, train=train)
             seen.append(x)
-        for n, by in enumerate((8, 4, 2, 1, 1)):
-            up = Layers((by * w,), self.axis_name, name=f"up{n}")(doubled(x), train=train)
-            x = jnp.concatenate([up, seen[4 - n]], axis=-1)
-            x = Layers((by * w, by * w), self.axis_name, name=f"decode{n}")(x, train=train)
+        for n, depth in enumerate(reversed(range(self.halvings))):
+            width = times(depth - 1) * self.width
+            up = Layers((width,), self.axis_name, name=f"up{n}")(doubled(x), train=train)
+            x = jnp.concatenate([up, seen[depth]], axis=-1)
+            x = Layers((width, width), self.axis_name, name=f"decode{n}")(x, train=train)
         return Conv(2, 3, padding=1, name="out")(x)
 
 
@@ -92,14 +111,18 @@ class Networks(nn.Module):
 
     width: int = 128
     telling_width: int = 64
+    halvings: int = 5
+    """Of the telling network. Sides of photos are multiples of 2 to its power."""
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
         """Map photos `(B, H, W, 3)`, 0 to 1, to rebuilt ones and to logits `(B, H, W, 2)`."""
+        rebuilding = Rebuilding(self.width, self.halvings - 1, self.axis_name, name="rebuild")
+        telling = Telling(self.telling_width, self.halvings, self.axis_name, name="tell")
         with jax.named_scope("rebuild"):
-            rebuilt = Rebuilding(self.width, self.axis_name, name="rebuild")(x, train=train)
+            rebuilt = rebuilding(x, train=train)
         with jax.named_scope("tell"):
             both = jnp.concatenate([rebuilt, x.astype(rebuilt.dtype)], axis=-1)
-            logits = Telling(self.telling_width, self.axis_name, name="tell")(both, train=train)
+            logits = telling(both, train=train)
         return rebuilt, logits

@@ -19,6 +19,12 @@ KEYS = {
     "telling_width": Key(
         64, integer(least=1, most=1024), "of the telling network's first layers, channels"
     ),
+    "halvings": Key(
+        5,
+        integer(least=1, most=10),
+        "how often the telling network halves the photo, the rebuilding one once less often; sides "
+        "of photos are multiples of 2 to its power",
+    ),
     "textures": Key(
         "",
         text(),
@@ -69,6 +75,7 @@ def method(
         prepare=networks[PIXELS].preprocess,
         width=m.width,
         telling_width=m.telling_width,
+        halvings=m.halvings,
         textures=other_photos(m.textures, (height, width)),
         turn_share=m.turn_share,
         learning_rate=m.learning_rate,

@@ -16,8 +16,8 @@ from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import Stage
-from jaxad.methods.draem import draem, focal, ssim
-from jaxad.methods.draem_defects import changed
+from jaxad.methods.draem import focal, ssim
+from jaxad.methods.draem_defects import turned
 from jaxad.methods.draem_networks import strongest
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.methods.rd4ad import cosine, rd4ad
@@ -70,7 +70,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "ssim, of itself": lambda x: ssim(x, x),
     "focal": lambda x: focal(x[..., :2], x[..., 2] > 0),
     "focal, the other": lambda x: focal(jnp.stack([x[..., 0], -x[..., 0]], -1), x[..., 2] > 0),
-    "changed": lambda x: changed(x[0], jax.random.key(0)),
+    "turned": lambda x: turned(x[0], jnp.float32(0.5)),
     "BatchNorm": lambda x: BatchNorm().init_with_output(jax.random.key(0), x, train=True)[0],
 }
 
@@ -159,14 +159,6 @@ METHODS = {
     "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
     "uniad": uniad(("a", "b"), grid="b", width=4, heads=2, inner=4, layers=1, neighbours=3),
     "stfpm": student_of("a", "b", 3),
-    "draem": draem(
-        "a",
-        prepare=lambda x: x,
-        width=2,
-        telling_width=2,
-        halvings=1,
-        textures=lambda: np.zeros((1, 4, 4, 3), np.uint8),
-    ),
 }
 
 

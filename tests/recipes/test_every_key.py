@@ -257,6 +257,7 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
     "draem": {
         "width": (7, {"draem.width": 7}),
         "telling_width": (9, {"draem.telling_width": 9}),
+        "halvings": (3, {"draem.halvings": 3}),
         "textures": ("others", {"other_photos.folder": "others"}),
         "turn_share": (0.5, {"draem.turn_share": 0.5}),
         "learning_rate": (0.34, {"draem.learning_rate": 0.34}),

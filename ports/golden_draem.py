@@ -25,7 +25,7 @@ from ports.seeded import fill, sample
 
 BATCH, SIZE, WIDTH, TELLING = 3, (32, 64), 4, 3
 WHOLE, FEWER = 5, 2
-"""How often the telling network halves the photo: in the authors' code, and where steps are made."""
+"""How often the telling network halves the photo: in the authors' code, where steps are made."""
 RATE = 1e-2
 
 

@@ -56,12 +56,8 @@ def test_the_log_has_the_loss_of_each_level_and_of_held_out_photos(done: Path) -
     assert list(config["weights"]) == ["teacher"]
 
 
-def test_it_is_evaluated_exported_calibrated_and_judges(
-    done: Path, parts: Path, tmp_path: Path
-) -> None:
-    before = json.loads((done / "results.json").read_text())["categories"]
-    assert main(["evaluate", f"--workdir={done}"]) == 0
-    assert json.loads((done / "results.json").read_text())["categories"] == before
+def judges(done: Path, parts: Path, tmp_path: Path) -> None:
+    """Calibrate and export a run's detector, and see that both judge photos alike."""
     # More than the two photos of the test, for a threshold.
     photos = tmp_path / "normal"
     photos.mkdir()
@@ -81,6 +77,15 @@ def test_it_is_evaluated_exported_calibrated_and_judges(
         with (out / "predictions.csv").open(newline="") as file:
             scores.append([float(row["score"]) for row in csv.DictReader(file)])
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+
+
+def test_it_is_evaluated_exported_calibrated_and_judges(
+    done: Path, parts: Path, tmp_path: Path
+) -> None:
+    before = json.loads((done / "results.json").read_text())["categories"]
+    assert main(["evaluate", f"--workdir={done}"]) == 0
+    assert json.loads((done / "results.json").read_text())["categories"] == before
+    judges(done, parts, tmp_path)
 
 
 @pytest.mark.parametrize("place", ["device", "off"])
@@ -207,13 +212,20 @@ def test_draem_learns_from_defects_made_of_other_photos(parts: Path, tmp_path: P
     train(config, tmp_path / "whole")
     for own, want in zip(arrays(tmp_path / "w"), arrays(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(own, want)
+    judges(tmp_path / "w", parts, tmp_path)
 
-    model = tmp_path / "a.jaxad"
-    assert main(["export", f"--workdir={tmp_path / 'w'}", "--detector=a", f"--out={model}"]) == 0
-    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    detector, variables, _ = load(tmp_path / "w", "a")
-    want, found = detector.score(variables, images), jaxad.export.load(model).score(images)
-    np.testing.assert_allclose(found.map, want.map, rtol=1e-3, atol=1e-4)
+
+def test_draem_learns_from_augmented_photos_and_generated_textures(
+    parts: Path, tmp_path: Path
+) -> None:
+    config = draem_of(parts)
+    config.train.augment, config.train.steps = ("mirror", "shift"), (2,)
+    train(config, tmp_path / "w")
+    lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    losses = [line["loss"] for line in lines if "step" in line]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(leaf).all() for leaf in arrays(tmp_path / "w"))
 
 
 @pytest.mark.parametrize(

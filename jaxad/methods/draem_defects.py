@@ -107,10 +107,9 @@ def generated_texture(rng: Array, size: tuple[int, int], *, dtype: Any = jnp.flo
     rows, columns = (jnp.arange(n, dtype=dtype) / n for n in size)
     y, x = jnp.meshgrid(rows * cells[0], columns * cells[1], indexing="ij")
 
-    def channel(angles: Array) -> Array:
-        return perlin(angles[0], y, x) + 0.5 * perlin(angles[1], 2 * y, 2 * x)
-
-    noise = jnp.moveaxis(jax.vmap(channel)(angles), 0, -1)
+    y, x = (jnp.stack([at, 2 * at]) for at in (y, x))
+    both = jax.vmap(jax.vmap(perlin), in_axes=(0, None, None))(angles, y, x)
+    noise = jnp.moveaxis(both[:, 0] + 0.5 * both[:, 1], 0, -1)
     ground = jax.random.uniform(colour, (1, 1, 3), dtype)
     return jnp.clip(ground + jax.random.uniform(depth, (), dtype) * noise, 0, 1)
 

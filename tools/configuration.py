@@ -31,6 +31,7 @@ TITLES = {
     "stfpm": "STFPM",
     "spade": "SPADE and nearest neighbours",
     "efficientad": "EfficientAD-S",
+    "draem": "DRAEM",
 }
 INTRODUCTION = """\
 # Configuration

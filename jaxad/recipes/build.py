@@ -25,6 +25,7 @@ OWN = (
     "uniad",
     "stfpm",
     "efficientad",
+    "draem",
 )
 """The recipes in this folder."""
 

@@ -16,6 +16,9 @@ from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import Stage
+from jaxad.methods.draem import focal, ssim
+from jaxad.methods.draem_defects import turned
+from jaxad.methods.draem_networks import strongest
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.methods.rd4ad import cosine, rd4ad
 from jaxad.methods.routing import Router, cosines, moved_centres, route, routing, routing_loss
@@ -62,6 +65,12 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "jittered": lambda x: jittered(jax.random.key(0), x, element=jnp.arange(2), scale=1.0),
     "cosine": lambda x: cosine(x[0], x[1]),
+    "strongest": strongest,
+    "ssim": lambda x: ssim(x, x[::-1]),
+    "ssim, of itself": lambda x: ssim(x, x),
+    "focal": lambda x: focal(x[..., :2], x[..., 2] > 0),
+    "focal, the other": lambda x: focal(jnp.stack([x[..., 0], -x[..., 0]], -1), x[..., 2] > 0),
+    "turned": lambda x: turned(x[0], jnp.float32(0.5)),
     "BatchNorm": lambda x: BatchNorm().init_with_output(jax.random.key(0), x, train=True)[0],
 }
 

@@ -35,6 +35,7 @@ BUILDERS = {
     "efficientad": (
         *("efficientad", "distillation", "PatchDescription", "patched", "other_photos"),
     ),
+    "draem": ("draem", "other_photos"),
 }
 """What each recipe calls."""
 
@@ -253,6 +254,14 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
             {"distillation.weight_decay": 0.36, "efficientad.weight_decay": 0.36},
         ),
     },
+    "draem": {
+        "width": (7, {"draem.width": 7}),
+        "telling_width": (9, {"draem.telling_width": 9}),
+        "halvings": (3, {"draem.halvings": 3}),
+        "textures": ("others", {"other_photos.folder": "others"}),
+        "turn_share": (0.5, {"draem.turn_share": 0.5}),
+        "learning_rate": (0.34, {"draem.learning_rate": 0.34}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -441,6 +450,7 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("spade", (), (), []),
         ("efficientad", (), (), [("teacher", 0, 0), ("student", 0, 0)]),
         ("efficientad", (7, 8), (), [("teacher", 7, 0), ("student", 8, 0)]),
+        ("draem", (7,), (), [("all", 7, 0)]),
     ],
 )
 def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phases: Any) -> None:
@@ -469,6 +479,8 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("spade", (1,), (), "SPADE learns without steps"),
         ("efficientad", (7,), (), "EfficientAD trains on whole photos: train.steps is (steps of"),
         ("efficientad", (), (1,), "EfficientAD trains on whole photos"),
+        ("draem", (1, 2), (), "DRAEM trains in one phase on whole photos"),
+        ("draem", (), (1,), "DRAEM trains in one phase on whole photos"),
     ],
 )
 def test_budgets_of_other_phases_are_refused(

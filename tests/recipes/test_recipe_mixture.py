@@ -57,7 +57,7 @@ def test_the_expert_s_keys_are_its_own_recipe_s_in_a_section() -> None:
         ("adapted_moe:adapted_moe", "adapted_moe learns subclasses itself"),
         ("adapted_moe:adapted_moe:pfm", "experts have no experts"),
         ("adapted_moe:" * 2000, "experts have no experts"),
-        ("adapted_moe:draem", "'draem': known are pfm"),
+        ("adapted_moe:ganomaly", "'ganomaly': known are pfm"),
         ("adapted_moe:", "'': known are pfm"),
         ("simplenet:pfm", "'simplenet:pfm': known are pfm"),
     ],

@@ -56,12 +56,8 @@ def test_the_log_has_the_loss_of_each_level_and_of_held_out_photos(done: Path) -
     assert list(config["weights"]) == ["teacher"]
 
 
-def test_it_is_evaluated_exported_calibrated_and_judges(
-    done: Path, parts: Path, tmp_path: Path
-) -> None:
-    before = json.loads((done / "results.json").read_text())["categories"]
-    assert main(["evaluate", f"--workdir={done}"]) == 0
-    assert json.loads((done / "results.json").read_text())["categories"] == before
+def judges(done: Path, parts: Path, tmp_path: Path) -> None:
+    """Calibrate and export a run's detector, and see that both judge photos alike."""
     # More than the two photos of the test, for a threshold.
     photos = tmp_path / "normal"
     photos.mkdir()
@@ -81,6 +77,15 @@ def test_it_is_evaluated_exported_calibrated_and_judges(
         with (out / "predictions.csv").open(newline="") as file:
             scores.append([float(row["score"]) for row in csv.DictReader(file)])
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+
+
+def test_it_is_evaluated_exported_calibrated_and_judges(
+    done: Path, parts: Path, tmp_path: Path
+) -> None:
+    before = json.loads((done / "results.json").read_text())["categories"]
+    assert main(["evaluate", f"--workdir={done}"]) == 0
+    assert json.loads((done / "results.json").read_text())["categories"] == before
+    judges(done, parts, tmp_path)
 
 
 @pytest.mark.parametrize("place", ["device", "off"])
@@ -176,6 +181,66 @@ def test_teacher_student_and_autoencoder_are_trained_one_after_the_other(
 def test_a_penalty_needs_photos(parts: Path, tmp_path: Path) -> None:
     config = efficientad_of(parts, penalty=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        train(config, tmp_path / "w")
+
+
+def draem_of(parts: Path, **method: Any) -> Any:
+    config, own = run_of(parts), default_config("draem")
+    for name in ("data", "train", "score", "report"):
+        own[name] = config[name]
+    own.train.steps, own.train.log_every = (3,), 1
+    own.method.update({"width": 2, "telling_width": 2, "halvings": 1, **method})
+    return own
+
+
+def test_draem_learns_from_defects_made_of_other_photos(parts: Path, tmp_path: Path) -> None:
+    config = draem_of(parts, textures=str(parts / "b"))
+    asked = iter(range(2))
+
+    def check() -> None:
+        if next(asked, None) is None:
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "w", check=check)
+    train(config, tmp_path / "w")
+    lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    assert [line["step"] for line in lines if "step" in line] == [1, 2, 3]
+    each = [lines[-1][f"loss_{name}"] for name in ("l2", "ssim", "focal")]
+    assert lines[-1]["loss"] == pytest.approx(sum(each), rel=1e-5)
+    assert json.loads((tmp_path / "w" / "config.json").read_text())["weights"] == {}
+    train(config, tmp_path / "whole")
+    for own, want in zip(arrays(tmp_path / "w"), arrays(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(own, want)
+    judges(tmp_path / "w", parts, tmp_path)
+
+
+def test_draem_learns_from_augmented_photos_and_generated_textures(
+    parts: Path, tmp_path: Path
+) -> None:
+    config = draem_of(parts)
+    config.train.augment, config.train.steps = ("mirror",), (2,)
+    train(config, tmp_path / "w")
+    lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    losses = [line["loss"] for line in lines if "step" in line]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    assert all(np.isfinite(leaf).all() for leaf in arrays(tmp_path / "w"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"textures": "nowhere"}, "nowhere: no such file or folder"),
+        ({"halvings": 5}, "photos of 48 x 32 pixels: DRAEM halves them 5 times"),
+    ],
+)
+def test_what_draem_can_not_do_is_one_line(
+    changes: dict[str, Any], told: str, parts: Path, tmp_path: Path
+) -> None:
+    config = draem_of(parts, **changes)
+    config.data.image_size = (48, 32)
+    with pytest.raises(InputError, match=told):
         train(config, tmp_path / "w")
 
 

@@ -31,6 +31,7 @@ TITLES = {
     "stfpm": "STFPM",
     "spade": "SPADE and nearest neighbours",
     "efficientad": "EfficientAD-S",
+    "anomaly_dino": "AnomalyDINO",
 }
 INTRODUCTION = """\
 # Configuration

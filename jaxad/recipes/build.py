@@ -25,6 +25,7 @@ OWN = (
     "uniad",
     "stfpm",
     "efficientad",
+    "anomaly_dino",
 )
 """The recipes in this folder."""
 

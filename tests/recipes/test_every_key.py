@@ -35,6 +35,7 @@ BUILDERS = {
     "efficientad": (
         *("efficientad", "distillation", "PatchDescription", "patched", "other_photos"),
     ),
+    "anomaly_dino": ("patchcore", "frozen_network", "patched"),
 }
 """What each recipe calls."""
 
@@ -253,6 +254,16 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
             {"distillation.weight_decay": 0.36, "efficientad.weight_decay": 0.36},
         ),
     },
+    "anomaly_dino": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)]}),
+        "foreground": (10.0, {"patched.foreground": 10.0, "patchcore.weight": "backbone/part"}),
+        "share": (0.42, {"patchcore.share": 0.42}),
+        "neighbours": (3, {"patchcore.neighbours": 3}),
+        "top_share": (0.33, {"patchcore.top_share": 0.33}),
+        "smoothing": (2.5, {"patchcore.smoothing": 2.5}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -439,6 +450,7 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("stfpm", (), (), [("all", 0, 0)]),
         ("stfpm", (7,), (), [("all", 7, 0)]),
         ("spade", (), (), []),
+        ("anomaly_dino", (), (), []),
         ("efficientad", (), (), [("teacher", 0, 0), ("student", 0, 0)]),
         ("efficientad", (7, 8), (), [("teacher", 7, 0), ("student", 8, 0)]),
     ],
@@ -467,6 +479,7 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
         ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
         ("spade", (1,), (), "SPADE learns without steps"),
+        ("anomaly_dino", (1,), (), "AnomalyDINO learns without steps"),
         ("efficientad", (7,), (), "EfficientAD trains on whole photos: train.steps is (steps of"),
         ("efficientad", (), (1,), "EfficientAD trains on whole photos"),
     ],

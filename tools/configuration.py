@@ -32,6 +32,7 @@ TITLES = {
     "spade": "SPADE and nearest neighbours",
     "efficientad": "EfficientAD-S",
     "anomaly_dino": "AnomalyDINO",
+    "dinomaly": "Dinomaly",
 }
 INTRODUCTION = """\
 # Configuration

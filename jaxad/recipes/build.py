@@ -26,6 +26,7 @@ OWN = (
     "stfpm",
     "efficientad",
     "anomaly_dino",
+    "dinomaly",
 )
 """The recipes in this folder."""
 

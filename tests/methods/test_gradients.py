@@ -16,6 +16,7 @@ from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import Stage
+from jaxad.methods.dinomaly import dinomaly
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.methods.rd4ad import cosine, rd4ad
 from jaxad.methods.routing import Router, cosines, moved_centres, route, routing, routing_loss
@@ -150,6 +151,7 @@ METHODS = {
     "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
     "uniad": uniad(("a", "b"), grid="b", width=4, heads=2, inner=4, layers=1, neighbours=3),
     "stfpm": student_of("a", "b", 3),
+    "dinomaly": dinomaly(("a", "b"), "l3", blocks=2, heads=1),
 }
 
 

@@ -1,4 +1,4 @@
-"""RD4AD and UniAD as jobs: trained, stopped and gone on with, evaluated."""
+"""RD4AD, UniAD and Dinomaly as jobs: trained, stopped and gone on with, evaluated."""
 
 from __future__ import annotations
 
@@ -10,32 +10,37 @@ import jax
 import numpy as np
 import pytest
 from small_detectors import network
+from small_transformer import transformer
 from test_resume import stopping_after
 
 from jaxad.config import load_file
 from jaxad.core import InputError
 from jaxad.errors import Stopped
-from jaxad.recipes import rd4ad, uniad
+from jaxad.recipes import dinomaly, rd4ad, uniad
 from jaxad.recipes.recipe import Backbones
 from jaxad.runs.evaluate import evaluate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = {"rd4ad": rd4ad, "uniad": uniad}
+RECIPES = {"rd4ad": rd4ad, "uniad": uniad, "dinomaly": dinomaly}
 SETTINGS = {
     "rd4ad": {"blocks": (1, 1, 1, 1)},
     "uniad": {"width": 8, "heads": 2, "inner": 8, "layers": 1, "stride": 8, "neighbours": 3},
+    "dinomaly": {"levels": ("block1", "block2"), "heads": 2, "easy_steps": 2},
 }
 
 
 @pytest.fixture(autouse=True)
 def _tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three convolutions are the frozen network."""
+    """Three convolutions are the frozen network, two blocks of a transformer Dinomaly's."""
 
     def backbones(config: Any) -> Backbones:
-        del config
-        backbone, variables = network(3, seed=0)
+        if config.method.name == "dinomaly":
+            plain, weights = transformer(("block1", "block2"), registers=1)
+            backbone, variables = dinomaly.grouped(plain, weights, groups=2)
+        else:
+            backbone, variables = network(3, seed=0)
         return Backbones({"backbone": backbone}, {"backbone": variables}, {"backbone": "0"})
 
     for module in RECIPES.values():
@@ -43,7 +48,7 @@ def _tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(name: str, root: Path) -> Any:
-    setting = {"rd4ad": "resnet18", "uniad": "cpu"}[name]
+    setting = {"rd4ad": "resnet18", "uniad": "cpu", "dinomaly": "small"}[name]
     config = load_file(f"{CONFIGS / name}.py:{setting}")
     config.data.root, config.data.image_size = str(root), (32, 32)
     config.data.categories, config.data.calibration = "a", 0.0

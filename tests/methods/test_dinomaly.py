@@ -83,8 +83,8 @@ def test_one_step_and_the_map_equal_the_references() -> None:
 
 
 def test_gradients_of_positions_that_are_rebuilt_well_are_softened() -> None:
-    """Of ten positions, four of which are hard: by hand."""
-    distance = jnp.asarray([0.1, 0.9, 0.2, 0.3, 0.8, 0.0, 0.7, 0.4, 0.6, 0.5]).reshape(2, 1, 5)
+    """Of ten positions, four of which are hard, three of them in one photo: by hand."""
+    distance = jnp.asarray([0.1, 0.9, 0.2, 0.7, 0.8, 0.0, 0.3, 0.4, 0.6, 0.5]).reshape(2, 1, 5)
     x = jnp.arange(20, dtype=jnp.float32).reshape(2, 1, 5, 2)
     hard = np.asarray(distance > 0.55)
 

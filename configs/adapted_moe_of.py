@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxad.config import default_config, load_file
 
-WITHOUT_STEPS = ("patchcore", "padim", "spade")
+WITHOUT_STEPS = ("patchcore", "padim", "spade", "anomaly_dino")
 
 
 def get_config(expert: str = "mb_pfm_fast") -> ConfigDict:

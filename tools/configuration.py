@@ -32,6 +32,8 @@ TITLES = {
     "spade": "SPADE and nearest neighbours",
     "efficientad": "EfficientAD-S",
     "draem": "DRAEM",
+    "anomaly_dino": "AnomalyDINO",
+    "dinomaly": "Dinomaly",
 }
 INTRODUCTION = """\
 # Configuration

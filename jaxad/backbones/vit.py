@@ -22,6 +22,8 @@ from jaxad.ops.resample import bicubic_matrix
 
 BLOCKS = tuple(f"block{i}" for i in range(1, 13))
 LEVELS = (*BLOCKS, "norm")
+OTHERS = "others"
+"""Of a level, `LEVEL/others`: the tokens that belong to no patch."""
 OFFSET = 0.1
 """Of a patch: what DINOv2 adds to each side of the grid, lest rounding loses a patch."""
 
@@ -138,6 +140,9 @@ class VisionTransformer(nn.Module):
     """How the table of positions is resized; see `resized`."""
     levels: tuple[str, ...]
     epsilon: float = 1e-6
+    others: bool = False
+    """Whether each level comes with its `OTHERS`, `(B, 1, 1, (1 + registers) * C)`: class token,
+    then registers."""
 
     @nn.compact
     def __call__(self, x: Array) -> Features:
@@ -170,4 +175,6 @@ class VisionTransformer(nn.Module):
                 x = Block(self.heads, self.layer_scale, self.epsilon, name=level)(x)
             if level in self.levels:
                 features[level] = x[:, first:].reshape(batch, *grid, channels)
+                if self.others:
+                    features[f"{level}/{OTHERS}"] = x[:, :first].reshape(batch, 1, 1, -1)
         return features

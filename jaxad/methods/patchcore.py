@@ -48,6 +48,7 @@ def patchcore(
     reweighting: int = 0,
     top_share: float = 0.0,
     smoothing: float = 4.0,
+    weight: str = "",
 ) -> Method:
     """Build PatchCore on patch features.
 
@@ -62,6 +63,7 @@ def patchcore(
         reweighting: b of `neighbours.crowding`, which the image score is multiplied by; 0: not.
         top_share: Share of the patches whose mean is the image score; 0: the highest.
         smoothing: Standard deviation of the Gaussian on the map, in pixels.
+        weight: Name of features `(B, h, w, 1)` that patches' scores are multiplied by; "": none.
 
     Returns:
         A `Method` without steps. Its `variables["bank"]` has "members" `(N, C)` float32, and of
@@ -91,13 +93,15 @@ def patchcore(
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
         bank = prepare(variables["bank"])
 
-        def judge(x: Array) -> tuple[Array, Array]:
+        def judge(given: tuple[Array, Array | None]) -> tuple[Array, Array]:
             """The scores of one image's patches, and its own."""
+            x, by = given
             h, w, width = x.shape
             x = x.reshape(h * w, width)
             distance, member = nearest(x, bank, k=neighbours)
             distance = distance if squared else jnp.sqrt(distance)
             grid = jnp.mean(distance, axis=1)
+            grid = grid if by is None else grid * by.reshape(h * w)
             image = top_share_mean(grid.reshape(1, h, w), top_share)[0]
             if reweighting:
                 i = jnp.argmax(grid)
@@ -105,7 +109,8 @@ def patchcore(
             return grid.reshape(h, w), image
 
         # One after the other: their number may be symbolic, and one is enough for a product.
-        grid, image = jax.lax.map(judge, patches(features))
+        by = pick(features, [weight])[0] if weight else None
+        grid, image = jax.lax.map(judge, (patches(features), by))
         return Scores(resize_map(grid, size=size, sigma=smoothing), image)
 
     @jax.jit

@@ -116,7 +116,12 @@ def resize(x: Array, *, size: tuple[int, int], align_corners: bool = False) -> A
 
 
 def resize_map(
-    x: Array, *, size: tuple[int, int], sigma: float = 0.0, align_corners: bool = False
+    x: Array,
+    *,
+    size: tuple[int, int],
+    sigma: float = 0.0,
+    truncate: float = 4.0,
+    align_corners: bool = False,
 ) -> Array:
     """Resize `(B, h, w)` maps bilinearly to `(B, H, W)` and smooth them by a Gaussian.
 
@@ -124,10 +129,12 @@ def resize_map(
         x: Maps, `(B, h, w)` float.
         size: `(H, W)` of the result in pixels.
         sigma: Standard deviation of the Gaussian in output pixels; 0 means none.
+        truncate: See `gaussian_matrix`.
         align_corners: See `bilinear_matrix`.
     """
     rows, columns = (
-        gaussian_matrix(n_out, sigma) @ bilinear_matrix(n_in, n_out, align_corners=align_corners)
+        gaussian_matrix(n_out, sigma, truncate=truncate)
+        @ bilinear_matrix(n_in, n_out, align_corners=align_corners)
         for n_in, n_out in zip(x.shape[1:], size)
     )
     return jnp.einsum(

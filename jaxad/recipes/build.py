@@ -26,6 +26,8 @@ OWN = (
     "stfpm",
     "efficientad",
     "draem",
+    "anomaly_dino",
+    "dinomaly",
 )
 """The recipes in this folder."""
 

@@ -16,6 +16,7 @@ from jaxad.core import Method
 from jaxad.methods.adapted_moe import experts
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
+from jaxad.methods.dinomaly import dinomaly
 from jaxad.methods.pfm import PairLevel, pfm
 from jaxad.methods.rd4ad import rd4ad
 from jaxad.methods.routing import Router, routing
@@ -51,6 +52,7 @@ METHODS: dict[str, Method] = {
     "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
     "uniad": uniad(("a", "b"), grid="b", width=8, heads=2, inner=8, layers=1, neighbours=3),
     "stfpm": student_of("a", "b", 6, learning_rate=0.1),
+    "dinomaly": dinomaly(("a", "b"), "l3", blocks=2, heads=2),
 }
 EXACT = {"router"}
 """All of it stays float32."""

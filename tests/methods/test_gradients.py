@@ -16,6 +16,7 @@ from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import adapt, moments, quartiles
 from jaxad.methods.afrad import afrad, jitter_features
 from jaxad.methods.afrad_network import Stage
+from jaxad.methods.dinomaly import dinomaly
 from jaxad.methods.draem import focal, ssim
 from jaxad.methods.draem_defects import turned
 from jaxad.methods.draem_networks import strongest
@@ -159,6 +160,7 @@ METHODS = {
     "rd4ad": rd4ad(("l1", "l2", "l3"), blocks=(1, 1, 1, 1)),
     "uniad": uniad(("a", "b"), grid="b", width=4, heads=2, inner=4, layers=1, neighbours=3),
     "stfpm": student_of("a", "b", 3),
+    "dinomaly": dinomaly(("a", "b"), "l3", blocks=2, heads=1),
 }
 
 

@@ -36,6 +36,8 @@ BUILDERS = {
         *("efficientad", "distillation", "PatchDescription", "patched", "other_photos"),
     ),
     "draem": ("draem", "other_photos"),
+    "anomaly_dino": ("patchcore", "frozen_network", "patched"),
+    "dinomaly": ("dinomaly", "frozen_network", "grouped"),
 }
 """What each recipe calls."""
 
@@ -262,6 +264,40 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "turn_share": (0.5, {"draem.turn_share": 0.5}),
         "learning_rate": (0.34, {"draem.learning_rate": 0.34}),
     },
+    "anomaly_dino": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (("x",), {"frozen_network.levels": [("x",)]}),
+        "foreground": (10.0, {"patched.foreground": 10.0, "patchcore.weight": "backbone/part"}),
+        "share": (0.42, {"patchcore.share": 0.42}),
+        "neighbours": (3, {"patchcore.neighbours": 3}),
+        "top_share": (0.33, {"patchcore.top_share": 0.33}),
+        "smoothing": (2.5, {"patchcore.smoothing": 2.5}),
+    },
+    "dinomaly": {
+        "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
+        "random_weights": (True, {"frozen_network.random": [True]}),
+        "levels": (
+            ("x", "y"),
+            {
+                "frozen_network.levels": [("x", "y")],
+                "dinomaly.levels": ("backbone/x", "backbone/y"),
+                "dinomaly.blocks": 2,
+            },
+        ),
+        "groups": (4, {"grouped.groups": 4}),
+        "heads": (4, {"dinomaly.heads": 4}),
+        "dropout": (0.31, {"dinomaly.dropout": 0.31}),
+        "easy": (0.32, {"dinomaly.easy": 0.32}),
+        "easy_share": (0.33, {"dinomaly.easy_share": 0.33}),
+        "easy_steps": (34, {"dinomaly.easy_steps": 34}),
+        "learning_rate": ((0.35, 0.36), {"dinomaly.learning_rate": (0.35, 0.36)}),
+        "warmup": (37, {"dinomaly.warmup": 37}),
+        "weight_decay": (0.38, {"dinomaly.weight_decay": 0.38}),
+        "clip": (0.39, {"dinomaly.clip": 0.39}),
+        "top_share": (0.4, {"dinomaly.top_share": 0.4}),
+        "smoothing": (2.5, {"dinomaly.smoothing": 2.5}),
+    },
 }
 """Key -> another value, and the arguments that then differ."""
 
@@ -296,7 +332,7 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
         if of == "pfm":
             levels = [(pair.source.split("/")[1], *pair[2:]) for pair in args[0]]
             note("pfm.levels", levels)
-        if of in ("padim", "spade", "rd4ad", "uniad"):
+        if of in ("padim", "spade", "rd4ad", "uniad", "dinomaly"):
             note(f"{of}.levels", args[0])
         if of == "PatchDescription":
             kwargs = dict(zip(("channels", "width"), args))
@@ -316,7 +352,7 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
             kwargs = dict(zip(("hidden", "axis_name"), args))
         for key, value in kwargs.items():
             note(f"{of}.{key}", value)
-        if of == "patched":
+        if of in ("patched", "grouped"):
             return args[0], args[1]
         return mock.MagicMock(name=of)
 
@@ -448,6 +484,8 @@ def test_the_router_s_centres_must_be_as_wide_as_the_patches() -> None:
         ("stfpm", (), (), [("all", 0, 0)]),
         ("stfpm", (7,), (), [("all", 7, 0)]),
         ("spade", (), (), []),
+        ("anomaly_dino", (), (), []),
+        ("dinomaly", (), (), [("all", 0, 0)]),
         ("efficientad", (), (), [("teacher", 0, 0), ("student", 0, 0)]),
         ("efficientad", (7, 8), (), [("teacher", 7, 0), ("student", 8, 0)]),
         ("draem", (7,), (), [("all", 7, 0)]),
@@ -477,6 +515,8 @@ def test_budgets_go_to_their_phases(name: str, steps: Any, positions: Any, phase
         ("stfpm", (1, 2), (), "STFPM trains in one phase on whole photos"),
         ("stfpm", (), (1,), "STFPM trains in one phase on whole photos"),
         ("spade", (1,), (), "SPADE learns without steps"),
+        ("anomaly_dino", (1,), (), "AnomalyDINO learns without steps"),
+        ("dinomaly", (1, 2), (), "Dinomaly trains in one phase on whole maps"),
         ("efficientad", (7,), (), "EfficientAD trains on whole photos: train.steps is (steps of"),
         ("efficientad", (), (1,), "EfficientAD trains on whole photos"),
         ("draem", (1, 2), (), "DRAEM trains in one phase on whole photos"),

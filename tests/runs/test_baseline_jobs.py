@@ -43,13 +43,14 @@ RUNS = {
     "patchcore": Run(
         "patchcore:resnet18", {**LAYER, "embedding": 8, "projection": 0, "reweighting": 3}
     ),
+    "anomaly_dino": Run("anomaly_dino", {**LAYER, "foreground": 1.0, "share": 0.5}),
     "padim": Run("padim", {**LAYER, "dimensions": 6}),
     "spade": Run("spade:resnet18", {**LAYER, "pooled": "layer1"}),
     "nearest": Run("nearest", {"backbone": "resnet18", "levels": (), "pooled": "layer1"}),
 }
 """By name. Left out, as each takes half a minute or there are tests of its own: what learns by
 steps, and experts with banks."""
-BANKS = ("patchcore",)
+BANKS = ("patchcore", "anomaly_dino")
 """What `jaxad update` changes."""
 
 

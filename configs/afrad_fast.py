@@ -59,9 +59,9 @@ def get_config(size: str = "fast") -> ConfigDict:
         m.patch_kernel = m.patch_stride = m.refinements = m.decodings = (1, 1)
         m.grid, m.local_kernels = 2, (1,)
         m.local, m.compensation, m.adaptive = (1, 2), (1, 2), (1, 2)
-        m.width, m.decoder_width = (64, 64), 96
-        m.normalise, m.whiten, m.jitter, m.sum_of_scales = 1.0, 0.3, 1.0, False
-        m.image_stages, m.pooling = (2,), 0  # the last stage alone tells classes apart best
+        m.width, m.decoder_width = (64, 128), 96
+        m.normalise, m.jitter = 1.0, 1.0  # with one token there is no neighbour to copy from
+        m.image_stages, m.relative, m.pooling = (2,), 0.5, 0
         m.learning_rate = 2e-3
-        train.steps, train.batch_size = (200,), 64
+        train.steps, train.batch_size = (400,), 64
     return config

@@ -89,7 +89,7 @@ def test_afrad_judges_whole_photos_by_all_its_parts() -> None:
     assert (m.whole, m.backbone, m.levels) == (True, "efficientnet_lite2", ("stage6", "stage7"))
     assert all((m.local, m.compensation, m.adaptive, m.ngib_layers, m.refine))
     other = load("afrad_fast.py").method
-    assert (other.whole, other.whiten) == (False, 0.0)
+    assert (other.whole, other.relative) == (False, 0.0)
 
 
 def test_no_such_method_has_a_configuration() -> None:

@@ -26,7 +26,6 @@ from jaxad.ops.noise import elements, normal_by_element
 from jaxad.ops.normalise import rms, safe_sqrt, shortened
 from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize, resize_map
-from jaxad.ops.whiten import NONE, whitened, whitening
 
 
 def jitter_features(
@@ -70,11 +69,11 @@ def afrad(
     hidden: Sequence[Sequence[int]] = (),
     whole: bool = False,
     normalise: float = 0.0,
-    whiten: float = 0.0,
     jitter: float = 1.2,
     sum_of_scales: bool = False,
     map_length: float = 0.0,
     image_stages: Sequence[int] = (),
+    relative: float = 0.0,
     pooling: int = 16,
     top_share: float = 0.0,
     learning_rate: float = 1e-4,
@@ -107,11 +106,6 @@ def afrad(
         normalise: Divide every position's features of a stage by this power of their root mean
             square; 1: all are of one length, as PFM has them, 0: as they are. Eq. 14 measures
             distances, which grow with the length of features (ours; docs/afrad.md has its worth).
-        whiten: Rebuild features without their mean and covariance over the training images, each
-            stage's own: (C + ridge)^-1/2 (x - mean), times one number that makes their mean square
-            1, where the ridge is so many times the mean variance of a channel; 0: as they are (the
-            paper's). Noise is then as large along every axis, and Eq. 14 a Mahalanobis distance
-            where the network is linear (ours; docs/afrad.md).
         jitter: Noise on the input features in training, see `jitter_features`; 0: none. The
             reconstruction would otherwise tend to the identity, which hides defects.
         sum_of_scales: Loss as the sum over stages of their mean squared errors (section 4.2)
@@ -121,6 +115,9 @@ def afrad(
             features of one length, maps do not (docs/afrad.md).
         image_stages: Stages whose differences the image score is taken from, without `map_length`;
             none: from the score map.
+        relative: Divide the image score's differences by this power of how far F_ori is from its
+            mean over the training images, both as distances (ours; docs/afrad.md). What is near
+            that mean is rebuilt well, whatever it is.
         pooling: Window of the average pooling before the maximum, in pixels of the map (UniAD's
             16); 0: image score = mean of the map (UniAD's for CIFAR-10).
         top_share: Image score = mean of this share of the highest pixels of the pooled map; 0: the
@@ -132,8 +129,8 @@ def afrad(
             steps (UniAD's).
 
     Returns:
-        A `Method` whose variables are `params`; with `whiten` also `usual`, which `observe` takes:
-        of each stage "mean", `(C_i,)`, and "whitening", `(C_i, C_i)`, float32.
+        A `Method` whose variables are `params`; with `relative` also `usual`, F_ori's mean
+        `(ΣC_i,)`, float32, which `finalize` takes.
     """
     stages = tuple(stages)
     try:
@@ -142,7 +139,6 @@ def afrad(
         raise InputError(f"method.hidden is {hidden}: give groups, as ((1, 2), (3, 4))") from error
     decoders = {"local": local, "compensation": compensation, "adaptive": adaptive}
     _check(stages, grid, decoders, groups, image_stages)
-    names = [stage.feature.rsplit("/", 1)[-1] for stage in stages]
 
     def network(channels: int) -> AFRADNetwork:
         return AFRADNetwork(
@@ -164,18 +160,11 @@ def afrad(
         S = pick(features, [stage.feature for stage in stages])
         return [jnp.mean(x, axis=(1, 2), keepdims=True) for x in S] if whole else S
 
-    def lengthless(features: Features) -> list[Array]:
+    def inputs(features: Features) -> list[Array]:
         S = chosen(features)
         if not normalise:
             return S
         return [shortened(x, power=normalise) for x in S]
-
-    def inputs(variables: Variables, features: Features) -> list[Array]:
-        S = lengthless(features)
-        if not whiten:
-            return S
-        usual = [variables["usual"][name] for name in names]
-        return [whitened(x, own["mean"], own["whitening"]) for x, own in zip(S, usual)]
 
     def original(S: Sequence[Array]) -> tuple[Array, tuple[int, int]]:
         """F_ori `(B, h, w, ΣC_i)` and its grid."""
@@ -197,19 +186,14 @@ def afrad(
         module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
         shapes = jax.eval_shape(lambda S: module.init(jax.random.key(0), S, size), S)
         made = lecun_normal(rng, shapes, dtype=chosen(features)[0].dtype)
-        if not whiten:
+        if not relative:
             return made
-        channels = {name: x.shape[-1] for name, x in zip(names, S)}
-        usual = {
-            name: {"mean": jnp.zeros(c, jnp.float32), "whitening": jnp.eye(c, dtype=jnp.float32)}
-            for name, c in channels.items()
-        }
-        return {**made, "usual": usual}
+        return {**made, "usual": {"mean": jnp.zeros(sum(x.shape[-1] for x in S), jnp.float32)}}
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
-        S = inputs(variables, features)  # no labels
+        S = inputs(features)  # no labels
         F_ori, size = original(S)
         if jitter:
             element = elements(batch, len(F_ori))
@@ -220,11 +204,12 @@ def afrad(
             parts = [jnp.mean(x) for x in split_stages(error, S)]
             value = jnp.sum(jnp.stack(parts)) if sum_of_scales else jnp.mean(error)
         one = jnp.ones(())
+        names = [stage.feature.rsplit("/", 1)[-1] for stage in stages]
         metrics = {f"loss_{name}": (part, one) for name, part in zip(names, parts)}
         return value, Aux({}, metrics)
 
     def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        S = inputs(variables, features)
+        S = inputs(features)
         F_ori, grid_size = original(S)
         F_rec = rebuilt(variables, S, F_ori, grid_size)
         errors = [jnp.sum(x, axis=-1) for x in split_stages(jnp.square(F_rec - F_ori), S)]
@@ -234,6 +219,12 @@ def afrad(
             return resize_map(safe_sqrt(total), size=size, align_corners=True)
 
         judged = [errors[i - 1] for i in image_stages]
+        if relative:
+            mean = variables["usual"]["mean"].astype(F_ori.dtype).reshape(1, 1, 1, -1)
+            apart = split_stages(jnp.square(F_ori - mean), S)
+            read = image_stages or range(1, len(S) + 1)
+            away = jnp.sum(jnp.concatenate([apart[i - 1] for i in read], axis=-1), axis=-1)
+            judged = [errors[i - 1] * jnp.maximum(away, 1e-6) ** -relative for i in read]
         if map_length:
             lengths = [
                 resize(rms(x, minimum=1e-6), size=grid_size, align_corners=True)[..., 0]
@@ -246,24 +237,17 @@ def afrad(
             return Scores(M, jnp.mean(judge, axis=(1, 2)))
         return Scores(M, top_share_mean(average_pool(judge, window=pooling), top_share))
 
-    given = jax.jit(lengthless)
+    mean_of = jax.jit(lambda features: jnp.mean(original(inputs(features))[0], axis=(0, 1, 2)))
 
-    def observe(variables: Variables, images: Images) -> Variables:
-        moments = [NONE] * len(stages)
-        for features, _ in images:
-            moments = [known.plus(x) for known, x in zip(moments, given(features))]
-        usual = {}
-        for name, known in zip(names, moments):
-            mean, matrix = (jnp.asarray(x, jnp.float32) for x in whitening(known, ridge=whiten))
-            usual[name] = {"mean": mean, "whitening": matrix}
-        return {**variables, "usual": usual}
+    def finalize(variables: Variables, images: Images) -> Variables:
+        total = sum(np.asarray(mean_of(features), np.float64) for features, _ in images)
+        mean = jnp.asarray(total / len(images), jnp.float32)
+        return {**variables, "usual": {"mean": mean}}
 
     optimizer, schedules = stepped_down(
         learning_rate, weight_decay=weight_decay, clip=clip, one_cycle=one_cycle
     )
-    return Method(
-        init, loss, score, optimizer, schedules=schedules, observe=observe if whiten else None
-    )
+    return Method(init, loss, score, optimizer, finalize if relative else None, schedules=schedules)
 
 
 def _check(

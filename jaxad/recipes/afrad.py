@@ -63,12 +63,6 @@ KEYS = {
         number(least=0, most=1),
         "divide each position's features by this power of their length (ours)",
     ),
-    "whiten": Key(
-        0.0,
-        number(least=0, most=1e6),
-        "rebuild features without mean and covariance of the training images, with a ridge of so "
-        "many mean variances (ours); 0 = as they are",
-    ),
     "jitter": Key(
         1.2,
         number(least=0),
@@ -79,6 +73,11 @@ KEYS = {
         0.0, number(least=0, most=1), "the score map gives this power of their length back (ours)"
     ),
     "image_stages": Key((), _STAGES, "stages of the image score; () = from the score map"),
+    "relative": Key(
+        0.0,
+        number(least=0, most=1),
+        "divide the image score by this power of the features' distance from the usual (ours)",
+    ),
     "pooling": Key(
         16,
         integer(least=0, most=8192),
@@ -135,11 +134,11 @@ def method(
         hidden=m.hidden,
         whole=m.whole,
         normalise=m.normalise,
-        whiten=m.whiten,
         jitter=m.jitter,
         sum_of_scales=m.sum_of_scales,
         map_length=m.map_length,
         image_stages=m.image_stages,
+        relative=m.relative,
         pooling=m.pooling,
         top_share=m.top_share,
         learning_rate=m.learning_rate,

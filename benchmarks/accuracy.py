@@ -44,7 +44,7 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     **{
         f"cifar10-{normal}": (
             f"configs/afrad_fast.py:cifar10-{normal}",
-            {"data.root": "{data}/cifar10_subset"},
+            {"data.root": "{data}/cifar10_subset", "train.replicates": "3"},
         )
         for normal in CIFAR
     },

@@ -82,6 +82,16 @@ def test_afrad_is_as_published_where_the_paper_says() -> None:
         load("afrad.py", "cifar10")
 
 
+def test_afrad_judges_whole_photos_by_all_its_parts() -> None:
+    config = load("afrad_fast.py", "cifar10-13579")
+    m = config.method
+    assert (config.data.layout, config.data.categories) == ("cifar10", "13579")
+    assert (m.whole, m.backbone, m.levels) == (True, "efficientnet_lite2", ("stage6", "stage7"))
+    assert all((m.local, m.compensation, m.adaptive, m.ngib_layers, m.refine))
+    other = load("afrad_fast.py").method
+    assert (other.whole, other.relative) == (False, 0.0)
+
+
 def test_no_such_method_has_a_configuration() -> None:
     with pytest.raises(InputError, match="'fastflow': known are pfm, afrad, simplenet"):
         default_config("fastflow")

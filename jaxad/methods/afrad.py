@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.core import Array, Aux, Features, InputError, Method, Scores, Variables, pick
+from jaxad.core import Array, Aux, Features, Images, InputError, Method, Scores, Variables, pick
 from jaxad.methods.afrad_network import AFRADNetwork, Stage, positions, split_stages
 from jaxad.methods.uniad import stepped_down
 from jaxad.ops.initialise import lecun_normal
@@ -67,11 +67,13 @@ def afrad(
     ngib_layers: int = 1,
     refine: bool = True,
     hidden: Sequence[Sequence[int]] = (),
+    whole: bool = False,
     normalise: float = 0.0,
     jitter: float = 1.2,
     sum_of_scales: bool = False,
     map_length: float = 0.0,
     image_stages: Sequence[int] = (),
+    relative: float = 0.0,
     pooling: int = 16,
     top_share: float = 0.0,
     learning_rate: float = 1e-4,
@@ -98,6 +100,9 @@ def afrad(
             its own in which its stages' tokens are zero, so from the other groups' stages. Where
             features are rebuilt from themselves, defects are rebuilt too; prediction of one stage
             from others is what PFM does between networks. None: all from all (the paper's).
+        whole: Every stage is its mean over positions, one token: for classes of whole images, where
+            no part of the photo is odd by itself (ours; docs/afrad.md). Maps are the same
+            everywhere.
         normalise: Divide every position's features of a stage by this power of their root mean
             square; 1: all are of one length, as PFM has them, 0: as they are. Eq. 14 measures
             distances, which grow with the length of features (ours; docs/afrad.md has its worth).
@@ -110,6 +115,9 @@ def afrad(
             features of one length, maps do not (docs/afrad.md).
         image_stages: Stages whose differences the image score is taken from, without `map_length`;
             none: from the score map.
+        relative: Divide the image score's differences by this power of how far F_ori is from its
+            mean over the training images, both as distances (ours; docs/afrad.md). What is near
+            that mean is rebuilt well, whatever it is.
         pooling: Window of the average pooling before the maximum, in pixels of the map (UniAD's
             16); 0: image score = mean of the map (UniAD's for CIFAR-10).
         top_share: Image score = mean of this share of the highest pixels of the pooled map; 0: the
@@ -121,7 +129,8 @@ def afrad(
             steps (UniAD's).
 
     Returns:
-        A `Method` whose variables are `params`.
+        A `Method` whose variables are `params`; with `relative` also `usual`, F_ori's mean
+        `(ΣC_i,)`, float32, which `finalize` takes.
     """
     stages = tuple(stages)
     try:
@@ -148,7 +157,8 @@ def afrad(
         )
 
     def chosen(features: Features) -> list[Array]:
-        return pick(features, [stage.feature for stage in stages])
+        S = pick(features, [stage.feature for stage in stages])
+        return [jnp.mean(x, axis=(1, 2), keepdims=True) for x in S] if whole else S
 
     def inputs(features: Features) -> list[Array]:
         S = chosen(features)
@@ -175,7 +185,10 @@ def afrad(
         S = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in chosen(features)]
         module, size = network(sum(x.shape[-1] for x in S)), positions(S[grid - 1])
         shapes = jax.eval_shape(lambda S: module.init(jax.random.key(0), S, size), S)
-        return lecun_normal(rng, shapes, dtype=chosen(features)[0].dtype)
+        made = lecun_normal(rng, shapes, dtype=chosen(features)[0].dtype)
+        if not relative:
+            return made
+        return {**made, "usual": {"mean": jnp.zeros(sum(x.shape[-1] for x in S), jnp.float32)}}
 
     def loss(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
@@ -206,6 +219,12 @@ def afrad(
             return resize_map(safe_sqrt(total), size=size, align_corners=True)
 
         judged = [errors[i - 1] for i in image_stages]
+        if relative:
+            mean = variables["usual"]["mean"].astype(F_ori.dtype).reshape(1, 1, 1, -1)
+            apart = split_stages(jnp.square(F_ori - mean), S)
+            read = image_stages or range(1, len(S) + 1)
+            away = jnp.sum(jnp.concatenate([apart[i - 1] for i in read], axis=-1), axis=-1)
+            judged = [errors[i - 1] * jnp.maximum(away, 1e-6) ** -relative for i in read]
         if map_length:
             lengths = [
                 resize(rms(x, minimum=1e-6), size=grid_size, align_corners=True)[..., 0]
@@ -218,10 +237,17 @@ def afrad(
             return Scores(M, jnp.mean(judge, axis=(1, 2)))
         return Scores(M, top_share_mean(average_pool(judge, window=pooling), top_share))
 
+    mean_of = jax.jit(lambda features: jnp.mean(original(inputs(features))[0], axis=(0, 1, 2)))
+
+    def finalize(variables: Variables, images: Images) -> Variables:
+        total = sum(np.asarray(mean_of(features), np.float64) for features, _ in images)
+        mean = jnp.asarray(total / len(images), jnp.float32)
+        return {**variables, "usual": {"mean": mean}}
+
     optimizer, schedules = stepped_down(
         learning_rate, weight_decay=weight_decay, clip=clip, one_cycle=one_cycle
     )
-    return Method(init, loss, score, optimizer, schedules=schedules)
+    return Method(init, loss, score, optimizer, finalize if relative else None, schedules=schedules)
 
 
 def _check(

@@ -57,6 +57,7 @@ KEYS = {
         several(several(integer(least=1, most=100), empty=False, what="stages"), what="groups"),
         "groups of stages, each rebuilt unseen, as ((1, 2, 3), (4,)); () = all from all",
     ),
+    "whole": Key(False, flag(), "every stage is its mean over positions: classes of whole images"),
     "normalise": Key(
         0.0,
         number(least=0, most=1),
@@ -72,6 +73,11 @@ KEYS = {
         0.0, number(least=0, most=1), "the score map gives this power of their length back (ours)"
     ),
     "image_stages": Key((), _STAGES, "stages of the image score; () = from the score map"),
+    "relative": Key(
+        0.0,
+        number(least=0, most=1),
+        "divide the image score by this power of the features' distance from the usual (ours)",
+    ),
     "pooling": Key(
         16,
         integer(least=0, most=8192),
@@ -126,11 +132,13 @@ def method(
         ngib_layers=m.ngib_layers,
         refine=m.refine,
         hidden=m.hidden,
+        whole=m.whole,
         normalise=m.normalise,
         jitter=m.jitter,
         sum_of_scales=m.sum_of_scales,
         map_length=m.map_length,
         image_stages=m.image_stages,
+        relative=m.relative,
         pooling=m.pooling,
         top_share=m.top_share,
         learning_rate=m.learning_rate,

@@ -374,6 +374,49 @@ def test_image_score_of_chosen_stages(variables: Any) -> None:
     np.testing.assert_allclose(named.image, whole.image, rtol=1e-6)
 
 
+def test_whole_images_are_judged_by_their_means_over_positions() -> None:
+    """Where things are changes nothing, and the length is that of the mean."""
+    method = method_of(whole=True, normalise=1.0, pooling=0)
+    variables = quick.init(method, FOUND)
+    both = {name: jnp.concatenate([x, x[:, ::-1, ::-1]]) for name, x in FOUND.items()}
+    means = {name: jnp.mean(x, axis=(1, 2), keepdims=True) for name, x in both.items()}
+    plain = method_of(normalise=1.0, pooling=0)
+    got, want = (
+        quick.score(m, variables, x, size=SIZE) for m, x in ((method, both), (plain, means))
+    )
+    np.testing.assert_allclose(got.image, want.image, rtol=1e-5)
+    np.testing.assert_allclose(got.map, want.map, rtol=1e-5)
+    np.testing.assert_allclose(got.image[:2], got.image[2:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("chosen", [(), (2, 4)])
+def test_relative_scores_are_shares_of_the_distance_from_the_usual(chosen: tuple[int, ...]) -> None:
+    """Image scores over a power of the distance from the training images' mean; maps stay."""
+    settings: dict[str, Any] = {"whole": True, "image_stages": chosen, "pooling": 0}
+    ours, plain = method_of(relative=0.5, **settings), method_of(**settings)
+    variables = quick.init(ours, FOUND)
+    assert set(variables) == {"params", "usual"}
+    assert plain.finalize is None
+    assert ours.finalize is not None
+    images = [({name: x[i : i + 1] for name, x in FOUND.items()}, {}) for i in (0, 1)]
+    variables = ours.finalize(variables, images)
+    vectors = np.concatenate([np.mean(FOUND[s.feature], axis=(1, 2)) for s in STAGES], axis=-1)
+    usual = vectors.mean(axis=0)
+    np.testing.assert_allclose(variables["usual"]["mean"], usual, rtol=1e-5, atol=1e-6)
+    odd = {name: 1.5 * x + 0.1 for name, x in FOUND.items()}
+    parts = np.split((1.5 * vectors + 0.1 - usual) ** 2, np.cumsum(CHANNELS)[:-1], axis=-1)
+    apart = sum(parts[i - 1].sum(axis=-1) for i in chosen or (1, 2, 3, 4)) ** 0.5
+    got = quick.score(ours, variables, odd, size=SIZE)
+    want = quick.score(plain, {"params": variables["params"]}, odd, size=SIZE)
+    np.testing.assert_allclose(got.image, want.image * apart**-0.5, rtol=1e-4)
+    np.testing.assert_allclose(got.map, want.map, rtol=1e-5)
+    usual_itself = {
+        s.feature: jnp.asarray(x)[None, None, None]
+        for s, x in zip(STAGES, np.split(usual, np.cumsum(CHANNELS)[:-1]))
+    }
+    assert np.isfinite(quick.score(ours, variables, usual_itself, size=SIZE).image).all()
+
+
 def test_loss_is_the_mean_over_channels_or_the_sum_over_stages(variables: Any) -> None:
     @quick.jit
     def both(variables: Any) -> Any:

@@ -81,15 +81,13 @@ def _equation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]
     if name == "platform_index":
         return [constant(np.int32(_branch(params["platforms"])))]
     if name == "cond" and operands[0].number is not None:
-        inner = params["branches"][int(operands[0].number)]
-        return walk(graph, inner.jaxpr, inner.consts, operands[1:])
+        return walk(graph, *_opened(params["branches"][int(operands[0].number)]), operands[1:])
     if name == "cond":
         return _every_branch(graph, params["branches"], *operands)
     if name in CALLS:
-        inner = params[CALLS[name]]
-        return walk(graph, getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
+        return walk(graph, *_opened(params[CALLS[name]]), operands)
     if name == "scan" and params["length"] <= MOST_TURNS:
-        return _scan(graph, params, operands)
+        return _scan(graph, equation, operands)
     lazy = name in ("broadcast_in_dim", "reshape")  # a constant stays as small as it was
     if all(x.known is not None for x in operands) and not lazy:
         whole = [jnp.asarray(graph.full(x).known) for x in operands]
@@ -103,6 +101,11 @@ def _equation(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]
     return RULES[name](graph, params, *operands)
 
 
+def _opened(inner: Any) -> tuple[Any, Sequence[Any]]:
+    """A trace within another and its constants, which not all of JAX's versions keep together."""
+    return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+
+
 def _branch(platforms: Sequence[Sequence[str] | None]) -> int:
     """Which branch of `lax.platform_dependent` is ours."""
     own = [i for i, names in enumerate(platforms) if names is not None and PLATFORM in names]
@@ -113,7 +116,7 @@ def _every_branch(
     graph: Graph, branches: Sequence[Any], which: Value, *operands: Value
 ) -> list[Value]:
     """What the graph alone knows to choose: all branches are computed, and one result taken."""
-    results = [walk(graph, own.jaxpr, own.consts, operands) for own in branches]
+    results = [walk(graph, *_opened(own), operands) for own in branches]
     rows = [[graph.reshape(x, (1, *x.shape)) for x in column] for column in zip(*results)]
     found = []
     for column in rows:
@@ -129,15 +132,20 @@ def _every_branch(
     return found
 
 
-def _scan(graph: Graph, params: Any, operands: list[Value]) -> list[Value]:
+def _scan(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]:
     """A loop, as its turns one after the other."""
-    body, n_consts, n_carry = params["jaxpr"], params["num_consts"], params["num_carry"]
+    params, (jaxpr, body_consts) = equation.params, _opened(equation.params["jaxpr"])
+    # What goes through row by row has an axis more outside; JAX's versions name the rest otherwise.
+    pairs = zip(equation.outvars, jaxpr.outvars, strict=True)
+    n_carry = sum(out.aval.ndim == own.aval.ndim for out, own in pairs)
+    pairs = zip(operands, jaxpr.invars, strict=True)
+    n_consts = sum(len(x.shape) == own.aval.ndim for x, own in pairs) - n_carry
     consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
     arrays, length = operands[n_consts + n_carry :], params["length"]
     turns = []
     for turn in reversed(range(length)) if params["reverse"] else range(length):
         own = [_row(graph, x, turn) for x in arrays]
-        found = walk(graph, body.jaxpr, body.consts, [*consts, *carry, *own])
+        found = walk(graph, jaxpr, body_consts, [*consts, *carry, *own])
         carry = found[:n_carry]
         turns.append(found[n_carry:])
     if params["reverse"]:

@@ -13,7 +13,7 @@ from jaxad.keys import Key, flag, number, several, text
 from jaxad.methods.anomaly_dino import directions, foreground
 from jaxad.methods.patchcore import patchcore
 from jaxad.recipes.patchcore import KEYS as PATCHCORE
-from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, check_no_steps, one_network
+from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, check_no_steps, read_through
 
 KEYS = {
     "backbone": Key("dinov2_vits14", text(empty=False), "architecture or weight file"),
@@ -66,12 +66,8 @@ def patched(
 
 
 def backbones(config: Any) -> Backbones:
-    """Load the one network, and put `Patches` behind it; raises as `one_network`."""
-    found = one_network(config)
-    network, variables = patched(
-        found.networks[ROLE], found.variables[ROLE], foreground=config.method.foreground
-    )
-    return Backbones({ROLE: network}, {ROLE: variables}, found.sha256)
+    """Load the one network, and put `Patches` behind it; raises as `read_through`."""
+    return read_through(config, patched, foreground=config.method.foreground)
 
 
 def method(

@@ -18,7 +18,7 @@ from jaxad.recipes.recipe import (
     Backbones,
     Phase,
     Recipe,
-    one_network,
+    read_through,
     steps_of_one_phase,
 )
 
@@ -114,12 +114,8 @@ def grouped(
 
 
 def backbones(config: Any) -> Backbones:
-    """Load the one network, and put `Grouped` behind it; raises as it and `one_network` do."""
-    found = one_network(config)
-    network, variables = grouped(
-        found.networks[ROLE], found.variables[ROLE], groups=config.method.groups
-    )
-    return Backbones({ROLE: network}, {ROLE: variables}, found.sha256)
+    """Load the one network, and put `Grouped` behind it; raises as `read_through`."""
+    return read_through(config, grouped, groups=config.method.groups)
 
 
 def method(

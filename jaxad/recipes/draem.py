@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxad.backbones.pixels import IMAGE, pixels
-from jaxad.core import Backbone, InputError, Method, Preprocess
+from jaxad.core import Backbone, Method, Preprocess
 from jaxad.keys import Key, integer, number, text
 from jaxad.methods.draem import draem
 from jaxad.recipes.efficientad import MOST_OTHERS, PIXELS, other_photos
-from jaxad.recipes.recipe import Backbones, Phase, Recipe
+from jaxad.recipes.recipe import Backbones, Phase, Recipe, steps_of_one_phase
 
 KEYS = {
     "width": Key(
@@ -63,12 +63,8 @@ def method(
         InputError: The configuration speaks of other phases, or of positions.
     """
     del subclasses
-    m, train = config.method, config.train
-    if train.positions or len(train.steps) > 1:
-        raise InputError(
-            "DRAEM trains in one phase on whole photos: train.steps is (N,) or (), and "
-            "train.positions ()"
-        )
+    m = config.method
+    steps = steps_of_one_phase(config, "DRAEM trains in one phase on whole photos")
     photo, (height, width) = f"{PIXELS}/{IMAGE}", config.data.image_size
     whole = draem(
         photo,
@@ -81,7 +77,6 @@ def method(
         learning_rate=m.learning_rate,
         axis_name=axis_name,
     )
-    steps = train.steps[0] if train.steps else 0
     return whole, [Phase("all", whole, steps, 0, (photo,))]
 
 

@@ -137,3 +137,18 @@ def one_network(config: Any, *, role: str = ROLE, levels: Sequence[str] | None =
     levels = tuple(m.levels if levels is None else levels) or None
     network, variables, digest = frozen_network(config, m.backbone, levels=levels, number=0)
     return Backbones({role: network}, {role: variables}, {role: digest})
+
+
+def read_through(
+    config: Any, put: Callable[..., tuple[Backbone, Variables]], **options: Any
+) -> Backbones:
+    """Load the one network, and put behind it what a method reads; raises as both do.
+
+    Args:
+        config: The configuration.
+        put: `put(network, variables, **options)`: the network with more behind it.
+        options: Of `put`.
+    """
+    found = one_network(config)
+    network, variables = put(found.networks[ROLE], found.variables[ROLE], **options)
+    return Backbones({ROLE: network}, {ROLE: variables}, found.sha256)

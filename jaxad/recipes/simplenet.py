@@ -11,7 +11,7 @@ import flax.linen as nn
 from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.simplenet import patch_features, simplenet
-from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, one_network
+from jaxad.recipes.recipe import Backbones, Phase, Recipe, read_through
 
 _TWO = "values, of adaptor and discriminator"
 
@@ -77,12 +77,8 @@ def patched(
 
 
 def backbones(config: Any) -> Backbones:
-    """Load the one network, and put `Patches` behind it; raises as `one_network`."""
-    found = one_network(config)
-    network, variables = patched(
-        found.networks[ROLE], found.variables[ROLE], width=config.method.embedding
-    )
-    return Backbones({ROLE: network}, {ROLE: variables}, found.sha256)
+    """Load the one network, and put `Patches` behind it; raises as `read_through`."""
+    return read_through(config, patched, width=config.method.embedding)
 
 
 def expert_options(config: Any) -> dict[str, Any]:

@@ -61,10 +61,6 @@ class Judge:
         """Which limits count for which photo."""
         return Lines(self.limits, self.routed)
 
-    def limits_of(self, subclass: str) -> Limits:
-        """The limits of photos that are taken for a subclass."""
-        return self.lines.of(subclass)
-
 
 def open_judge(
     *,

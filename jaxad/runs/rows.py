@@ -88,7 +88,7 @@ def judged(batch: Sequence[Decoded], started: Any, judge: Judge) -> Iterator[Jud
             yield Judged(one.photo, row._replace(error=plain(one.error)), None)
             continue
         map_, score, p_value, usable, subclass = next(found)
-        limits = judge.limits_of(subclass)
+        limits = judge.lines.of(subclass)
         height, width = one.size
         row = row._replace(width=width, height=height)
         if not usable:

@@ -18,7 +18,7 @@ from jaxad.core import Routed, Scores
 from jaxad.errors import InputError
 from jaxad.runtimes.graph import Graph, Value, constant
 from jaxad.runtimes.packages import needed
-from jaxad.runtimes.primitives import RULES, concatenate
+from jaxad.runtimes.primitives import RULES, stack
 
 OPSET = 20
 """Of ONNX's operations."""
@@ -117,13 +117,12 @@ def _every_branch(
 ) -> list[Value]:
     """What the graph alone knows to choose: all branches are computed, and one result taken."""
     results = [walk(graph, *_opened(own), operands) for own in branches]
-    rows = [[graph.reshape(x, (1, *x.shape)) for x in column] for column in zip(*results)]
     found = []
-    for column in rows:
+    for column in zip(*results):
         if all(x.known is not None for x in column):
-            every = constant(np.concatenate([graph.full(x).known for x in column]))
+            every = constant(np.stack([np.asarray(graph.full(x).known) for x in column]))
         else:
-            (every,) = concatenate(graph, {"dimension": 0}, *column)
+            (every,) = stack(graph, {"axis": 0}, *column)
         starts = (which, *(constant(np.int32(0)) for _ in every.shape[1:]))
         (own,) = RULES["dynamic_slice"](
             graph, {"slice_sizes": (1, *every.shape[1:])}, every, *starts
@@ -150,8 +149,7 @@ def _scan(graph: Graph, equation: Any, operands: list[Value]) -> list[Value]:
         turns.append(found[n_carry:])
     if params["reverse"]:
         turns.reverse()
-    rows = [[graph.reshape(x, (1, *x.shape)) for x in column] for column in zip(*turns)]
-    return [*carry, *(concatenate(graph, {"dimension": 0}, *column)[0] for column in rows)]
+    return [*carry, *(stack(graph, {"axis": 0}, *column)[0] for column in zip(*turns))]
 
 
 def _row(graph: Graph, x: Value, turn: int) -> Value:

@@ -130,7 +130,7 @@ def about(judge: Judge, room: Room) -> dict[str, Any]:
                 "calibration_photos": _photos(limits),
             }
             for name in judge.subclasses
-            for limits in [judge.limits_of(name)]
+            for limits in [judge.lines.of(name)]
         },
         "batch_size": judge.batch_size,
         "runtime": judge.runtime,

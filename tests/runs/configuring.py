@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jaxad.config import default_config
+from jaxad.errors import Stopped
 
 
 def configured(root: Path, recipe: str = "tiny", **changes: Any) -> Any:
@@ -23,3 +26,14 @@ def configured(root: Path, recipe: str = "tiny", **changes: Any) -> Any:
             place = place[section]
         place[leaf] = value
     return config
+
+
+def stopping_after(calls: int) -> Callable[[], None]:
+    """A check that ends a job as a signal does, when it was called so many times before."""
+    asked = iter(range(10**9))
+
+    def check() -> None:
+        if next(asked) >= calls:
+            raise Stopped(signal.SIGTERM)
+
+    return check

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from configuring import stopping_after
 
 import jaxad
 import jaxad.export
@@ -100,14 +100,8 @@ def test_wherever_features_are_the_same_is_learnt(
 def test_augmented_and_stopped_it_comes_to_the_same_end(parts: Path, tmp_path: Path) -> None:
     config = run_of(parts, augment=("mirror", "turn", "shift"))
     config.checkpoint.every_steps = 1
-    asked = iter(range(2))
-
-    def check() -> None:
-        if next(asked, None) is None:
-            raise Stopped(signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        train(config, tmp_path / "w", check=check)
+        train(config, tmp_path / "w", check=stopping_after(2))
     assert (tmp_path / "w" / "training").exists()
     train(config, tmp_path / "w")
     train(config, tmp_path / "whole")
@@ -152,14 +146,8 @@ def test_teacher_student_and_autoencoder_are_trained_one_after_the_other(
 ) -> None:
     config = efficientad_of(parts, penalty=str(parts / "b"))
     config.train.augment, config.train.log_every = ("mirror",), 1
-    asked = iter(range(3))
-
-    def check() -> None:
-        if next(asked, None) is None:
-            raise Stopped(signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        train(config, tmp_path / "w", check=check)
+        train(config, tmp_path / "w", check=stopping_after(3))
     train(config, tmp_path / "w")
     lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
     steps = [(line["phase"], line["step"]) for line in lines if "step" in line]
@@ -195,14 +183,8 @@ def draem_of(parts: Path, **method: Any) -> Any:
 
 def test_draem_learns_from_defects_made_of_other_photos(parts: Path, tmp_path: Path) -> None:
     config = draem_of(parts, textures=str(parts / "b"))
-    asked = iter(range(2))
-
-    def check() -> None:
-        if next(asked, None) is None:
-            raise Stopped(signal.SIGTERM)
-
     with pytest.raises(Stopped):
-        train(config, tmp_path / "w", check=check)
+        train(config, tmp_path / "w", check=stopping_after(2))
     train(config, tmp_path / "w")
     lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
     assert [line["step"] for line in lines if "step" in line] == [1, 2, 3]

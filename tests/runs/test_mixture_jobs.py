@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from configuring import configured
+from configuring import configured, stopping_after
 
 import jaxad.export
 from jaxad.config import default_config
@@ -85,15 +84,9 @@ def test_experts_come_back_from_disk_and_from_an_exported_file(
 def test_a_stopped_run_comes_to_the_same_end(
     expert: str, calls: int, parts: Path, tmp_path: Path
 ) -> None:
-    asked = iter(range(calls))
-
-    def check() -> None:
-        if next(asked, None) is None:
-            raise Stopped(signal.SIGTERM)
-
     want = train(run_of(parts, expert), tmp_path / "whole")
     with pytest.raises(Stopped):
-        train(run_of(parts, expert), tmp_path / "w", check=check)
+        train(run_of(parts, expert), tmp_path / "w", check=stopping_after(calls))
     found = train(run_of(parts, expert), tmp_path / "w")
     assert found["categories"] == want["categories"]
 

@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from configuring import configured
+from configuring import configured, stopping_after
 from conftest import HERE, ROOT, files, untimed
 
 from jaxad.core import InputError
@@ -67,16 +66,6 @@ def undisturbed(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed") / "w"
     train(run_of(parts), workdir)
     return workdir
-
-
-def stopping_after(calls: int) -> Callable[[], None]:
-    asked = iter(range(10**9))
-
-    def check() -> None:
-        if next(asked) >= calls:
-            raise Stopped(signal.SIGTERM)
-
-    return check
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3, 4, 7, 11])

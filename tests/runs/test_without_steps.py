@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from configuring import configured
+from configuring import configured, stopping_after
 from conftest import files
 
 import jaxad
@@ -128,15 +127,9 @@ def test_the_exported_file_judges_as_the_work_directory(
 def test_a_stopped_run_comes_to_the_same_end(
     calls: int, done: tuple[Path, str], parts: Path, tmp_path: Path
 ) -> None:
-    asked = iter(range(calls))
-
-    def check() -> None:
-        if next(asked, None) is None:
-            raise Stopped(signal.SIGTERM)
-
     workdir = tmp_path / "w"
     with pytest.raises(Stopped):
-        train(run_of(parts), workdir, check=check)
+        train(run_of(parts), workdir, check=stopping_after(calls))
     train(run_of(parts), workdir)
     assert metrics_of(workdir) == metrics_of(done[0])
     for name in MEMBERS:
@@ -146,17 +139,11 @@ def test_a_stopped_run_comes_to_the_same_end(
 
 def test_a_gallery_of_several_arrays_goes_the_same_ways(parts: Path, tmp_path: Path) -> None:
     config = configured(parts, "gallery", data__categories="a")
-    asked = iter(range(3))
-
-    def check() -> None:
-        if next(asked, None) is None:
-            raise Stopped(signal.SIGTERM)
-
     results = []
     for workdir in (tmp_path / "w", tmp_path / "stopped"):
         if workdir.name == "stopped":
             with pytest.raises(Stopped):
-                train(config, workdir, check=check)
+                train(config, workdir, check=stopping_after(3))
         results.append(train(config, workdir)["categories"])
     assert results[0] == results[1]
     detector, variables, _ = load(tmp_path / "w", "a")

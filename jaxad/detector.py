@@ -138,7 +138,6 @@ class Detector:
         Raises:
             InputError: The images are of another type or shape, or too small for a network.
         """
-        check_images(images)
         return self._score(variables, self.features(variables, images), images)
 
     def routed(self, variables: Variables, images: Array) -> Routed:

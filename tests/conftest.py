@@ -11,12 +11,13 @@ from pathlib import Path
 # 0.10.2 can starve a collective on CPU and abort.
 os.environ.setdefault("NPROC", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the suite's time is compiling, and jaxlib 0.10's older emitter of loops takes a quarter
-# less of it; later ones have the new one alone. Flags that are given win: with
-# XLA_FLAGS=--xla_cpu_use_fusion_emitters=true tests run the code that users run,
-# as the processes that they start always do.
+# Most of the suite's time is compiling: without LLVM's optimisation, and by jaxlib 0.10's older
+# emitter of loops (later ones have the new one alone), it takes half of it. Flags that are given
+# win: XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" runs the
+# code that users run, as the processes that tests start do.
 os.environ["XLA_FLAGS"] = " ".join(
     [
+        "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=4",

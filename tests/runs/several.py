@@ -13,10 +13,8 @@ STEPS = {"mb_pfm": "(3,3,3)", "afrad": "(3,)", "simplenet": "(4,)", "adapted_moe
 
 def main(data: Path, out: Path, count: int, index: int, port: str) -> None:
     """Join the others, and train one method after the other."""
-    # What is compiled runs a few times: not worth optimising.
-    os.environ["XLA_FLAGS"] = (
-        f"--xla_force_host_platform_device_count={4 // count} --xla_backend_optimization_level=0"
-    )
+    # The last of two flags counts.
+    os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={4 // count}"
     from jaxad.runs.joining import join
     from jaxad.runs.processes import only_the_first_speaks
 

@@ -9,7 +9,8 @@ from typing import Any
 
 def main(out: str, index: int, port: str) -> None:
     """Join the other, take the steps, write what they come to."""
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    # The last of two flags counts.
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
     from jaxad.runs.joining import join
 
     assert join(f"127.0.0.1:{port}", 2, index)

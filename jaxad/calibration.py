@@ -34,6 +34,8 @@ class Normal(NamedTuple):
     routed: tuple[str, ...] = ()
     """The subclass that the detector took each photo for, which may be another; "" where unknown.
     Empty where it takes photos for none."""
+    photos: tuple[str, ...] = ()
+    """Path of each, for people; "" where unknown, empty where none is known."""
 
     def of(self, subclass: str) -> Normal:
         """Those of one subclass."""
@@ -47,21 +49,25 @@ class Normal(NamedTuple):
         """Some of the photos."""
         index = np.asarray(which, np.intp)
         names = (
-            tuple(own[i] for i in index) if own else () for own in (self.subclasses, self.routed)
+            tuple(own[i] for i in index) if own else ()
+            for own in (self.subclasses, self.routed, self.photos)
         )
         return Normal(self.scores[index], self.peaks[index], *names)
 
     def joined(self, other: Normal) -> Normal:
         """These photos, and others after them."""
-        routed = [
-            own.routed or ("",) * len(own.scores) if self.routed or other.routed else ()
-            for own in (self, other)
-        ]
+
+        def both(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+            if not a and not b:
+                return ()
+            return (a or ("",) * len(self.scores)) + (b or ("",) * len(other.scores))
+
         return Normal(
             np.concatenate([self.scores, other.scores]),
             np.concatenate([self.peaks, other.peaks]),
             self.subclasses + other.subclasses,
-            routed[0] + routed[1],
+            both(self.routed, other.routed),
+            both(self.photos, other.photos),
         )
 
 
@@ -245,8 +251,12 @@ class Calibration:
                 elif subclass in normal.subclasses:
                     yield f"{name}, {subclass}", normal.of(subclass)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain dicts and lists; every float32 comes back as it was."""
+    def to_json(self, *, photos: bool = True) -> dict[str, Any]:
+        """As plain dicts and lists; every float32 comes back as it was.
+
+        Args:
+            photos: Whether their paths are told.
+        """
         return {
             "false_alarm": self.false_alarm,
             "confidence": self.confidence,
@@ -256,6 +266,7 @@ class Calibration:
                     "peaks": own.peaks.tolist(),
                     "subclasses": list(own.subclasses),
                     **({"routed": list(own.routed)} if own.routed else {}),
+                    **({"photos": list(own.photos)} if own.photos and photos else {}),
                 }
                 for name, own in self.categories.items()
             },
@@ -281,14 +292,16 @@ def from_json(found: Any) -> Calibration:
 
 def _normal(found: Any) -> Normal:
     scores, peaks = (np.asarray(found[key], np.float64) for key in ("scores", "peaks"))
-    subclasses, routed = tuple(found["subclasses"]), tuple(found.get("routed", ()))
+    subclasses = tuple(found["subclasses"])
+    routed, photos = (tuple(found.get(key, ())) for key in ("routed", "photos"))
     alike = scores.shape == peaks.shape == (len(subclasses),)
-    alike = alike and len(routed) in (0, len(subclasses))
-    names = all(isinstance(name, str) for name in subclasses + routed)
+    alike = alike and all(len(own) in (0, len(subclasses)) for own in (routed, photos))
+    names = all(isinstance(name, str) for name in subclasses + routed + photos)
     largest = np.finfo(np.float32).max
     if not alike or not names or not (np.abs([scores, peaks]) <= largest).all():
         raise ValueError
-    return Normal(scores.astype(np.float32), peaks.astype(np.float32), subclasses, routed)
+    both = scores.astype(np.float32), peaks.astype(np.float32)
+    return Normal(*both, subclasses, routed, photos)
 
 
 def _listed(names: Mapping[str, Any], limit: int = 5) -> str:

@@ -113,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="draw the line between normal and anomalous by photos of normal parts",
         usage="jaxad calibrate --workdir DIR [PHOTOS] [--false-alarm RATE] [--confidence SHARE] "
-        "[--category NAME] [--subclass NAME] [--add]",
+        "[--category NAME] [--subclass NAME] [--add] [--leave-out PHOTO ...]",
         description="PHOTOS is a folder of normal ones that training has not seen; without it the "
         "scores that are kept serve for another rate. docs/calibration.md says what is promised.",
     )
@@ -128,6 +128,13 @@ def make_parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--category", help="of PHOTOS, where there are several")
     calibrate.add_argument("--subclass", default="", help="of PHOTOS, where parts come in kinds")
     calibrate.add_argument("--add", action="store_true", help="to the scores that are kept")
+    calibrate.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="PHOTO",
+        help="photos that calibrate and are no normal parts, as calibration.json names them",
+    )
     calibrate.set_defaults(run="calibrate")
 
     update = commands.add_parser(

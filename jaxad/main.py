@@ -90,6 +90,7 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
             category=args.category,
             subclass=args.subclass,
             add=args.add,
+            leave_out=args.leave_out,
             check=stopping.check,
         )
     _print("\n".join(lines(found)))
@@ -263,6 +264,8 @@ def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
+    from jaxad.runs.predict import RARE
+
     kinds = ("good", "anomalous", "errors")
     told = ", ".join(f"{summary[kind]} {kind}" for kind in kinds)
     rate = summary["photos_per_second"]
@@ -273,6 +276,11 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
         lines.append(summary["drift"]["all"]["text"])
         if summary["drift"]["latest"]["drifted"]:
             lines.append(f"the latest photos: {summary['drift']['latest']['text']}")
+    if "rare" in summary:  # not where an earlier jaxad has ended the job
+        lines.append(
+            f"{summary['rare']} of {summary['photos'] - summary['errors']} have a p-value of at "
+            f"most {RARE}, as about a tenth of good ones have"
+        )
     lines.append(f"table: {out / 'predictions.csv'} and .parquet")
     _print("\n".join(lines))
 

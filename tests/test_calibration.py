@@ -117,6 +117,18 @@ def test_photos_join_whatever_is_known_of_them() -> None:
     assert found.rows([]).routed == ()
 
 
+def test_photos_are_named_unless_told_otherwise() -> None:
+    scores = np.arange(3, dtype=np.float32)
+    named = Normal(scores, scores, ("",) * 3, (), ("x.png", "y.png", "z.png"))
+    assert named.rows([2, 0]).photos == ("z.png", "x.png")
+    both = named.joined(Normal(scores, scores, ("",) * 3))
+    assert both.photos == ("x.png", "y.png", "z.png", "", "", "")
+    assert both.routed == ()
+    own = Calibration({"a": both}, 0.3)
+    assert from_json(own.to_json()).categories["a"].photos == both.photos
+    assert "x.png" not in json.dumps(own.to_json(photos=False))
+
+
 def test_too_few_photos_name_their_category() -> None:
     with pytest.raises(InputError, match=r"^b: 9 calibration photos are too few .* take 19"):
         Calibration({"a": normal(20), "b": normal(9)}, 0.05).limits()
@@ -150,6 +162,7 @@ def test_a_calibration_comes_back_from_json() -> None:
         {"categories": {"a": {"scores": [[1.0]], "peaks": [[1.0]], "subclasses": [""]}}},
         {"categories": {"a": {"scores": [1], "peaks": [1], "subclasses": [""], "routed": "xy"}}},
         {"categories": {"a": {"scores": [1], "peaks": [1], "subclasses": [""], "routed": [1]}}},
+        {"categories": {"a": {"scores": [1], "peaks": [1], "subclasses": [""], "photos": [1]}}},
         {"categories": 3},
     ],
 )

@@ -35,6 +35,7 @@ def calibrate(
     category: str | None = None,
     subclass: str = "",
     add: bool = False,
+    leave_out: Sequence[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Calibration]:
     """Refit a work directory's calibration: from new photos, or to another rate from the same.
@@ -50,6 +51,7 @@ def calibrate(
         category: Of the photos; may be left out where there is one.
         subclass: Of the photos.
         add: Whether scores that are kept of this category (and subclass) stay.
+        leave_out: Paths of photos whose kept scores count no more, as they are named there.
         check: Called before every batch; may raise `errors.Stopped`.
 
     Returns:
@@ -67,6 +69,7 @@ def calibrate(
             if folder is None:  # else new photos replace it
                 raise
         kept = {name: dict(own.categories) for name, own in there.items()}
+        _leave_out(kept, leave_out)
         if folder is not None:
             detector, category = detector_of(workdir, config, category)
             normal = _measured(
@@ -89,6 +92,25 @@ def calibrate(
         ours = record.read(workdir) or record.Record(workdir)
         write_calibrations(ours, {name: own.to_json() for name, own in found.items()})
         return found
+
+
+def _leave_out(kept: Mapping[str, dict[str, Normal]], photos: Sequence[str]) -> None:
+    """Take away what photos scored.
+
+    Raises:
+        InputError: One of them does not calibrate.
+    """
+    known = {photo for own in kept.values() for normal in own.values() for photo in normal.photos}
+    for photo in photos:
+        if photo not in known - {""}:
+            raise InputError(
+                f"{photo} does not calibrate: name photos as calibration.json does, such as "
+                f"{some(sorted(known - {''})) or 'none, as it names none'}"
+            )
+    for own in kept.values():
+        for name, normal in own.items():
+            stay = [i for i, photo in enumerate(normal.photos) if photo not in photos]
+            own[name] = normal.rows(stay) if normal.photos else normal
 
 
 def _measured(

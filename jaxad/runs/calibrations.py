@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxad.calibration import Calibration, Normal, from_json
 from jaxad.conformal import photos_needed
-from jaxad.core import InputError
+from jaxad.errors import InputError, printable
 from jaxad.files import confined, read_json, write_json
 from jaxad.runs import record
 
@@ -106,8 +108,30 @@ def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
                 f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
                 f"{100 * own.false_alarm:g} % of normal photos{sure}"
             )
+            found.append(f"{name}: {_drawn_by(limits.score, normal)}")
             found += _subclasses(own, name, normal)
     return found
+
+
+def _drawn_by(line: float, normal: Normal) -> str:
+    """Say whose score the line is, and whether that one stands far from the others."""
+    order = np.argsort(normal.scores)[::-1]
+    scores = normal.scores[order]
+    place = int(np.flatnonzero(scores == np.float32(line))[0])
+    below = scores[place + 1 :]
+    photo = normal.photos[order[place]] if normal.photos else ""
+    rank = "the highest" if place == 0 else f"number {place + 1} from the top"
+    told = f"the line is the score of {printable(photo) if photo else 'one photo'}, {rank}"
+    if not len(below):
+        return told
+    told = f"{told}; the next is {below[0]:.6g}"
+    # As far from the next as that one is from the median: nothing promised, a reason to look.
+    if line - below[0] > below[0] - np.median(scores) >= 0:
+        told += (
+            ". It stands far from the others, and what scores less passes: look at it. A failed "
+            "shot, or no normal part: jaxad calibrate --leave-out; else bring more such photos"
+        )
+    return told
 
 
 def _subclasses(own: Calibration, category: str, normal: Normal) -> list[str]:

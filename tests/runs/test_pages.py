@@ -64,7 +64,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def words(command: str, number: int) -> list[str]:
     """What is typed, with the names of this desk."""
-    instead = {"mb_pfm_lite": "tiny.py", "W": "runs/parts", "results/": f"results{number}"}
+    instead = {
+        "mb_pfm_lite": "tiny.py",
+        "patchcore:lite": "tiny.py",
+        "W": "runs/parts",
+        "results/": f"results{number}",
+    }
     instead |= {"bottle.jaxad": "part.jaxad"}
     typed = [instead.get(word, word) for word in shlex.split(command)[1:]]
     return [word for word in typed if not word.startswith("--config.method.")]

@@ -12,11 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_transformer import transformer
 from test_scorer import SETTINGS, SIZE, detector_of, photos, trained
 
 from jaxad.backbones.weights import init_backbone
 from jaxad.core import InputError, Scores
+from jaxad.detector import Detector
+from jaxad.methods.dinomaly import dinomaly
+from jaxad.methods.patchcore import patchcore
 from jaxad.ops.convolve import convolve
+from jaxad.recipes.anomaly_dino import PART, PATCHES, patched
+from jaxad.recipes.dinomaly import grouped
 from jaxad.runtimes.convert import convert
 from jaxad.runtimes.files import write_onnx, write_openvino
 
@@ -86,12 +92,36 @@ def test_vision_transformers_have_their_features(name: str) -> None:
         near(ours, theirs)
 
 
+def test_what_reads_transformers_has_its_scores() -> None:
+    """Dinomaly's decoder, and AnomalyDINO's bank behind its foreground."""
+    images = np.random.default_rng(3).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    plain, weights = transformer(("block1", "block2"), registers=1)
+    one, known = transformer(("block2",))
+    groups = ("backbone/group1", "backbone/group2")
+    rebuild = dinomaly(groups, "backbone/others", blocks=2, heads=2, dropout=0.0)
+    bank = patchcore(f"backbone/{PATCHES}", weight=f"backbone/{PART}", share=1.0, smoothing=0.0)
+    for (backbone, frozen), method in (
+        (grouped(plain, weights, groups=2), rebuild),
+        (patched(one, known, foreground=0.1), bank),
+    ):
+        detector = Detector({"backbone": backbone}, method)
+        variables = trained(detector, {"backbone": frozen})
+        score = functools.partial(detector.score, variables)
+        for ours, theirs in zip(run(score, images)[0], jax.jit(score)(images)):
+            assert np.ptp(theirs) > 0
+            near(ours, theirs)
+
+
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "elements": lambda x: (
         jnp.exp(-jnp.abs(x)) + jnp.log(x + 2) * jnp.tanh(x) + jax.lax.rsqrt(x + 1)
     ),
     "powers": lambda x: x**2 + x**3 + jnp.sqrt(x) + jnp.power(x + 1, 0.5),
+    "units": lambda x: jax.nn.elu(x - 0.5),
     "choices": lambda x: jnp.where((x > 0.3) & (x != 0.5), x, jnp.minimum(x, 0.1)),
+    "choices of choices": lambda x: jnp.where(x[:, :1] > 0.501, x > 0.201, x < 0.701).astype(
+        x.dtype
+    ),
     "clipped": lambda x: jnp.clip(x, 0.2, 0.7) + jax.nn.relu(x - 0.5),
     "axes": lambda x: (
         x.transpose(0, 3, 1, 2).sum(axis=1)[..., None] * x.mean(axis=(1, 2), keepdims=True)
@@ -116,6 +146,11 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "one channel by number": lambda x: jnp.take(x, jnp.asarray([1]), axis=-1),
     "columns by number": lambda x: x[:, :, jnp.argmax(x[0, :, :, 0], axis=1)],
     "numbers by number": lambda x: jnp.take_along_axis(x, jnp.argmax(x, axis=2)[:, :, None], 2),
+    "a row of each": lambda x: jax.vmap(lambda y: y[jnp.argmax(y[:, 0, 0])] - y[1])(x),
+    "the only row": lambda x: jax.vmap(lambda y: y[:1][jnp.argmax(y[:1, 0, 0])])(x),
+    "a place of each": lambda x: jax.vmap(
+        lambda y: jax.lax.dynamic_slice(y, (jnp.argmax(y[:, 0, 0]), 0, 2), (1, 6, 1))
+    )(x),
     "places": lambda x: x[1, jnp.argmax(x[0, ..., 0], axis=0), jnp.arange(6) % 5, :],
     "places and rows": lambda x: x[:, jnp.argmax(x[0, ..., 0], axis=0), :, jnp.arange(6) % 3],
     "branches": lambda x: jax.lax.switch(

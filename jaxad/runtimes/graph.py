@@ -89,6 +89,13 @@ class Graph:
             return self.array(value.known.transpose(order or value.order))
         return self.arrange(value, order or value.order).name
 
+    def tensor(self, value: Value, order: Ints | None = None) -> str:
+        """The name of a tensor of full size and rank, also where it is one number."""
+        full, order = self.full(value), order or tuple(range(len(value.shape)))
+        if full.known is None:
+            return self.name(full, order)
+        return self.array(full.known.transpose(order))
+
     def arrange(self, value: Value, order: Ints) -> Value:
         """A value with its axes in another order."""
         if value.known is not None or value.order == order:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import InputError
-from jaxad.runtimes.graph import Graph, Ints, Value
+from jaxad.runtimes.graph import Graph, Value
 
 
 def gather(graph: Graph, params: Mapping[str, Any], x: Value, indices: Value) -> list[Value]:
@@ -18,39 +18,48 @@ def gather(graph: Graph, params: Mapping[str, Any], x: Value, indices: Value) ->
         InputError: Parts of an axis that are neither one place nor all.
     """
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    batch, looked_up = numbers.operand_batching_dims, numbers.start_index_map
+    batch, last = numbers.operand_batching_dims, len(indices.shape) - 1
+    single = {*numbers.collapsed_slice_dims}
+    # A whole axis can only begin at its first place.
+    parts = [
+        n
+        for n, axis in enumerate(numbers.start_index_map)
+        if axis in single or sizes[axis] < x.shape[axis]
+    ]
+    looked_up = [numbers.start_index_map[n] for n in parts]
     rest = tuple(axis for axis in range(len(x.shape)) if axis not in (*batch, *looked_up))
-    single = {*looked_up} == {*numbers.collapsed_slice_dims}
-    if not single or any(sizes[axis] != x.shape[axis] for axis in rest):
+    if any(sizes[axis] > 1 for axis in looked_up) or any(
+        sizes[axis] < x.shape[axis] for axis in rest
+    ):
         raise InputError("an ONNX graph has no gather of more than one place along an axis")
     # The last axis of the indices tells of which axes of x they are places.
-    batched, last = numbers.start_indices_batching_dims, len(indices.shape) - 1
+    batched = numbers.start_indices_batching_dims
     grid = (*batched, *(axis for axis in range(last) if axis not in batched))
     if len(looked_up) == 1 and not batch:
-        places = _tensor(graph, graph.reshape(indices, indices.shape[:-1]))
-        name = graph.node("Gather", [_tensor(graph, x), places], axis=looked_up[0])
+        places = graph.node("Gather", [graph.tensor(indices), graph.array(parts[0])], axis=last)
+        name = graph.node("Gather", [graph.tensor(x), places], axis=looked_up[0])
         lead = sum(axis < looked_up[0] for axis in rest)
     else:
-        data = _tensor(graph, x, (*batch, *looked_up, *rest))
-        places = _tensor(graph, indices, (*grid, last))
+        data = graph.tensor(x, (*batch, *looked_up, *rest))
+        places = graph.tensor(indices, (*grid, last))
+        if len(parts) < indices.shape[-1]:
+            places = graph.node("Gather", [places, graph.numbers(*parts)], axis=last)
         places = graph.node("Cast", [places], to=np.dtype(np.int64))
         name = graph.node("GatherND", [data, places], batch_dims=len(batch))
         lead = 0
-    # Where the axes of the two stand in JAX's result.
-    whole = range(len(rest) + len(grid))
+    # Where the axes of the two stand in JAX's result; axes of one place may stay there.
+    sliced = sorted({*looked_up, *rest} - single)
+    place_of = dict(zip(sliced, numbers.offset_dims))
+    whole = range(len(sliced) + len(grid))
     others = [place for place in whole if place not in numbers.offset_dims]
-    own = dict(zip(numbers.offset_dims, (x.shape[axis] for axis in rest)))
+    own = {place_of[axis]: x.shape[axis] for axis in rest}
     own |= {others[axis]: indices.shape[axis] for axis in grid}
-    first, after = numbers.offset_dims[:lead], numbers.offset_dims[lead:]
+    first, after = ([place_of[axis] for axis in part] for part in (rest[:lead], rest[lead:]))
     order = (*first, *(others[axis] for axis in grid), *after)
-    shape = tuple(int(own[place]) for place in whole)
-    return [Value(shape, x.dtype, shape, order, name)]
-
-
-def _tensor(graph: Graph, x: Value, order: Ints | None = None) -> str:
-    """The name of a tensor of full size and rank, also where it is one number."""
-    x, order = graph.full(x), order or tuple(range(len(x.shape)))
-    return graph.name(x, order) if x.known is None else graph.array(x.known.transpose(order))
+    there = sorted(own)
+    shape = tuple(int(own[place]) for place in there)
+    found = Value(shape, x.dtype, shape, tuple(there.index(place) for place in order), name)
+    return [graph.reshape(found, tuple(int(own.get(place, 1)) for place in whole))]
 
 
 def arg_extreme(operation: str) -> Any:

@@ -90,6 +90,9 @@ def select(graph: Graph, params: Any, which: Value, *cases: Value) -> list[Value
     del params
     if which.dtype != bool:
         raise InputError("an ONNX graph has no select_n among more than two cases")
+    if cases[0].dtype == bool:  # which ONNX Runtime has no Where of
+        other = apply(graph, "And", apply(graph, "Not", which), cases[0])
+        return [apply(graph, "Or", apply(graph, "And", which, cases[1]), other)]
     return [apply(graph, "Where", which, cases[1], cases[0])]
 
 
@@ -222,7 +225,7 @@ def concatenate(graph: Graph, params: Mapping[str, Any], *parts: Value) -> list[
     axis = params["dimension"]
     parts = tuple(graph.full(x) for x in parts)
     like = max((x for x in parts if x.known is None), key=lambda x: int(np.prod(x.shape)))
-    names = [graph.name(x, like.order) for x in parts]
+    names = [graph.tensor(x, like.order) for x in parts]
     name = graph.node("Concat", names, axis=like.order.index(axis))
     return [changed(like, axis, sum(x.shape[axis] for x in parts), name)]
 
@@ -364,6 +367,12 @@ def top_k(graph: Graph, params: Mapping[str, Any], x: Value) -> list[Value]:
     ]
 
 
+def exponential_minus_one(graph: Graph, params: Any, x: Value) -> list[Value]:
+    """exp(x) - 1, which loses digits where x is near 0, and none of what is added to it."""
+    del params
+    return [apply(graph, "Sub", apply(graph, "Exp", x), constant_like(x, 1))]
+
+
 def same(graph: Graph, params: Any, *operands: Value) -> list[Value]:
     """What only means something to XLA or to a gradient."""
     del graph, params
@@ -382,6 +391,7 @@ RULES: dict[str, Rule] = {
     **{name: elementwise(operation) for name, operation in _NAMES.items()},
     **{name: elementwise(operation, bool) for name, operation in _COMPARISONS.items()},
     **{"max": maximum, "square": square, "integer_pow": integer_power, "rsqrt": reciprocal_root},
+    "expm1": exponential_minus_one,
     **{"ne": not_equal, "select_n": select, "clamp": clamp, "convert_element_type": cast},
     **{f"reduce_{name}": reduction(f"Reduce{name.capitalize()}") for name in ("sum", "max", "min")},
     **{"broadcast_in_dim": broadcast, "reshape": reshape, "squeeze": squeeze},

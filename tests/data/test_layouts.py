@@ -325,7 +325,7 @@ def test_folder_unusable(tmp_path: Path) -> None:
     assert message.endswith(": name it by data.folder.normal")
     touch(tmp_path, "1.png", "2.png")
     message = refusal("folder", tmp_path)
-    assert "no folder 'good' of normal photos, and 2 photos beside: move those" in message
+    assert "no folder 'good' of normal photos, and 2 photos beside: move the" in message
     (tmp_path / "good").mkdir()
     assert "good: no images" in refusal("folder", tmp_path)
     assert "masks/1.png: fits 2 images named 1" in refusal("folder", tmp_path, normal="fine")

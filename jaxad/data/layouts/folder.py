@@ -139,8 +139,8 @@ def _no_normal(root: Path, normal: str) -> str:
     beside = len(images_in(root)) if root.is_dir() else 0
     if beside:
         return (
-            f"{root}: no folder {normal!r} of normal photos, and {beside} photos beside: move those "
-            f"of normal parts into {folder}, or say where they are by data.folder.normal ('.': here)"
+            f"{root}: no folder {normal!r} of normal photos, and {beside} photos beside: move the "
+            f"normal ones into {folder}, or say where they are by data.folder.normal ('.': here)"
         )
     there = sorted(d.name for d in root.iterdir() if d.is_dir()) if root.is_dir() else []
     seen = f"there are {some(there, 5)}" if there else "it has no subfolders"

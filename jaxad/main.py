@@ -219,6 +219,7 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
                 return 128 + stopped.signal
             return 0
         from jaxad.runs.drawings import Drawing
+        from jaxad.runs.judged import FILE as PAGE
         from jaxad.runs.predict import Limit, predict
 
         summary = predict(
@@ -230,7 +231,7 @@ def _predict(args: argparse.Namespace, rest: Sequence[str]) -> int:
             listed=getattr(sys.stdin, "buffer", None),
             check=stopping.check,
         )
-    _print_summary(summary, args.out)
+    _print_summary(summary, args.out, args.out / PAGE if args.overlays else None)
     return int(args.fail_on_anomaly and summary["anomalous"] > 0)
 
 
@@ -263,7 +264,7 @@ def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
     serve(judge, host=args.host, port=args.port, bounds=bounds, hosts=args.allow_host)
 
 
-def _print_summary(summary: dict[str, Any], out: Path) -> None:
+def _print_summary(summary: dict[str, Any], out: Path, page: Path | None) -> None:
     from jaxad.runs.predict import RARE
 
     kinds = ("good", "anomalous", "errors")
@@ -282,6 +283,8 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
             f"most {RARE}, as about a tenth of good ones have"
         )
     lines.append(f"table: {out / 'predictions.csv'} and .parquet")
+    if page:
+        lines.append(f"page: {page}")
     _print("\n".join(lines))
 
 

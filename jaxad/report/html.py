@@ -72,10 +72,10 @@ def write_report(
     target = Path(path)
     if target.parent.is_symlink():  # in a stranger's work directory it may lead anywhere
         confined(target.parent.parent, target.parent.name)
-    script = _part("script.js")
-    page = _template().render(
+    script = part("script.js")
+    page = template("page.html.jinja").render(
         policy=f"{_POLICY}; script-src '{policy_hash(script)}'",
-        style=Markup(_part("style.css")),
+        style=Markup(part("style.css")),
         script=Markup(script),
         title=title,
         about=" · ".join(str(results[key]) for key in ("method", "dataset") if key in results),
@@ -100,17 +100,17 @@ def write_report(
 
 
 @functools.cache
-def _template() -> Template:
-    """The page; texts are made printable and then escaped, wherever they stand in it."""
+def template(name: str) -> Template:
+    """A page; texts are made printable and then escaped, wherever they stand in it."""
     environment = Environment(
-        loader=FunctionLoader(_part),
+        loader=FunctionLoader(part),
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
 def policy_hash(text: str) -> str:
@@ -118,7 +118,8 @@ def policy_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """A file of this room, as text."""
     return resources.files("jaxad.report").joinpath(name).read_text("utf-8")
 
 

@@ -20,6 +20,8 @@ from jaxad.drift import Drift
 from jaxad.progress import Progress
 from jaxad.runs import lock, record
 from jaxad.runs.drawings import NOTHING, Drawing, Drawings
+from jaxad.runs.judged import FILE as PAGE
+from jaxad.runs.judged import write_page
 from jaxad.runs.models import Judge
 from jaxad.runs.rows import Decoded, Judged, decode, judged, start
 from jaxad.runs.shards import MANIFEST, TABLES, Row, Shards
@@ -33,7 +35,7 @@ RARE = 0.1
 """P-values up to here are counted: where too few calibrate, the line may pass what they tell."""
 GROUP = 1000
 """Photos of a batch, at most, those that can not be read included."""
-_OURS = (MANIFEST, *TABLES, "shards/", "maps/", "overlays/", "masks/")
+_OURS = (MANIFEST, PAGE, *TABLES, "shards/", "maps/", "overlays/", "masks/")
 
 
 class Limit(NamedTuple):
@@ -93,6 +95,8 @@ def predict(
                 job.run(_rest(sources, table), drawings, check)
             summary = {"arguments": list(names), **job.summary()}
             table.finish(summary)
+            if drawing.overlays:
+                write_page(ours, table, sources, judge, summary)
     if summary["errors"] == summary["photos"]:
         raise InputError(
             f"none of {summary['photos']} photos could be read: {out / TABLES[0]} says why"

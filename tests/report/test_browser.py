@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxad.calibration import Calibration, Normal
 from jaxad.conformal import p_values
 from jaxad.metrics import category_metrics, mean_metrics
 from jaxad.report import CategoryView, ViewStream, write_report
+from jaxad.report.judged import Shown as Judged
+from jaxad.report.judged import judged_page
 from jaxad.report.line import count, draw
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
@@ -80,7 +83,7 @@ def opened(chromium: Any, shown: Shown) -> Iterator[Callable[..., Any]]:
     """Open the page; it must neither complain nor ask for anything."""
     contexts, wrong = [], []
 
-    def opened(**options: Any) -> Any:
+    def opened(*, of: Path = shown.file, **options: Any) -> Any:
         context = chromium.new_context(**options)
         contexts.append(context)
         page = context.new_page()
@@ -91,10 +94,11 @@ def opened(chromium: Any, shown: Shown) -> Iterator[Callable[..., Any]]:
         context.on(
             "request",
             lambda asked: (
-                asked.url.startswith(("data:", shown.file.as_uri())) or wrong.append(asked.url)
+                asked.url.startswith(("data:", shown.file.as_uri(), of.parent.as_uri()))
+                or wrong.append(asked.url)
             ),
         )
-        page.goto(shown.file.as_uri())
+        page.goto(of.as_uri())
         return page
 
     yield opened
@@ -282,3 +286,15 @@ def test_without_its_script_all_is_there(opened: Any, shown: Shown) -> None:
 
 def test_the_page_is_light(shown: Shown) -> None:
     assert shown.file.stat().st_size < 5e6
+
+
+def test_pictures_of_the_page_of_what_was_judged_are_shown(opened: Any, tmp_path: Path) -> None:
+    """From a folder, without a server; nothing else is asked for."""
+    (tmp_path / "overlays").mkdir()
+    Image.new("RGB", (900, 30), "red").save(tmp_path / "overlays" / "a #1.png.jpg")
+    photo = Judged("a #1.png", "overlays/a #1.png.jpg", "anomalous", 3.0, 2.0, 0.05)
+    file = tmp_path / "index.html"
+    file.write_text(judged_page("t", "m", [], [photo], [], total=1, unreadable=0))
+    page = opened(of=file)
+    assert page.evaluate("document.images[0].naturalWidth") == 900
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,6 +224,12 @@ def test_drawings_are_of_the_photos_size(workdir: Path, photos: Path, tmp_path: 
         marked += mask.any()
         assert Image.open(out / "overlays" / f"{name}.jpg").size == (40, 48)
     assert marked
+    page = (out / "index.html").read_text()
+    links = re.findall(r'<img [^>]*src="([^"]*)"', page)
+    order = sorted(rows[1:], key=lambda row: -float(row["score"]))
+    names = [Path(row["path"]).relative_to(photos).as_posix() for row in order]
+    assert links == [f"overlays/{name}.jpg" for name in names]
+    assert "broken.png: damaged" in page
     assert len(list((out / "maps").rglob("*.npz"))) == len(rows) - 1
 
 

@@ -38,6 +38,8 @@ METHODS = {
     "mb_pfm_lite": Entry("configs/mb_pfm_lite.py"),
     "afrad_fast": Entry("configs/afrad_fast.py"),
     "simplenet_fast": Entry("configs/simplenet_fast.py"),
+    "rd4ad": Entry("configs/rd4ad.py:resnet18"),
+    "uniad": Entry("configs/uniad.py:cpu"),
     "patchcore_10": Entry("configs/patchcore.py:resnet18"),
     "patchcore_1": Entry("configs/patchcore.py:resnet18", ("method.share=0.01",)),
     "padim": Entry("configs/padim.py"),

@@ -125,14 +125,18 @@ def place(batch: Any) -> np.ndarray:
 def run(
     parallel: DataParallel, step: Any, state: Any, frozen: Any, batches: Any, *, hold: bool = False
 ) -> Any:
-    losses: list[Any] = []
+    told: list[Any] = []
     state, rng = map(parallel.replicate, (state, training_key(888, "all")))
     frozen = parallel.held.put(frozen) if hold else parallel.replicate(frozen)
     batches = map(parallel.shard, batches)
     state = phases.run(
-        step, state, frozen, batches, rng, lambda found, more: losses.append(found["loss"])
+        step, state, frozen, batches, rng, lambda found, more: told.append(sums(found))
     )
-    return jax.device_get((state, losses))
+    return jax.device_get((state, told))
+
+
+def sums(found: Any) -> Any:
+    return {name: found[name] for name in ("loss", "gradient_norm")}
 
 
 def same(of: Callable[[str, int], Any], variants: Sequence[tuple[str, int]]) -> None:
@@ -167,16 +171,19 @@ def test_features_that_devices_hold_together_train_the_same(
     name: str, parts: int, devices: int
 ) -> None:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        expected, losses = three_steps(name, parts, "pmap", 1)
+        expected, told = three_steps(name, parts, "pmap", 1)
         for backend in ("pmap", "jit"):
             found, held = three_held_steps(name, parts, backend, devices)
             equal(found, expected, backend)
-            equal(flat(held), flat(losses), f"losses of {backend}")
+            equal(flat(held), flat(told), f"told by {backend}")
 
 
 def flat(metrics: Any) -> Any:
     """Of steps, whether one or several came from a program."""
-    return [(np.ravel(total), np.ravel(count)) for total, count in metrics]
+    return {
+        name: [tuple(map(np.ravel, step[name])) for step in metrics]
+        for name in ("loss", "gradient_norm")
+    }
 
 
 def uncached(parts: int, backend: str, devices: int) -> Any:

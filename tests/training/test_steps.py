@@ -123,7 +123,7 @@ def test_networks_compute_in_half_precision_and_all_else_in_float32() -> None:
         return value, Aux({"batch_stats": {"x": variables["batch_stats"]["x"] + 1}}, {})
 
     names = ("layer", "norm", "bn", "router")
-    params = {name: {"w": jnp.full((3,), 1.001)} for name in names}
+    params = {name: {"w": jnp.full((3,), 1.0015)} for name in names}
     optimizer = optax.adam(1e-3)
     state = init_state({"params": params, "batch_stats": {"x": jnp.zeros(())}}, optimizer)
     after, _ = make_train_step(loss, optimizer, dtype="bfloat16")(state, {}, {}, jax.random.key(0))
@@ -131,4 +131,5 @@ def test_networks_compute_in_half_precision_and_all_else_in_float32() -> None:
     assert seen == [half]
     assert {x.dtype for x in jax.tree.leaves(after)} == {jnp.dtype("float32"), jnp.dtype("int32")}
     # A step smaller than bfloat16 can tell is taken, and remembered.
-    assert 0 < 1.001 - float(after.variables["params"]["layer"]["w"][0]) < 2e-3
+    for tree in after.variables["params"].values():
+        np.testing.assert_allclose(tree["w"], 1.0005, rtol=0, atol=1e-6)

@@ -37,7 +37,7 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> None:
         _print_results(results, args.workdir)
         told = shlex.quote(str(args.workdir))
         if (args.workdir / FILE).is_file():
-            _print("\n".join(lines(read_calibrations(args.workdir))))
+            _print("\n".join(lines(read_calibrations(args.workdir), args.workdir)))
             then = f"next: jaxad predict --workdir {told} PHOTOS --out judged --overlays"
         else:
             then = (
@@ -93,7 +93,7 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> None:
             leave_out=args.leave_out,
             check=stopping.check,
         )
-    _print("\n".join(lines(found)))
+    _print("\n".join(lines(found, args.workdir)))
 
 
 def _update(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -265,7 +265,7 @@ def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _print_summary(summary: dict[str, Any], out: Path, page: Path | None) -> None:
-    from jaxad.runs.predict import RARE
+    from jaxad.runs.judged import RARE
 
     kinds = ("good", "anomalous", "errors")
     told = ", ".join(f"{summary[kind]} {kind}" for kind in kinds)
@@ -277,10 +277,11 @@ def _print_summary(summary: dict[str, Any], out: Path, page: Path | None) -> Non
         lines.append(summary["drift"]["all"]["text"])
         if summary["drift"]["latest"]["drifted"]:
             lines.append(f"the latest photos: {summary['drift']['latest']['text']}")
+    judged = summary["photos"] - summary["errors"]
     if "rare" in summary:  # not where an earlier jaxad has ended the job
         lines.append(
-            f"{summary['rare']} of {summary['photos'] - summary['errors']} have a p-value of at "
-            f"most {RARE}, as about a tenth of good ones have"
+            f"{summary['rare']} of {judged} have a p-value of at most {RARE}; of {judged} good "
+            f"parts about {RARE * judged:.0f} would"
         )
     lines.append(f"table: {out / 'predictions.csv'} and .parquet")
     if page:

@@ -73,13 +73,16 @@ def colour_map(levels: np.ndarray) -> np.ndarray:
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def overlay(image: np.ndarray, scores: np.ndarray, colours: tuple[float, float]) -> np.ndarray:
+def overlay(
+    image: np.ndarray, scores: np.ndarray, colours: tuple[float, float], *, dim: float = 0.65
+) -> np.ndarray:
     """Lay the heat over a dimmed grey copy of the photo; what is normal stays bare photo.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
         scores: `(H, W)` float.
         colours: `colour_range` of the category.
+        dim: Brightness of the copy; 1 where the photo does not stand beside it.
 
     Returns:
         `(H, W, 3)` uint8 RGB.
@@ -87,7 +90,7 @@ def overlay(image: np.ndarray, scores: np.ndarray, colours: tuple[float, float])
     low, high = colours
     levels = np.clip((scores.astype(np.float64) - low) / (high - low), 0, 1) if high > low else 0
     levels = np.broadcast_to(levels, scores.shape)
-    grey = 0.65 * (image @ np.array([0.299, 0.587, 0.114]))
+    grey = dim * (image @ np.array([0.299, 0.587, 0.114]))
     # Colour sets in softly, and never hides the photo entirely.
     weight = (0.85 * levels**0.75)[..., None]
     return np.round((1 - weight) * grey[..., None] + weight * colour_map(levels)).astype(np.uint8)

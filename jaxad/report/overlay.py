@@ -50,7 +50,7 @@ def draw_overlay(
         # A row more on both sides, for outlines that come from there.
         first, last = max(0, top - 1), min(photo.height, end + 1)
         strip = np.asarray(photo.crop((0, first, photo.width, last)).convert("RGB"))
-        heat = overlay(strip, scores[first:last], colours)
+        heat = overlay(strip, scores[first:last], colours, dim=1.0)
         heat = outline(heat, scores[first:last] > limit)
         drawn[top:end] = heat[top - first : end - first]
     return _encoded(Image.fromarray(drawn), kind, **_OPTIONS[kind])

@@ -110,7 +110,8 @@ def histogram_svg(
     """Image scores (or `what` else) of good photos (up) and defective photos (down) over one axis.
 
     A few far outliers would squeeze all other bars into one, so the axis ends at twice the
-    distance from the lowest score to the 95th percentile and the last bar takes what lies beyond.
+    distance from the lowest score to the 95th percentile, or at the threshold where that lies
+    beyond, and the last bar takes what lies farther out.
     """
     if not len(scores):
         return '<p class="note">There are no test photos.</p>'
@@ -119,10 +120,12 @@ def histogram_svg(
     low, top = float(values.min()), float(values.max())
     reach = low + 2 * (float(np.percentile(values, 95)) - low)
     high = reach if low < reach < top else top
+    if threshold is not None:  # where a calibration draws it, it may lie beyond all of them
+        low, high = min(low, threshold), max(high, threshold)
     # Equal scores, or scores so close that float64 can not part them, make a single bar.
     edges = np.linspace(low, high, bins + 1)
     if not (np.diff(edges) > 0).all():
-        edges = np.array([low, np.nextafter(top, np.inf)])
+        edges = np.array([low, np.nextafter(max(top, high), np.inf)])
     clipped = np.minimum(values, edges[-1])
     good, _ = np.histogram(clipped[~truth], edges)
     bad, _ = np.histogram(clipped[truth], edges)

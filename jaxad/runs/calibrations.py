@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def calibration_of(workdir: Path, detector: str) -> Calibration | None:
     return read_calibrations(workdir).get(detector) if there else None
 
 
-def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
+def lines(calibrations: Mapping[str, Calibration], workdir: Path) -> list[str]:
     """Say for every category where the line is drawn, or why it can not be."""
     found = []
     for own in calibrations.values():
@@ -108,12 +109,12 @@ def lines(calibrations: Mapping[str, Calibration]) -> list[str]:
                 f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
                 f"{100 * own.false_alarm:g} % of normal photos{sure}"
             )
-            found.append(f"{name}: {_drawn_by(limits.score, normal)}")
+            found.append(f"{name}: {_drawn_by(limits.score, normal, workdir)}")
             found += _subclasses(own, name, normal)
     return found
 
 
-def _drawn_by(line: float, normal: Normal) -> str:
+def _drawn_by(line: float, normal: Normal, workdir: Path) -> str:
     """Say whose score the line is, and whether that one stands far from the others."""
     order = np.argsort(normal.scores)[::-1]
     scores = normal.scores[order]
@@ -127,9 +128,11 @@ def _drawn_by(line: float, normal: Normal) -> str:
     told = f"{told}; the next is {below[0]:.6g}"
     # As far from the next as that one is from the median: nothing promised, a reason to look.
     if line - below[0] > below[0] - np.median(scores) >= 0:
+        command = f"jaxad calibrate --workdir {quote(str(workdir))} --leave-out"
         told += (
-            ". It stands far from the others, and what scores less passes: look at it. A failed "
-            "shot, or no normal part: jaxad calibrate --leave-out; else bring more such photos"
+            ". It stands far from the others, and all that scores less passes: look at it. If it "
+            "shows a defect, or you would take the photo again, leave it out: "
+            f"{command} {printable(quote(photo or 'PHOTO'))}"
         )
     return told
 

@@ -16,6 +16,8 @@ from jaxad.runs.record import Record
 from jaxad.runs.shards import OVERLAYS, Shards
 
 FILE = "index.html"
+RARE = 0.1
+"""P-values up to here are counted: where too few calibrate, the line may pass what they tell."""
 MOST = 300
 """Photos of a page, those of the highest scores; and reasons why photos could not be read."""
 _COLUMNS = ("path", "score", "decision", "threshold", "p_value", "error")
@@ -43,6 +45,11 @@ def write_page(
         f"{summary['good']} good, {summary['anomalous']} anomalous, {summary['errors']} that could "
         f"not be read; of normal parts at most {100 * judge.false_alarm:g} % are called anomalous."
     ]
+    judged = summary["photos"] - summary["errors"]
+    lines.append(
+        f"{summary['rare']} have a p-value of at most {RARE}; of {judged} good parts about "
+        f"{RARE * judged:.0f} would."
+    )
     if summary["drift"] is not None:
         lines.append(summary["drift"]["all"]["text"])
     page = judged_page(
@@ -51,7 +58,7 @@ def write_page(
         lines,
         highest,
         errors,
-        total=summary["photos"] - summary["errors"],
+        total=judged,
         unreadable=summary["errors"],
     )
     write_text(ours.file(FILE), page)

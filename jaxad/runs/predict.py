@@ -21,7 +21,7 @@ from jaxad.progress import Progress
 from jaxad.runs import lock, record
 from jaxad.runs.drawings import NOTHING, Drawing, Drawings
 from jaxad.runs.judged import FILE as PAGE
-from jaxad.runs.judged import write_page
+from jaxad.runs.judged import RARE, write_page
 from jaxad.runs.models import Judge
 from jaxad.runs.rows import Decoded, Judged, decode, judged, start
 from jaxad.runs.shards import MANIFEST, TABLES, Row, Shards
@@ -31,8 +31,6 @@ ROWS = 5000
 """Of a shard, at most."""
 SECONDS = 30.0
 """That a shard takes, about: what a killed job has to do again."""
-RARE = 0.1
-"""P-values up to here are counted: where too few calibrate, the line may pass what they tell."""
 GROUP = 1000
 """Photos of a batch, at most, those that can not be read included."""
 _OURS = (MANIFEST, PAGE, *TABLES, "shards/", "maps/", "overlays/", "masks/")

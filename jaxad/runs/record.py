@@ -27,7 +27,7 @@ UNFINISHED = ".saving-"
 _ENTRY = re.compile(
     r"(config|data|subclasses|calibration|audit|results|results\.part)\.json|train\.jsonl|report/(index|part)\.html"
     r"|\.prepared/|profile/|track/|outcomes/|(checkpoints|training)/[^/]+/|replicates/[1-9][0-9]*/"
-    r"|predictions\.(json|csv|parquet)|(shards|maps|overlays|masks)/"
+    r"|predictions\.(json|csv|parquet)|index\.html|(shards|maps|overlays|masks)/"
 )
 """What a run writes; folders end in a slash."""
 SAVE = re.compile(r"(\d{1,9})-(\d{1,12})")

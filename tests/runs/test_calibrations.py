@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from jaxad.runs.calibrations import lines
 def told(scores: list[float], photos: tuple[str, ...] = (), *, false_alarm: float = 0.05) -> str:
     own = np.asarray(scores, np.float32)
     normal = Normal(own, own + 1, ("",) * len(own), (), photos)
-    return "\n".join(lines({"a": Calibration({"a": normal}, false_alarm)}))
+    return "\n".join(lines({"a": Calibration({"a": normal}, false_alarm)}, Path("a run")))
 
 
 def test_the_photo_that_draws_the_line_is_named() -> None:
@@ -32,7 +34,8 @@ def test_a_photo_that_stands_apart_is_asked_about(last: float, apart: bool) -> N
     # The median of all is 9.5, so the next one, 18, is 8.5 above it; the line is last.
     found = told([*map(float, range(19)), last - 2], ("x",) * 19 + ("odd\n.png",))
     assert ("far from the others" in found) == apart
-    assert ("--leave-out" in found) == apart
+    command = r"jaxad calibrate --workdir 'a run' --leave-out 'odd\n.png'"
+    assert (command in found) == apart
     assert r"odd\n.png" in found
 
 

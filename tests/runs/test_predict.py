@@ -224,6 +224,12 @@ def test_drawings_are_of_the_photos_size(workdir: Path, photos: Path, tmp_path: 
         marked += mask.any()
         assert Image.open(out / "overlays" / f"{name}.jpg").size == (40, 48)
     assert marked
+    again = run(
+        *(workdir, out, photos),
+        drawing=Drawing(maps=True, overlays=True, masks=True),
+        limit=Limit(overwrite=True),
+    )
+    assert again["photos"] == len(rows)
     page = (out / "index.html").read_text()
     links = re.findall(r'<img [^>]*src="([^"]*)"', page)
     order = sorted(rows[1:], key=lambda row: -float(row["score"]))

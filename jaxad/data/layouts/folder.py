@@ -140,7 +140,7 @@ def _no_normal(root: Path, normal: str) -> str:
     if beside:
         return (
             f"{root}: no folder {normal!r} of normal photos, and {beside} photos beside: move the "
-            f"normal ones into {folder}, or say where they are by data.folder.normal ('.': here)"
+            f"normal ones into {folder}, or say where they are: --config.data.folder.normal=."
         )
     there = sorted(d.name for d in root.iterdir() if d.is_dir()) if root.is_dir() else []
     seen = f"there are {some(there, 5)}" if there else "it has no subfolders"

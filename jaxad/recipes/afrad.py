@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxad.backbones.mirrored import mirrored
 from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
-from jaxad.recipes.recipe import Phase, Recipe, one_network, steps_of_one_phase
+from jaxad.recipes.recipe import (
+    Backbones,
+    Phase,
+    Recipe,
+    one_network,
+    read_through,
+    steps_of_one_phase,
+)
 
 _STAGES = several(integer(least=1, most=100), distinct=True, what="stages")
 _EACH = several(integer(least=1, most=65536), empty=False, what="stages")
@@ -22,6 +30,9 @@ KEYS = {
         (),
         several(text(empty=False), distinct=True, what="stages"),
         "names of the stages S_1, S_2, ..., shallow first; () = the usual ones",
+    ),
+    "mirror": Key(
+        False, flag(), "features are the mean of a photo's and its mirror image's, turned back"
     ),
     "width": Key((64, 96, 128, 256), _EACH, "d_i: channels of each stage's tokens"),
     "patch_kernel": Key((8, 4, 2, 1), _EACH, "of each stage's patch embedding, positions"),
@@ -98,6 +109,11 @@ KEYS = {
 PER_STAGE = ("width", "patch_kernel", "patch_stride", "refinements", "decodings")
 
 
+def backbones(config: Any) -> Backbones:
+    """Load the one network, and put `Mirrored` behind it if asked; raises as `one_network`."""
+    return read_through(config, mirrored) if config.method.mirror else one_network(config)
+
+
 def method(
     config: Any,
     networks: Mapping[str, Backbone],
@@ -149,4 +165,4 @@ def method(
     return whole, [Phase("all", whole, steps, 0, tuple(stage.feature for stage in stages))]
 
 
-RECIPE = Recipe(KEYS, one_network, method)
+RECIPE = Recipe(KEYS, backbones, method)

@@ -23,7 +23,7 @@ from jaxad.recipes.build import OWN, recipe_named
 
 BUILDERS = {
     "pfm": ("pfm", "frozen_network"),
-    "afrad": ("afrad", "frozen_network"),
+    "afrad": ("afrad", "frozen_network", "mirrored"),
     "simplenet": ("simplenet", "frozen_network", "patched"),
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
     "patchcore": ("patchcore",),
@@ -82,6 +82,7 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
         "random_weights": (True, {"frozen_network.random": [True]}),
         "levels": (("w", "x", "y", "z"), {"frozen_network.levels": [("w", "x", "y", "z")]}),
+        "mirror": (True, {"mirrored.called": True}),
         "width": ((5, 6, 7, 8), {"afrad.stages.width": [5, 6, 7, 8]}),
         "patch_kernel": ((5, 6, 7, 9), {"afrad.stages.kernel": [5, 6, 7, 9]}),
         "patch_stride": ((5, 6, 7, 9), {"afrad.stages.stride": [5, 6, 7, 9]}),
@@ -354,7 +355,9 @@ def recorded(name: str) -> Iterator[dict[str, Any]]:
             kwargs = dict(zip(("hidden", "axis_name"), args))
         for key, value in kwargs.items():
             note(f"{of}.{key}", value)
-        if of in ("patched", "grouped"):
+        if of == "mirrored":
+            note("mirrored.called", True)
+        if of in ("patched", "grouped", "mirrored"):
             return args[0], args[1]
         return mock.MagicMock(name=of)
 

@@ -53,7 +53,7 @@ def get_config(size: str = "fast") -> ConfigDict:
     if normal in CIFAR:
         # Chosen by classes of the training photos that were left out in turn (docs/afrad.md).
         config.data.layout, config.data.categories = "cifar10", normal
-        config.data.resize, config.data.image_size = "lanczos", (260, 260)  # the network's own
+        config.data.resize, config.data.image_size = "lanczos", (224, 224)
         m.backbone, m.mirror = "efficientnet_lite2", True
         m.levels, m.whole = ("stage6", "stage7"), True  # what is odd here is the whole image
         m.patch_kernel = m.patch_stride = m.refinements = m.decodings = (1, 1)

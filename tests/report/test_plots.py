@@ -54,6 +54,15 @@ def test_an_outlier_does_not_squeeze_the_histogram() -> None:
     assert bars(svg, "good") == 100
 
 
+@pytest.mark.parametrize("threshold", [-5.0, 2.0, 700.0])
+def test_the_line_stands_where_it_lies(threshold: float) -> None:
+    scores = np.append(np.linspace(0, 1, 99), 1000)
+    svg = histogram_svg(np.zeros(100, int), scores, threshold)
+    low, high = (float(n) for n in ET.fromstring(svg).attrib["data-scale"].split(","))
+    assert low <= threshold <= high < 1000
+    assert bars(svg, "good") == 100
+
+
 def test_roc_curve_shows_the_metric() -> None:
     labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
     svg = roc_svg(labels, scores)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -63,7 +62,7 @@ def judged_page(
         photos=[
             {
                 "name": one.name,
-                "link": quote(one.overlay, errors="surrogateescape"),
+                "link": one.overlay,
                 "decision": one.decision,
                 "score": f"{one.score:.4g}",
                 "threshold": f"{one.threshold:.4g}",

@@ -24,12 +24,12 @@ def page(photos: list[Shown], errors: list[str] | None = None) -> str:
 def test_photos_stand_in_their_order_and_link_to_their_overlays() -> None:
     photos = [
         Shown("x/b 1.png", "overlays/x/b 1.png.jpg", "anomalous", 3.14159, 2.0, 0.0476190),
-        Shown("#?\udce9.png", "overlays/#?\udce9.png.jpg", "good", 1.0, 2.0, 1.0),
+        Shown("#?\udce9.png", "overlays/#?é.png.jpg", "good", 1.0, 2.0, 1.0),
     ]
     found = page(photos)
     assert re.findall(r'<img [^>]*src="([^"]*)"', found) == [
         "overlays/x/b%201.png.jpg",
-        "overlays/%23%3F%E9.png.jpg",
+        "overlays/%23%3F%C3%A9.png.jpg",
     ]
     assert "score 3.142, threshold 2, p 0.0476" in found
     assert "2 of 7 photos; predictions.csv has all" in found

@@ -27,6 +27,11 @@ Metrics = dict[str, tuple[Array, Array]]
 """Metric name -> (sum, count); adds across batches, devices and hosts."""
 
 
+def as_inner(variables: Variables) -> Variables:
+    """A network's variables as those of a module that holds it as `inner`."""
+    return {collection: {"inner": tree} for collection, tree in variables.items()}
+
+
 def check_images(images: Any) -> None:
     """See that images are what a backbone takes, when a program is traced.
 

@@ -148,7 +148,6 @@ class Detector:
         """
         if self.method.route is None:
             raise InputError("this method takes images for no subclasses: use Detector.score")
-        check_images(images)
         features = self.features(variables, images)
         found = self._score(variables, features, images)
         subclass = self.method.route(variables["method"], features)

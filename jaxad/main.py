@@ -265,7 +265,7 @@ def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _print_summary(summary: dict[str, Any], out: Path, page: Path | None) -> None:
-    from jaxad.runs.judged import RARE
+    from jaxad.runs.judged import rare
 
     kinds = ("good", "anomalous", "errors")
     told = ", ".join(f"{summary[kind]} {kind}" for kind in kinds)
@@ -277,12 +277,8 @@ def _print_summary(summary: dict[str, Any], out: Path, page: Path | None) -> Non
         lines.append(summary["drift"]["all"]["text"])
         if summary["drift"]["latest"]["drifted"]:
             lines.append(f"the latest photos: {summary['drift']['latest']['text']}")
-    judged = summary["photos"] - summary["errors"]
     if "rare" in summary:  # not where an earlier jaxad has ended the job
-        lines.append(
-            f"{summary['rare']} of {judged} have a p-value of at most {RARE}; of {judged} good "
-            f"parts about {RARE * judged:.0f} would"
-        )
+        lines.append(rare(summary))
     lines.append(f"table: {out / 'predictions.csv'} and .parquet")
     if page:
         lines.append(f"page: {page}")

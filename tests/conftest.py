@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is compiling: without LLVM's optimisation, and by jaxlib 0.10's older
 # emitter of loops (later ones have the new one alone), it takes half of it. Flags that are given
 # win: XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" runs the
-# code that users run, as the processes that tests start do.
+# code that users run, as processes that tests start do, unless several of them share one run.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_backend_optimization_level=0",

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxad.core import Array, Backbone, Features, Variables
+from jaxad.core import Array, Backbone, Features, Variables, as_inner
 
 
 class Mirrored(nn.Module):
@@ -32,7 +32,7 @@ class Mirrored(nn.Module):
 def mirrored(network: Backbone, variables: Variables) -> tuple[Backbone, dict[str, Any]]:
     """Put `Mirrored` behind a backbone."""
     twice = dataclasses.replace(network, module=Mirrored(network.module))
-    return twice, {collection: {"inner": tree} for collection, tree in variables.items()}
+    return twice, as_inner(variables)
 
 
 def _mean(x: Array) -> Array:

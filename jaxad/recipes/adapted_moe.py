@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxad.core import Array, Backbone, Features, InputError, Level, Method
+from jaxad.core import Array, Backbone, Features, InputError, Level, Method, as_inner
 from jaxad.keys import Key, choice, flag, integer, number
 from jaxad.methods.adapted_moe import adapted_moe, experts
 from jaxad.methods.adaption import AXES, STATISTICS, Adaption
@@ -96,7 +96,7 @@ def backbones(config: Any) -> Backbones:
         module=Described(network.module, adaption._replace(share=1.0)),
         levels={**network.levels, LOCATION: of_image, SCALE: of_image},
     )
-    variables = {name: {"inner": tree} for name, tree in found.variables[ROLE].items()}
+    variables = as_inner(found.variables[ROLE])
     return found._replace(networks={ROLE: network}, variables={ROLE: variables})
 
 

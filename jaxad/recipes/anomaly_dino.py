@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxad.core import Array, Backbone, Features, Level, Method, Variables
+from jaxad.core import Array, Backbone, Features, Level, Method, Variables, as_inner
 from jaxad.keys import Key, flag, number, several, text
 from jaxad.methods.anomaly_dino import directions, foreground
 from jaxad.methods.patchcore import patchcore
@@ -62,7 +62,7 @@ def patched(
     whole = dataclasses.replace(
         network, module=Patches(network.module, name, foreground), levels=levels
     )
-    return whole, {collection: {"inner": tree} for collection, tree in variables.items()}
+    return whole, as_inner(variables)
 
 
 def backbones(config: Any) -> Backbones:

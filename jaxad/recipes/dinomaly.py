@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxad.backbones.vit import BLOCKS, OTHERS, VisionTransformer
-from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
+from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables, as_inner
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.dinomaly import dinomaly
 from jaxad.recipes.recipe import (
@@ -110,7 +110,7 @@ def grouped(
     named = dict.fromkeys([f"group{n + 1}" for n in range(groups)], level)
     named[OTHERS] = Level((1 + inner.registers) * level.channels, 0)
     whole = dataclasses.replace(network, module=Grouped(inner, levels, groups), levels=named)
-    return whole, {collection: {"inner": tree} for collection, tree in variables.items()}
+    return whole, as_inner(variables)
 
 
 def backbones(config: Any) -> Backbones:

@@ -13,7 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxad.core import Array, Backbone, Features, InputError, Level, Method
+from jaxad.core import Array, Backbone, Features, InputError, Level, Method, as_inner
 from jaxad.keys import Key, flag, number, text
 from jaxad.methods.adaption import Adaption
 from jaxad.methods.calibrated import LOCATION, SCALE
@@ -95,10 +95,7 @@ def backbones(config: Any, *, expert: Recipe, name: str) -> Backbones:
     adaption = adaption_of(config)
     if adaption is None or not adaption.training:
         return found
-    variables = {
-        role: {collection: {"inner": tree} for collection, tree in own.items()}
-        for role, own in found.variables.items()
-    }
+    variables = {role: as_inner(own) for role, own in found.variables.items()}
     networks = {role: described(network, adaption) for role, network in found.networks.items()}
     return found._replace(networks=networks, variables=variables)
 

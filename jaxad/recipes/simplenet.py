@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables
+from jaxad.core import Array, Backbone, Features, InputError, Level, Method, Variables, as_inner
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.simplenet import patch_features, simplenet
 from jaxad.recipes.recipe import Backbones, Phase, Recipe, read_through
@@ -73,7 +73,7 @@ def patched(
         module=Patches(network.module, levels, width),
         levels={PATCHES: Level(channels, network.levels[levels[0]].stride)},
     )
-    return whole, {collection: {"inner": tree} for collection, tree in variables.items()}
+    return whole, as_inner(variables)
 
 
 def backbones(config: Any) -> Backbones:

@@ -45,11 +45,7 @@ def write_page(
         f"{summary['good']} good, {summary['anomalous']} anomalous, {summary['errors']} that could "
         f"not be read; of normal parts at most {100 * judge.false_alarm:g} % are called anomalous."
     ]
-    judged = summary["photos"] - summary["errors"]
-    lines.append(
-        f"{summary['rare']} have a p-value of at most {RARE}; of {judged} good parts about "
-        f"{RARE * judged:.0f} would."
-    )
+    lines.append(rare(summary))
     if summary["drift"] is not None:
         lines.append(summary["drift"]["all"]["text"])
     page = judged_page(
@@ -58,10 +54,19 @@ def write_page(
         lines,
         highest,
         errors,
-        total=judged,
+        total=summary["photos"] - summary["errors"],
         unreadable=summary["errors"],
     )
     write_text(ours.file(FILE), page)
+
+
+def rare(summary: Mapping[str, Any]) -> str:
+    """Say how many p-values are small, and how many of so many good parts would be."""
+    judged = summary["photos"] - summary["errors"]
+    return (
+        f"{summary['rare']} of {judged} have a p-value of at most {RARE}; of {judged} good parts "
+        f"about {RARE * judged:.0f} would"
+    )
 
 
 def _rows(table: Shards) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,8 @@
       --try "half: method.share=0.5 method.adapt_training=True" \
       [--folds 5] [--seeds 2] [--json FILE]
 
+A setting may be another configuration, too: --try "mapping: config=adapted_moe_of:mb_pfm_lite".
+
 Every setting is trained without a part of the training photos, and judged on that part: its photos
 as they are, and with a piece pasted into each (`jaxad.data.cut_paste`). A part is a subclass where
 training photos have several, so that what is chosen is what serves kinds of parts never seen; else
@@ -24,7 +26,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -164,20 +166,31 @@ def chosen(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return best
 
 
-def settings(tries: Sequence[str]) -> dict[str, list[str]]:
-    """Name -> flags, of `NAME: key=value key=value`.
+class Setting(NamedTuple):
+    """What is tried."""
+
+    config: str | None
+    """Of its own; None: that of all settings."""
+    flags: list[str]
+
+
+def settings(tries: Sequence[str]) -> dict[str, Setting]:
+    """What is tried by name, of `NAME: [config=CONFIGURATION] key=value key=value`.
 
     Raises:
         InputError: One has no name, or a name that is taken.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, Setting] = {}
     for text in tries:
         name, colon, rest = text.partition(":")
         if not colon or not name.strip() or name.strip() in found:
             raise InputError(
                 f"--try {text!r}: give each setting a name of its own, NAME: key=value"
             )
-        found[name.strip()] = [f"--config.{change}" for change in shlex.split(rest)]
+        config, changes = None, shlex.split(rest)
+        if changes and changes[0].startswith("config="):
+            config = changes.pop(0).removeprefix("config=")
+        found[name.strip()] = Setting(config, [f"--config.{change}" for change in changes])
     return found
 
 
@@ -190,13 +203,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write all results here, after every setting")
     args, changes = parser.parse_known_args()
-    base = ["--config", args.config, *changes]
     tried = settings(args.tries)
     photos: Photos | None = None
     rows: dict[str, Any] = {}
-    for name, flags in tried.items():
-        config = parse_config(base)
-        apply_changes(config, flags)
+    for name, setting in tried.items():
+        config = parse_config(["--config", setting.config or args.config, *changes])
+        apply_changes(config, setting.flags)
         if photos is None or not photos.serve(config):
             photos = Photos(config)
         left = parts(photos.job, args.folds)

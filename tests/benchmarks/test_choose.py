@@ -47,9 +47,10 @@ def test_parts_are_subclasses_or_shares() -> None:
 
 
 def test_settings_have_names_of_their_own() -> None:
-    assert choose.settings(["a: x.y=1 x.z=(1, 2)".replace(", ", ","), "b:"]) == {
-        "a": ["--config.x.y=1", "--config.x.z=(1,2)"],
-        "b": [],
+    assert choose.settings(["a: x.y=1 x.z=(1,2)", "b:", "c: config=nearest x.y=1"]) == {
+        "a": (None, ["--config.x.y=1", "--config.x.z=(1,2)"]),
+        "b": (None, []),
+        "c": ("nearest", ["--config.x.y=1"]),
     }
     for wrong in (["x.y=1"], [": x=1"], ["a: x=1", "a: x=2"]):
         with pytest.raises(InputError, match="a name of its own"):
@@ -70,13 +71,17 @@ def test_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) 
     monkeypatch.setattr(choose.Trainer, "fit", fit)
     small = {
         "data.root": tmp_path / "data", "data.image_size": "64,64", "data.calibration": 0,
-        "method.backbone": "resnet18", "method.random_weights": True, "method.embedding": 16,
-        "method.hidden": 8, "train.steps": "2,", "train.positions": "16,", "score.batch_size": 8,
+        "score.batch_size": 8,
     }  # fmt: skip
     out = tmp_path / "choice.json"
     argv = ["choose", "--config", "configs/simplenet_fast.py", "--folds", "2", "--seeds", "1"]
     argv += [f"--config.{key}={value}" for key, value in small.items()]
-    argv += ["--try", "one: method.noise=0.05", "--try", "two: method.noise=0.5"]
+    small_simplenet = (
+        "method.backbone=resnet18 method.random_weights=True method.embedding=16 method.hidden=8 "
+        "train.steps=2, train.positions=16,"
+    )
+    other = "config=patchcore:resnet18 method.share=0.1 method.random_weights=True"
+    argv += ["--try", f"one: {small_simplenet}", "--try", f"two: {other}"]
     monkeypatch.setattr("sys.argv", [*argv, "--json", str(out)])
     choose.main()
     found = json.loads(out.read_text())

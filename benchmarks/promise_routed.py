@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import machine, markdown
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
 from jaxad.errors import InputError
 from jaxad.files import write_json
+from jaxad.normal import Normal
 from jaxad.runs.calibrations import read_calibrations
 
 

@@ -20,55 +20,7 @@ import numpy as np
 
 from jaxad.conformal import p_values, photos_needed, rank, threshold
 from jaxad.errors import InputError
-
-
-class Normal(NamedTuple):
-    """What a detector gave normal photos of one category that training has not seen."""
-
-    scores: np.ndarray
-    """`(n,)` float32, image scores."""
-    peaks: np.ndarray
-    """`(n,)` float32, the largest value of each map."""
-    subclasses: tuple[str, ...]
-    """Of each photo; "" where unknown."""
-    routed: tuple[str, ...] = ()
-    """The subclass that the detector took each photo for, which may be another; "" where unknown.
-    Empty where it takes photos for none."""
-    photos: tuple[str, ...] = ()
-    """Path of each, for people; "" where unknown, empty where none is known."""
-
-    def of(self, subclass: str) -> Normal:
-        """Those of one subclass."""
-        return self.rows([i for i, name in enumerate(self.subclasses) if name == subclass])
-
-    def taken_for(self, subclass: str) -> Normal:
-        """Those that the detector took for one subclass."""
-        return self.rows([i for i, name in enumerate(self.routed) if name == subclass])
-
-    def rows(self, which: Sequence[int] | np.ndarray) -> Normal:
-        """Some of the photos."""
-        index = np.asarray(which, np.intp)
-        names = (
-            tuple(own[i] for i in index) if own else ()
-            for own in (self.subclasses, self.routed, self.photos)
-        )
-        return Normal(self.scores[index], self.peaks[index], *names)
-
-    def joined(self, other: Normal) -> Normal:
-        """These photos, and others after them."""
-
-        def both(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
-            if not a and not b:
-                return ()
-            return (a or ("",) * len(self.scores)) + (b or ("",) * len(other.scores))
-
-        return Normal(
-            np.concatenate([self.scores, other.scores]),
-            np.concatenate([self.peaks, other.peaks]),
-            self.subclasses + other.subclasses,
-            both(self.routed, other.routed),
-            both(self.photos, other.photos),
-        )
+from jaxad.normal import Normal, normal_from_json
 
 
 class Limits(NamedTuple):
@@ -170,6 +122,8 @@ class Calibration:
     """α; see `rank`."""
     confidence: float | None = None
     """1 - δ; see `rank`."""
+    left_out: Mapping[str, Normal] = dataclasses.field(default_factory=dict)
+    """By category, photos that were found to be no normal parts: nothing is drawn by them."""
 
     def limits(self, category: str | None = None, subclass: str | None = None) -> Limits:
         """The limits for photos of a category, and within it of a subclass.
@@ -257,19 +211,12 @@ class Calibration:
         Args:
             photos: Whether their paths are told.
         """
+        left_out = {name: own.to_json() for name, own in self.left_out.items() if photos}
         return {
             "false_alarm": self.false_alarm,
             "confidence": self.confidence,
-            "categories": {
-                name: {
-                    "scores": own.scores.tolist(),
-                    "peaks": own.peaks.tolist(),
-                    "subclasses": list(own.subclasses),
-                    **({"routed": list(own.routed)} if own.routed else {}),
-                    **({"photos": list(own.photos)} if own.photos and photos else {}),
-                }
-                for name, own in self.categories.items()
-            },
+            "categories": {n: own.to_json(photos=photos) for n, own in self.categories.items()},
+            **({"left_out": left_out} if left_out else {}),
         }
 
 
@@ -282,26 +229,17 @@ def from_json(found: Any) -> Calibration:
     try:
         rates = [found["false_alarm"], found["confidence"]]
         photos_needed(rates[0], confidence=rates[1])
-        categories = {str(name): _normal(own) for name, own in found["categories"].items()}
+        categories = _by_category(found["categories"])
+        left_out = _by_category(found.get("left_out", {}))
         if not categories:
             raise ValueError
     except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError("the calibration is damaged: run jaxad calibrate again") from None
-    return Calibration(categories, *rates)
+    return Calibration(categories, rates[0], rates[1], left_out)
 
 
-def _normal(found: Any) -> Normal:
-    scores, peaks = (np.asarray(found[key], np.float64) for key in ("scores", "peaks"))
-    subclasses = tuple(found["subclasses"])
-    routed, photos = (tuple(found.get(key, ())) for key in ("routed", "photos"))
-    alike = scores.shape == peaks.shape == (len(subclasses),)
-    alike = alike and all(len(own) in (0, len(subclasses)) for own in (routed, photos))
-    names = all(isinstance(name, str) for name in subclasses + routed + photos)
-    largest = np.finfo(np.float32).max
-    if not alike or not names or not (np.abs([scores, peaks]) <= largest).all():
-        raise ValueError
-    both = scores.astype(np.float32), peaks.astype(np.float32)
-    return Normal(*both, subclasses, routed, photos)
+def _by_category(found: Any) -> dict[str, Normal]:
+    return {str(name): normal_from_json(own) for name, own in found.items()}
 
 
 def _listed(names: Mapping[str, Any], limit: int = 5) -> str:

@@ -156,7 +156,7 @@ def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
             overwrite=args.overwrite,
             check=stopping.check,
         )
-    if not found["calibrated"]:
+    if not found["lines"]:
         print(
             "the file has no calibration, so that jaxad predict can not decide by it: run jaxad "
             f"calibrate --workdir {args.workdir}, then export again",
@@ -167,6 +167,7 @@ def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
         f"{', '.join(found['platforms'])}\n{found['photos']} photos and generated images score as "
         f"in {args.workdir}: maps differ by at most {found['map']:.1e} of their spread, image "
         f"scores by {found['image']:.1e}"
+        + "".join(f"\n{line}" for line in found["lines"])
     )
 
 
@@ -301,10 +302,11 @@ def _print_results(results: dict[str, Any], workdir: Path) -> None:
             lines.append(f"{name} of {count} replicates: {value['mean']:.4f} ± {value['sd']:.4f}")
     for name, at in results.get("decisions", {}).items():
         bad, good = at["found"] + at["missed"], at["alarms"] + at["passed"]
+        kinds = [f"{at['found']} of {bad} defective"] if bad else []
+        kinds += [f"{at['alarms']} of {good} good"] if good else []
         lines.append(
             f"{printable(name)}: at the line for {100 * at['false_alarm']:g}% false alarms, "
-            f"{at['found']} of {bad} defective and {at['alarms']} of {good} good test photos are "
-            "called anomalous"
+            f"{' and '.join(kinds)} test photos are called anomalous"
         )
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     speed = results["images_per_second"]

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Limits, Lines, Normal
+from jaxad.calibration import Calibration, Limits, Lines
 from jaxad.drift import LEAST, Drift, Verdict
 from jaxad.errors import InputError
 from jaxad.metrics.image import f1_max
+from jaxad.normal import Normal
 
 VERDICTS = (("passed", "false alarm"), ("missed", "found"))
 """In words, by label and by whether a photo is called anomalous."""

@@ -102,7 +102,8 @@
       });
       const [[passed, alarms], [missed, found]] = counts;
       const said = where(limit, own);
-      const sum = `${plural(alarms, "false alarm")} · ${missed} missed`;
+      const alarmed = plural(alarms, "false alarm");
+      const sum = found + missed ? `${alarmed} · ${missed} missed` : alarmed;
       const values = {
         line: said, found, missed, alarms, passed,
         recall: percent(found, found + missed),

@@ -27,7 +27,7 @@ _MEANINGS = {
     "where defects are small.",
     "pixel_ap": "precision averaged over recall, pixel by pixel; strict where defects are small.",
     "n_train": "normal photos the detector learned from.",
-    "n_calibration": "normal photos it did not learn from, held back to set thresholds by.",
+    "n_calibration": "normal photos it did not learn from, which the line is drawn by.",
     "n_test": "photos, good and defective, that the figures are measured on.",
 }
 

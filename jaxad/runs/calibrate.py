@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
 from jaxad.config import load_config
 from jaxad.core import InputError
 from jaxad.data.check import require_readable
@@ -18,6 +18,7 @@ from jaxad.data.fingerprint import DIGITS, contents
 from jaxad.data.listing import images_below
 from jaxad.data.manifest import GOOD, Manifest, Record, some
 from jaxad.files import confined
+from jaxad.normal import Normal
 from jaxad.runs import lock, record
 from jaxad.runs.calibrations import read_calibrations, write_calibrations
 from jaxad.runs.dataset import read_trained_on, reading_of
@@ -51,7 +52,9 @@ def calibrate(
         category: Of the photos; may be left out where there is one.
         subclass: Of the photos.
         add: Whether scores that are kept of this category (and subclass) stay.
-        leave_out: Paths of photos whose kept scores count no more, as they are named there.
+        leave_out: Paths of photos whose kept scores count no more, as they are named there or as
+            files. They stay out, whatever their names, until the detector is trained again or
+            calibration begins anew by `folder` without `add`.
         check: Called before every batch; may raise `errors.Stopped`.
 
     Returns:
@@ -69,13 +72,19 @@ def calibrate(
             if folder is None:  # else new photos replace it
                 raise
         kept = {name: dict(own.categories) for name, own in there.items()}
-        _leave_out(kept, leave_out)
+        left = {name: dict(own.left_out) for name, own in there.items()}
+        _leave_out(kept, left, leave_out)
         if folder is not None:
             detector, category = detector_of(workdir, config, category)
             normal = _measured(
                 workdir, folder, config, hashes, detector, category, subclass, check=check
             )
             own = kept.setdefault(detector, {})
+            out = left.setdefault(detector, {})
+            if category in out:
+                normal = _still_out(out[category], normal, add)
+                if not add:
+                    del out[category]
             if category in own:
                 _say_what_is_odd(there[detector], category, normal)
                 stay = [add or name != subclass for name in own[category].subclasses]
@@ -86,7 +95,10 @@ def calibrate(
             false_alarm = before.false_alarm
         if confidence is None:
             confidence = before.confidence
-        found = {n: Calibration(own, false_alarm, confidence or None) for n, own in kept.items()}
+        found = {
+            name: Calibration(own, false_alarm, confidence or None, left.get(name, {}))
+            for name, own in kept.items()
+        }
         for name, calibration in found.items():
             _say_what_moved(calibration, there.get(name), workdir)
         ours = record.read(workdir) or record.Record(workdir)
@@ -94,23 +106,36 @@ def calibrate(
         return found
 
 
-def _leave_out(kept: Mapping[str, dict[str, Normal]], photos: Sequence[str]) -> None:
-    """Take away what photos scored.
+def _leave_out(
+    kept: Mapping[str, dict[str, Normal]],
+    left: Mapping[str, dict[str, Normal]],
+    photos: Sequence[str],
+) -> None:
+    """Move what photos scored from one to the other.
 
     Raises:
         InputError: One of them does not calibrate.
     """
     known = {photo for own in kept.values() for normal in own.values() for photo in normal.photos}
-    for photo in photos:
-        if photo not in known - {""}:
-            raise InputError(
-                f"{photo} does not calibrate: name photos as calibration.json does, such as "
-                f"{some(sorted(known - {''})) or 'none, as it names none'}"
-            )
-    for own in kept.values():
-        for name, normal in own.items():
-            stay = [i for i, photo in enumerate(normal.photos) if photo not in photos]
-            own[name] = normal.rows(stay) if normal.photos else normal
+    names = {_known(photo, known - {""}) for photo in photos}
+    for detector, own in kept.items():
+        for category, normal in own.items():
+            out = np.isin(np.asarray(normal.photos, object), list(names))
+            if out.any():
+                gone, before = normal.rows(np.flatnonzero(out)), left[detector].get(category)
+                left[detector][category] = before.joined(gone) if before else gone
+                own[category] = normal.rows(np.flatnonzero(~out))
+
+
+def _known(photo: str, known: Set[str]) -> str:
+    """The name by which a photo calibrates: as it is given, or as the end of its path."""
+    ends = [name for name in known if photo == name or photo.endswith(f"/{name}")]
+    if not ends:
+        raise InputError(
+            f"{photo} does not calibrate: name photos as calibration.json does, such as "
+            f"{some(sorted(known)) or 'none, as it names none'}"
+        )
+    return max(ends, key=len)
 
 
 def _measured(
@@ -212,15 +237,33 @@ def _say_what_moved(now: Calibration, before: Calibration | None, workdir: Path)
             print(f"{name}: the limit of scores was {last:.6g}", file=sys.stderr)
 
 
-def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:
-    """Those that stay, and of the new photos those that are not among them: by their scores."""
-    keep = np.flatnonzero(stay)
-    there = {(before.scores[i], before.peaks[i]) for i in keep}
-    fresh = [i for i, pair in enumerate(zip(new.scores, new.peaks)) if pair not in there]
-    if len(fresh) < len(new.scores):
+def _still_out(left: Normal, new: Normal, add: bool) -> Normal:
+    """The new photos without those that were left out before; where all begins anew, all."""
+    again, said = _among(new, left), "left out again"
+    if not add:
+        said = "they count again, as calibration begins anew without --add"
+    if again.any():
         print(
-            f"{len(new.scores) - len(fresh)} photos are among those that calibrate already: left "
-            "out",
+            f"{int(again.sum())} of these photos were left out before "
+            f"({some(new.photos[i] for i in np.flatnonzero(again))}): {said}",
             file=sys.stderr,
         )
-    return before.rows(keep).joined(new.rows(fresh))
+    return new.rows(np.flatnonzero(~again)) if add else new
+
+
+def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:
+    """Those that stay, and of the new photos those that are not among them."""
+    kept = before.rows(np.flatnonzero(stay))
+    there = _among(new, kept)
+    if there.any():
+        print(
+            f"{int(there.sum())} photos are among those that calibrate already: left out",
+            file=sys.stderr,
+        )
+    return kept.joined(new.rows(np.flatnonzero(~there)))
+
+
+def _among(new: Normal, old: Normal) -> np.ndarray:
+    """Which photos are the same as others, `(n,)` bool: by their scores, whatever their names."""
+    there = set(zip(old.scores.tolist(), old.peaks.tolist()))
+    return np.asarray([p in there for p in zip(new.scores.tolist(), new.peaks.tolist())], bool)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.calibration import Calibration, Normal, from_json
+from jaxad.calibration import Calibration, from_json
 from jaxad.conformal import photos_needed
 from jaxad.errors import InputError, printable
 from jaxad.files import confined, read_json, write_json
+from jaxad.normal import Normal
 from jaxad.runs import record
 
 FILE = "calibration.json"
@@ -98,20 +99,26 @@ def lines(calibrations: Mapping[str, Calibration], workdir: Path) -> list[str]:
     found = []
     for own in calibrations.values():
         for name, normal in own.categories.items():
-            try:
-                limits = own.limits(name)
-            except InputError as error:
-                found.append(str(error))
-                continue
-            sure = f" (confidence {own.confidence:g})" if own.confidence else " on average"
-            found.append(
-                f"{name}: {len(normal.scores)} normal photos; above {limits.score:.6g} a photo is "
-                f"called anomalous, above {limits.pixel:.6g} a pixel: false alarms at most "
-                f"{100 * own.false_alarm:g} % of normal photos{sure}"
-            )
-            found.append(f"{name}: {_drawn_by(limits.score, normal, workdir)}")
-            found += _subclasses(own, name, normal)
+            found.append(line_of(own, name))
+            with contextlib.suppress(InputError):  # said already
+                drawn = own.limits(name).score
+                found.append(f"{name}: {_drawn_by(drawn, normal, workdir)}")
+                found += _subclasses(own, name, normal)
     return found
+
+
+def line_of(own: Calibration, category: str) -> str:
+    """Say where the line of a category is drawn, or why it can not be."""
+    try:
+        limits = own.limits(category)
+    except InputError as error:
+        return str(error)
+    sure = f" (confidence {own.confidence:g})" if own.confidence else " on average"
+    return (
+        f"{category}: {len(own.categories[category].scores)} normal photos; above "
+        f"{limits.score:.6g} a photo is called anomalous, above {limits.pixel:.6g} a pixel: false "
+        f"alarms at most {100 * own.false_alarm:g} % of normal photos{sure}"
+    )
 
 
 def _drawn_by(line: float, normal: Normal, workdir: Path) -> str:

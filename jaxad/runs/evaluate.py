@@ -59,6 +59,11 @@ def write_results(
     found["decisions"] = {
         name: told for name, line in lines.items() if (told := _decision(line)) is not None
     }
+    for name, line in lines.items():  # photos may have been added and left out since training
+        if line is not None and line.calibrated is not None:
+            (normal,) = line.calibrated.lines.limits.normal
+            counted = {"n_calibration": len(normal.scores)}
+            found["categories"][name] = found["categories"][name] | counted
     write_json(results, found)
     write_page(report, found, outcomes, config, lines=lines)
     return found

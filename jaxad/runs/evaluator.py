@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxad.calibration import Normal
 from jaxad.core import Variables
 from jaxad.data.jobs import Job
 from jaxad.data.reading import Reading
+from jaxad.normal import Normal
 from jaxad.parallel import DataParallel
 from jaxad.recipes.recipe import Model
 from jaxad.report.view import CategoryView

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxad.calibration import from_json
 from jaxad.config import apply_changes, check_config, load_config
 from jaxad.core import InputError, Scores
 from jaxad.data.reading import Reading
@@ -18,7 +19,7 @@ from jaxad.export import archive, generated, manifest
 from jaxad.export.reader import load as load_file
 from jaxad.files import confined, refusal, write_bytes
 from jaxad.recipes.recipe import Backbones
-from jaxad.runs.calibrations import calibration_of
+from jaxad.runs.calibrations import calibration_of, line_of
 from jaxad.runs.dataset import read_dataset, read_trained_on, reading_of, reads_upright
 from jaxad.runs.export_file import digest, file_of, provenance
 from jaxad.runs.workdir import detectors, opened, routed_by, trained_detector
@@ -78,8 +79,9 @@ def export(
         check: Called between the steps; may raise `errors.Stopped`.
 
     Returns:
-        "id", "bytes", "platforms", "calibrated", "photos" (how many were compared), "map" and
-        "image": by how much these differ at most, in parts of their spread.
+        "id", "bytes", "platforms", "lines" (what each category's photos are judged by, in words),
+        "photos" (how many were compared), "map" and "image": by how much these differ at most, in
+        parts of their spread.
 
     Raises:
         InputError: Whatever a user can mend; nothing is written then.
@@ -147,8 +149,13 @@ def export(
             raise refusal("write", out, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    told = {"id": identity, "bytes": len(data), "platforms": list(platforms)}
-    told["calibrated"] = exported.calibration is not None
+    told: dict[str, Any] = {
+        "id": identity,
+        "bytes": len(data),
+        "platforms": list(platforms),
+    }
+    drawn = from_json(exported.calibration) if exported.calibration is not None else None
+    told["lines"] = [line_of(drawn, name) for name in drawn.categories] if drawn else []
     return {**told, "photos": len(images), **differences}
 
 

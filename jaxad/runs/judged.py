@@ -64,8 +64,8 @@ def rare(summary: Mapping[str, Any]) -> str:
     """Say how many p-values are small, and how many of so many good parts would be."""
     judged = summary["photos"] - summary["errors"]
     return (
-        f"{summary['rare']} of {judged} have a p-value of at most {RARE}; of {judged} good parts "
-        f"about {RARE * judged:.0f} would"
+        f"{summary['rare']} of {judged} photos have a p-value of at most {RARE}; if all were good, "
+        f"it would be about {RARE * judged:.0f}"
     )
 
 

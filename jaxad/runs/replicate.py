@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxad.calibration import Normal
 from jaxad.config import save_config
 from jaxad.core import InputError
 from jaxad.files import refusal
+from jaxad.normal import Normal
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.runs import checkpoint, outcomes, record
 from jaxad.runs.calibrations import Calibrations

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxad.calibration import Normal
 from jaxad.core import InputError, Routed, Scores
 from jaxad.data.manifest import Manifest, Record
 from jaxad.data.reading import Reading
 from jaxad.metrics.pixel import stream_curve
 from jaxad.metrics.stream import PixelStream
 from jaxad.metrics.summary import category_metrics
+from jaxad.normal import Normal
 from jaxad.parallel import together
 from jaxad.progress import track
 from jaxad.report.view import CategoryView, ViewStream

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxad.calibration import Normal
+from jaxad.normal import Normal
 from jaxad.parallel import from_first
 from jaxad.recipes.recipe import Backbones, Model
 from jaxad.report.view import CategoryView

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.promise_routed import main, rates
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
 from jaxad.files import write_json
+from jaxad.normal import Normal
 
 
 def wide(*spreads: float, count: int = 120) -> Normal:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
 from jaxad.conformal import p_values
 from jaxad.metrics import category_metrics, mean_metrics
+from jaxad.normal import Normal
 from jaxad.report import CategoryView, ViewStream, write_report
 from jaxad.report.judged import Shown as Judged
 from jaxad.report.judged import judged_page

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from PIL import Image
 
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
 from jaxad.errors import InputError
 from jaxad.metrics import category_metrics, mean_metrics, pixel_metrics
+from jaxad.normal import Normal
 from jaxad.report import CategoryView, Example, ViewStream, html, write_report
 from jaxad.report.line import draw
 from jaxad.report.papers import PFM, Beside

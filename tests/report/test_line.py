@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
 from jaxad.drift import Verdict
+from jaxad.normal import Normal
 from jaxad.report.line import count, draw, drift, drift_text
 
 LABELS = np.array([0, 0, 0, 1, 1, 1])

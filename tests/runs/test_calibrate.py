@@ -196,6 +196,28 @@ def test_photos_that_are_no_normal_parts_are_left_out(
         calibrate(trained, leave_out=left.categories["a"].photos[:1])
 
 
+def test_photos_that_were_left_out_stay_out(
+    trained: Path, photos: Path, more: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Under another name, too; and come back where calibration begins anew."""
+    own = calibrate(trained, photos, category="a", false_alarm=0.2)["a"].categories["a"]
+    odd = own.photos[int(np.argmax(own.scores))]
+    left = calibrate(trained, leave_out=[str(photos / odd)])["a"]  # as a file is named
+    assert left.left_out["a"].photos == (odd,)
+    assert read_calibrations(trained)["a"].left_out["a"].scores == own.scores.max()
+    shutil.copy(photos / odd, tmp_path / "renamed.png")
+    shutil.copy(next(more.iterdir()), tmp_path / "new.png")
+    capsys.readouterr()
+    found = calibrate(trained, tmp_path, category="a", add=True)["a"]
+    said = capsys.readouterr().err
+    assert "1 of these photos were left out before ('renamed.png'): left out again" in said
+    assert found.categories["a"].photos == (*left.categories["a"].photos, "new.png")
+    again = calibrate(trained, photos, category="a")["a"]
+    assert f"were left out before ('{odd}'): they count again" in capsys.readouterr().err
+    assert again.categories["a"].photos == own.photos
+    assert not again.left_out
+
+
 def test_without_a_calibration_the_command_is_named(trained: Path) -> None:
     (trained / FILE).unlink(missing_ok=True)
     with pytest.raises(InputError, match="has no calibration: run jaxad calibrate --workdir"):

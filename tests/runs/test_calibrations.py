@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxad.calibration import Calibration, Normal
+from jaxad.calibration import Calibration
+from jaxad.normal import Normal
 from jaxad.runs.calibrations import lines
 
 

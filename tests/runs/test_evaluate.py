@@ -471,4 +471,7 @@ def test_the_report_draws_the_line_by_the_calibration(
     assert list(results.pop("decisions")) == ["a"]
     found = results_of(workdir)
     assert found.pop("decisions") == {}
+    # Photos that came after training draw the line; of those of the data set there are none.
+    counts = [of["categories"]["a"].pop("n_calibration") for of in (results, found)]
+    assert counts == [40, 0]
     assert without_times(found) == without_times(results)

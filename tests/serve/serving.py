@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxad.calibration import Limits, Normal
+from jaxad.calibration import Limits
 from jaxad.core import Scores
+from jaxad.normal import Normal
 from jaxad.runs.models import Judge, Score
 from jaxad.serve.server import Server
 

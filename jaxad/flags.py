@@ -133,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="PHOTO",
-        help="photos that calibrate and are no normal parts, as calibration.json names them",
+        help="photos that calibrate and are no normal parts, by their files",
     )
     calibrate.set_defaults(run="calibrate")
 

@@ -166,8 +166,7 @@ def _export(args: argparse.Namespace, rest: Sequence[str]) -> None:
         f"{args.out}: {found['bytes'] / 1e6:.1f} MB, model {found['id']}, for "
         f"{', '.join(found['platforms'])}\n{found['photos']} photos and generated images score as "
         f"in {args.workdir}: maps differ by at most {found['map']:.1e} of their spread, image "
-        f"scores by {found['image']:.1e}"
-        + "".join(f"\n{line}" for line in found["lines"])
+        f"scores by {found['image']:.1e}" + "".join(f"\n{line}" for line in found["lines"])
     )
 
 
@@ -260,6 +259,11 @@ def _serve(args: argparse.Namespace, rest: Sequence[str]) -> None:
         from jaxad.serve.server import serve
     except ModuleNotFoundError as error:
         raise InputError(f"no package {error.name}: pip install 'jaxad[serve]'") from error
+    print(
+        f"loading {args.model or args.workdir}: a line says when it serves, and where",
+        file=sys.stderr,
+        flush=True,
+    )
     judge = _judge(args, batch_size=args.batch_size)
     bounds = Bounds(round(args.max_body * (1 << 20)), args.queue)
     serve(judge, host=args.host, port=args.port, bounds=bounds, hosts=args.allow_host)
@@ -278,8 +282,7 @@ def _print_summary(summary: dict[str, Any], out: Path, page: Path | None) -> Non
         lines.append(summary["drift"]["all"]["text"])
         if summary["drift"]["latest"]["drifted"]:
             lines.append(f"the latest photos: {summary['drift']['latest']['text']}")
-    if "rare" in summary:  # not where an earlier jaxad has ended the job
-        lines.append(rare(summary))
+    lines += rare(summary)
     lines.append(f"table: {out / 'predictions.csv'} and .parquet")
     if page:
         lines.append(f"page: {page}")

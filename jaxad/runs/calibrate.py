@@ -132,8 +132,8 @@ def _known(photo: str, known: Set[str]) -> str:
     ends = [name for name in known if photo == name or photo.endswith(f"/{name}")]
     if not ends:
         raise InputError(
-            f"{photo} does not calibrate: name photos as calibration.json does, such as "
-            f"{some(sorted(known)) or 'none, as it names none'}"
+            f"{photo} does not calibrate: name photos that do, with or without folders before, "
+            f"such as {some(sorted(known)) or 'none, as calibration.json names none'}"
         )
     return max(ends, key=len)
 

@@ -134,7 +134,9 @@ def _drawn_by(line: float, normal: Normal, workdir: Path) -> str:
         return told
     told = f"{told}; the next is {below[0]:.6g}"
     # As far from the next as that one is from the median: nothing promised, a reason to look.
-    if line - below[0] > below[0] - np.median(scores) >= 0:
+    if not line - below[0] > below[0] - np.median(scores) >= 0:
+        told += ", so not far from the others"
+    else:
         command = f"jaxad calibrate --workdir {quote(str(workdir))} --leave-out"
         told += (
             ". It stands far from the others, and all that scores less passes: look at it. If it "

@@ -45,7 +45,7 @@ def write_page(
         f"{summary['good']} good, {summary['anomalous']} anomalous, {summary['errors']} that could "
         f"not be read; of normal parts at most {100 * judge.false_alarm:g} % are called anomalous."
     ]
-    lines.append(rare(summary))
+    lines += rare(summary)
     if summary["drift"] is not None:
         lines.append(summary["drift"]["all"]["text"])
     page = judged_page(
@@ -60,13 +60,19 @@ def write_page(
     write_text(ours.file(FILE), page)
 
 
-def rare(summary: Mapping[str, Any]) -> str:
-    """Say how many p-values are small, and how many of so many good parts would be."""
+FEW = 10
+"""With fewer photos a count of small p-values says nothing."""
+
+
+def rare(summary: Mapping[str, Any]) -> list[str]:
+    """Say how many p-values are small, and how many of so many good parts would be; or nothing."""
     judged = summary["photos"] - summary["errors"]
-    return (
+    if judged < FEW or "rare" not in summary:  # as where an earlier jaxad has ended the job
+        return []
+    return [
         f"{summary['rare']} of {judged} photos have a p-value of at most {RARE}; if all were good, "
         f"it would be about {RARE * judged:.0f}"
-    )
+    ]
 
 
 def _rows(table: Shards) -> Iterator[dict[str, Any]]:

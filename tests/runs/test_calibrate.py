@@ -180,7 +180,7 @@ def test_photos_that_are_no_normal_parts_are_left_out(
     assert own.photos == tuple(path.name for path in sorted(photos.iterdir()))
     order = np.argsort(own.scores)
     odd = own.photos[order[-1]]
-    with pytest.raises(InputError, match=r"nothing.png does not calibrate: name photos as"):
+    with pytest.raises(InputError, match=r"nothing.png does not calibrate: name photos that do"):
         calibrate(trained, leave_out=["nothing.png"])
     assert read_calibrations(trained)["a"].categories["a"].photos == own.photos
     command = ["calibrate", f"--workdir={trained}", "--false-alarm=0.05", "--leave-out", odd]

@@ -26,7 +26,7 @@ def test_the_photo_that_draws_the_line_is_named() -> None:
     )
     found = told(scores, names, false_alarm=0.1)
     assert "the line is the score of good/18.png, number 2 from the top; the next is 17" in found
-    assert "far from" not in found
+    assert "the next is 17, so not far from the others" in found
     assert "the line is the score of one photo, the highest; the next is 18" in told(scores)
 
 
@@ -34,12 +34,13 @@ def test_the_photo_that_draws_the_line_is_named() -> None:
 def test_a_photo_that_stands_apart_is_asked_about(last: float, apart: bool) -> None:
     # The median of all is 9.5, so the next one, 18, is 8.5 above it; the line is last.
     found = told([*map(float, range(19)), last - 2], ("x",) * 19 + ("odd\n.png",))
-    assert ("far from the others" in found) == apart
+    assert ("It stands far from the others" in found) == apart
+    assert ("so not far from the others" in found) != apart
     command = r"jaxad calibrate --workdir 'a run' --leave-out 'odd\n.png'"
     assert (command in found) == apart
     assert r"odd\n.png" in found
 
 
 def test_scores_that_are_all_alike_raise_no_question() -> None:
-    assert "far from" not in told([1.0] * 20)
+    assert "so not far from the others" in told([1.0] * 20)
     assert "far from" not in told([1.0], false_alarm=0.5)

@@ -77,7 +77,8 @@ def test_every_row_is_what_detector_and_calibration_say(
     out = tmp_path / "out"
     arguments = ["predict", "--workdir", str(workdir), "--category", "a", "--out", str(out)]
     assert main([*arguments, str(photos)]) == 0
-    assert "19 photos: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "19 photos: " in said
     rows = rows_of(out)
     names = sorted((photos / "test").rglob("*.png"))
     assert [row["path"] for row in rows] == [str(photos / "broken.png"), *map(str, names)]
@@ -122,7 +123,13 @@ def test_every_row_is_what_detector_and_calibration_say(
     about = json.loads((out / "predictions.json").read_text())
     assert about["summary"]["photos"] == 19
     assert about["summary"]["errors"] == 1
-    assert about["summary"]["rare"] == sum(float(row["p_value"]) <= 0.1 for row in rest)
+    small = sum(float(row["p_value"]) <= 0.1 for row in rest)
+    assert about["summary"]["rare"] == small
+    told = "of 18 photos have a p-value of at most 0.1"
+    assert f"{small} {told}; if all were good, it would be about 2" in said
+    few = [str(path) for path in names[:9]]
+    assert main([*arguments[:-1], str(tmp_path / "few"), *few]) == 0
+    assert "p-value" not in capsys.readouterr().out  # too few to say
 
 
 ODD = ("grey", "rgba", "palette", "turned", "jpeg", "wide", "one")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import HERE, ROOT
 
@@ -73,12 +73,12 @@ def sent(url: str, photo: Path) -> dict[str, Any]:
 def test_an_answer_is_the_row_of_predict(
     served: tuple[str, Any], calibrated: Path, photos: Path, tmp_path: Path
 ) -> None:
-    rows: dict[int, dict[str, dict[str, str]]] = {}
+    rows: dict[int, dict[str, dict[str, Any]]] = {}
     for size in (1, BATCH):
         judge = open_judge(workdir=calibrated, category="a", batch_size=size)
         predict([str(photos)], tmp_path / str(size), judge)
-        with (tmp_path / str(size) / "predictions.csv").open() as file:
-            rows[size] = {row["path"]: row for row in csv.DictReader(file)}
+        table = pq.read_table(tmp_path / str(size) / "predictions.parquet").to_pylist()
+        rows[size] = {row["path"]: row for row in table}
     files = [Path(path) for path in rows[1]]
     alone = [sent(served[0], file) for file in files]
     with ThreadPoolExecutor(len(files)) as pool:
@@ -92,11 +92,9 @@ def test_an_answer_is_the_row_of_predict(
     assert {one["decision"] for one in alone} == {"good", "anomalous"}
 
 
-def _as_answer(row: dict[str, str]) -> dict[str, Any]:
-    kinds = {"score": float, "p_value": float, "threshold": float, "width": int, "height": int}
-    kinds["regions"] = json.loads  # type: ignore[assignment]
-    del row["path"], row["error"]
-    return {name: kinds.get(name, str)(value) for name, value in row.items()}
+def _as_answer(row: dict[str, Any]) -> dict[str, Any]:
+    answer = {name: value for name, value in row.items() if name not in ("path", "error")}
+    return answer | {"regions": json.loads(row["regions"])}
 
 
 def test_the_client_of_the_docs(

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "held",
         "keys",
         "metrics",
+        "normal",
         "progress",
     ),
     ("calibration", "data", "export", "ops", "parallel"),

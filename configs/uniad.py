@@ -34,7 +34,7 @@ def get_config(setting: str = "reference") -> ConfigDict:
         return config
     m.backbone = "resnet18"  # EfficientNet-Lite's features are 10 times longer: slower to learn
     m.width, m.inner, m.dropout = 128, 512, 0.0
-    m.learning_rate, m.clip, m.one_cycle = 1e-3, 1.0, True
-    train.steps, train.batch_size = (200,), 8
+    m.learning_rate, m.clip, m.one_cycle, m.zero_output = 3e-3, 1.0, True, True
+    train.steps, train.batch_size = (400,), 8
     config.score.batch_size = 16
     return config

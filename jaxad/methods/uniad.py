@@ -78,6 +78,7 @@ def uniad(
     weight_decay: float = 1e-4,
     clip: float = 0.1,
     one_cycle: bool = False,
+    zero_output: bool = False,
 ) -> Method:
     """Build UniAD.
 
@@ -100,6 +101,8 @@ def uniad(
         clip: Largest global norm of the gradient; 0: any.
         one_cycle: Cosine one-cycle schedule instead of a tenth of the rate after four fifths of the
             steps (the code's 800 of 1,000 epochs); ours.
+        zero_output: Start the last layer at zero instead of torch's random values, whose noise a
+            short run gets rid of by making all tokens alike, where it then stays; ours.
 
     Returns:
         A `Method` whose variables are `params`. They are of one grid: another size of images needs
@@ -165,6 +168,8 @@ def uniad(
 
         def kernel(path: tuple[str, ...], numbers: Array) -> Array:  # Xavier's
             inputs, outputs = numbers.shape
+            if zero_output and path[-2] == "leave":
+                return jnp.zeros_like(numbers)
             # torch draws the projections of queries, keys and values as one matrix.
             outputs *= 3 if path[-2] in ("query", "key", "value") else 1
             return uniform(numbers) * math.sqrt(6 / (inputs + outputs))

@@ -46,6 +46,7 @@ KEYS = {
         name: AFRAD[name]
         for name in ("pooling", "learning_rate", "weight_decay", "clip", "one_cycle")
     },
+    "zero_output": Key(False, flag(), "start the last layer at zero (ours)"),
 }
 """Below `method`."""
 

@@ -221,6 +221,22 @@ def test_layers_start_as_torchs() -> None:
     assert (params["norm/scale"] == 1).all()
 
 
+def test_the_last_layer_may_start_at_zero() -> None:
+    draw = np.random.default_rng(0)
+    features = {"fine": draw.normal(size=(2, 8, 8, 6)), "grid": draw.normal(size=(2, 4, 4, 10))}
+    features = {name: x.astype(np.float32) for name, x in features.items()}
+    one, other = (method_of(zero_output=zero) for zero in (True, False))
+    made, usual = (named(quick.init(method, features)["params"]) for method in (one, other))
+    assert not made.pop("leave/kernel").any()
+    assert usual.pop("leave/kernel").any()
+    for name, kernel in made.items():
+        np.testing.assert_allclose(kernel, usual[name], rtol=1e-6, err_msg=name)
+    variables = quick.init(one, features)
+    scores = quick.score(one, variables, features, size=(4, 4))
+    length = np.linalg.norm(features["grid"], axis=-1)
+    assert (np.asarray(scores.map) > length).all()  # of the whole token: nothing is rebuilt yet
+
+
 def test_training_rebuilds_what_is_normal() -> None:
     """Features are of one of two vectors by their row; what swaps them scores higher, there."""
     method = uniad(

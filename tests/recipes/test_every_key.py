@@ -213,6 +213,7 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "weight_decay": (0.35, {"uniad.weight_decay": 0.35}),
         "clip": (0.36, {"uniad.clip": 0.36}),
         "one_cycle": (True, {"uniad.one_cycle": True}),
+        "zero_output": (True, {"uniad.zero_output": True}),
     },
     "stfpm": {
         "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),

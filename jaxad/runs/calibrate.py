@@ -54,7 +54,7 @@ def calibrate(
         add: Whether scores that are kept of this category (and subclass) stay.
         leave_out: Paths of photos whose kept scores count no more, as they are named there or as
             files. They stay out, whatever their names, until the detector is trained again or
-            calibration begins anew by `folder` without `add`.
+            calibration of their category (and subclass) begins anew by `folder` without `add`.
         check: Called before every batch; may raise `errors.Stopped`.
 
     Returns:
@@ -82,9 +82,8 @@ def calibrate(
             own = kept.setdefault(detector, {})
             out = left.setdefault(detector, {})
             if category in out:
-                normal = _still_out(out[category], normal, add)
-                if not add:
-                    del out[category]
+                forgotten = [not add and name == subclass for name in out[category].subclasses]
+                out[category], normal = _still_out(out[category], forgotten, normal)
             if category in own:
                 _say_what_is_odd(there[detector], category, normal)
                 stay = [add or name != subclass for name in own[category].subclasses]
@@ -96,7 +95,12 @@ def calibrate(
         if confidence is None:
             confidence = before.confidence
         found = {
-            name: Calibration(own, false_alarm, confidence or None, left.get(name, {}))
+            name: Calibration(
+                own,
+                false_alarm,
+                confidence or None,
+                {category: out for category, out in left.get(name, {}).items() if len(out.scores)},
+            )
             for name, own in kept.items()
         }
         for name, calibration in found.items():
@@ -237,18 +241,20 @@ def _say_what_moved(now: Calibration, before: Calibration | None, workdir: Path)
             print(f"{name}: the limit of scores was {last:.6g}", file=sys.stderr)
 
 
-def _still_out(left: Normal, new: Normal, add: bool) -> Normal:
-    """The new photos without those that were left out before; where all begins anew, all."""
-    again, said = _among(new, left), "left out again"
-    if not add:
-        said = "they count again, as calibration begins anew without --add"
-    if again.any():
-        print(
-            f"{int(again.sum())} of these photos were left out before "
-            f"({some(new.photos[i] for i in np.flatnonzero(again))}): {said}",
-            file=sys.stderr,
-        )
-    return new.rows(np.flatnonzero(~again)) if add else new
+def _still_out(left: Normal, forgotten: Sequence[bool], new: Normal) -> tuple[Normal, Normal]:
+    """What stays left out, and the new photos that are not among it."""
+    begun = left.rows(np.flatnonzero(forgotten))
+    stay = left.rows(np.flatnonzero(~np.asarray(forgotten, bool)))
+    out = _among(new, stay)
+    anew = "they count again, as calibration begins anew without --add"
+    for again, said in ((out, "left out again"), (_among(new, begun) & ~out, anew)):
+        if again.any():
+            print(
+                f"{int(again.sum())} of these photos were left out before "
+                f"({some(new.photos[i] for i in np.flatnonzero(again))}): {said}",
+                file=sys.stderr,
+            )
+    return stay, new.rows(np.flatnonzero(~out))
 
 
 def _joined(before: Normal, stay: Sequence[bool], new: Normal) -> Normal:

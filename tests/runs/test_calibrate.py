@@ -218,6 +218,28 @@ def test_photos_that_were_left_out_stay_out(
     assert not again.left_out
 
 
+def test_what_another_subclass_left_out_stays_out(
+    trained: Path, photos: Path, more: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Calibration begins anew for one subclass alone."""
+    late = tmp_path / "late"
+    late.mkdir()
+    for n, photo in enumerate(sorted(more.iterdir())):
+        shutil.copy(photo, late / f"late{n}.png")
+    calibrate(trained, photos, category="a", false_alarm=0.2)
+    early = sorted(path.name for path in photos.iterdir())[0]
+    calibrate(trained, late, category="a", subclass="late", add=True)
+    calibrate(trained, leave_out=[early, "late0.png"])
+    shutil.copy(photos / early, late / "again.png")
+    capsys.readouterr()
+    found = calibrate(trained, late, category="a", subclass="late")["a"]
+    said = capsys.readouterr().err
+    assert "1 of these photos were left out before ('again.png'): left out again" in said
+    assert "1 of these photos were left out before ('late0.png'): they count again" in said
+    assert found.left_out["a"].photos == (early,)
+    assert set(found.categories["a"].of("late").photos) == {"late0.png", "late1.png", "late2.png"}
+
+
 def test_without_a_calibration_the_command_is_named(trained: Path) -> None:
     (trained / FILE).unlink(missing_ok=True)
     with pytest.raises(InputError, match="has no calibration: run jaxad calibrate --workdir"):

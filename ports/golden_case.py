@@ -1,7 +1,7 @@
 """What the programs that store features of the original frameworks agree on.
 
 `ports/golden.py` has the convolutional networks of PyTorch, `ports/golden_keras.py` those of Keras,
-`ports/golden_vit.py` the vision transformers.
+`ports/golden_vit.py` the vision transformers, `ports/golden_pdn.py` EfficientAD's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ SIZES = {
     "efficientnet": (72, 96),
     "dinov2": (70, 98),
     "deit": (80, 112),
+    "pdn": (70, 98),
 }
-GAINS = {"resnet": 1.0, "vgg": 1.0, "efficientnet": 1.2, "dinov2": 1.0, "deit": 1.0}
+GAINS = {"resnet": 1.0, "vgg": 1.0, "efficientnet": 1.2, "dinov2": 1.0, "deit": 1.0, "pdn": 1.0}
 
 Shapes = dict[str, tuple[int, ...]]
 Features = Iterator[tuple[str, np.ndarray]]

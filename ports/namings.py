@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jaxad.backbones import ARCHITECTURES, weights
 from jaxad.core import InputError
 from ports import (
+    efficientad_names,
     efficientnet_pytorch_names,
     keras_names,
     timm_names,
@@ -70,6 +71,12 @@ NAMINGS: dict[str, Framework] = {
         keras_names.LICENCE,
         "Keras Applications",
     ),
+    "efficientad": Framework(
+        efficientad_names.convert,
+        efficientad_names.ARCHITECTURES,
+        efficientad_names.LICENCE,
+        "EfficientAD, anomalib",
+    ),
 }
 """In order of preference: where two namings read a file alike, the first is taken."""
 
@@ -83,6 +90,7 @@ _SIGNATURES: dict[str, re.Pattern[str]] = {
     "timm_tf": re.compile(rf"^({_TIMM_EFFICIENTNET})"),
     "efficientnet_pytorch": re.compile(r"^_(conv_stem|blocks\.0)\."),
     "keras": re.compile(r"^(conv1_conv|block1_conv1|stem_conv)\."),
+    "efficientad": re.compile(r"^(conv4|8)\.bias$"),
 }
 """Names that every file of that naming has, whichever network it holds; one of them is enough."""
 _TIMM_VGG_HEAD = ("pre_logits.fc1.", "head.fc.")

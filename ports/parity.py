@@ -25,7 +25,7 @@ from ports.namings import NAMINGS
 from ports.seeded import fill, image, sample
 
 _FOLDER = Path(__file__).resolve().parents[1] / "tests" / "golden"
-GOLDEN = (_FOLDER / "backbones.npz", _FOLDER / "vit.npz")
+GOLDEN = tuple(_FOLDER / f"{name}.npz" for name in ("backbones", "vit", "pdn"))
 
 
 class GoldenLevel(NamedTuple):

@@ -3,7 +3,7 @@
 Addresses and digests are those of the publishers' own tables: torchvision 0.28, timm 1.0.31 (its
 GitHub releases; the files of its hub carry no digest), EfficientNet-PyTorch 0.7.1 and Keras 3.15.
 PyTorch's publishers put the first eight digits of the SHA-256 into the name, Keras gives MD5, and
-DINOv2's files have none.
+DINOv2's files and EfficientAD's teacher have none.
 """
 
 from __future__ import annotations
@@ -370,6 +370,14 @@ SOURCES: tuple[Source, ...] = (
         )
         for name in ("dinov2_vits14", "dinov2_vitb14")
         for suffix in ("", "_reg")
+    ),
+    Source(  # of Wide ResNet-101, on ImageNet
+        "pdn_small",
+        "efficientad",
+        "distilled_in1k",
+        "https://github.com/nelson1425/EfficientAd/raw/main/models/teacher_small.pth",
+        "",
+        "Apache-2.0",
     ),
     *_named(
         "timm",

@@ -8,7 +8,7 @@ from typing import Literal
 
 import flax.linen as nn
 
-from jaxad.backbones import efficientnet, resnet, vgg, vit
+from jaxad.backbones import efficientnet, patch_description, resnet, vgg, vit
 from jaxad.core import InputError, Level, Preprocess
 
 
@@ -154,6 +154,21 @@ def _efficientnet(
     )
 
 
+def _patch_description(name: str, channels: int) -> Architecture:
+    def make(*, levels: tuple[str, ...], folded: bool, variant: Variant) -> nn.Module:
+        del levels, folded, variant  # there is one level, and no BatchNorm
+        return patch_description.FrozenPatchDescription(channels)
+
+    return Architecture(
+        name=name,
+        make=make,
+        levels=patch_description.levels_of(channels=channels),
+        default_levels=(patch_description.PATCHES,),
+        variant=Variant(),
+        preprocess=IMAGENET,
+    )
+
+
 def _vit(
     name: str,
     channels: int,
@@ -243,6 +258,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         _efficientnet("efficientnet_lite2", 1.1, 1.2, 260, lite=True),
         _efficientnet("efficientnet_lite3", 1.2, 1.4, 280, lite=True),
         _efficientnet("efficientnet_lite4", 1.4, 1.8, 300, lite=True),
+        _patch_description("pdn_small", 384),
         _dinov2("dinov2_vits14", 384, 6),
         _dinov2("dinov2_vits14_reg", 384, 6),
         _dinov2("dinov2_vitb14", 768, 12),

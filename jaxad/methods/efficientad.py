@@ -6,8 +6,9 @@ whole photo through one vector, learns the same, and the student's second half l
 autoencoder says. Where they differ is anomalous: in structure, or in how parts are put together.
 What the paper leaves open is as in its best known code (nelson1425/EfficientAd).
 
-There, the teacher was distilled on ImageNet, and so is the penalty taken. Here both are of the
-photos that are there (docs/from_pixels.md).
+There, the teacher was distilled on ImageNet, and so is the penalty taken. Here the teacher is that
+one, or is distilled from the photos that are there (`jaxad.methods.efficientad_teacher`); the
+penalty is of photos that are there (docs/from_pixels.md).
 """
 
 from __future__ import annotations
@@ -22,16 +23,12 @@ import numpy as np
 import optax
 
 from jaxad.core import Array, Aux, Features, Images, InputError, Method, Scores, Variables, pick
-from jaxad.methods.efficientad_network import (
-    LEAST,
-    Autoencoder,
-    PatchDescription,
-    started,
-)
+from jaxad.methods.efficientad_network import LEAST, Autoencoder
+from jaxad.methods.efficientad_teacher import Teacher, drawn, given
 from jaxad.ops.chunk import by_image
 from jaxad.ops.noise import elements
 from jaxad.ops.precision import at_least_float32
-from jaxad.ops.resample import resize, resize_map
+from jaxad.ops.resample import resize_map
 
 QUANTILES = (0.9, 0.995)
 """Of the maps of normal photos: what becomes 0 and .1."""
@@ -62,79 +59,9 @@ def recoloured(images: Array, rng: Array, element: Array) -> Array:
     return jax.vmap(one)(images, element)
 
 
-def distillation(
-    photo: str,
-    feature: str,
-    teacher: PatchDescription,
-    *,
-    prepare: Callable[[Array], Array],
-    learning_rate: float = 1e-4,
-    weight_decay: float = 1e-5,
-) -> Method:
-    """Build the method of the first phase: the teacher learns a frozen network's features.
-
-    Args:
-        photo: Name of the pixels.
-        feature: Name of what it learns, `(B, h, w, C)` of the teacher's channels; each channel is
-            brought to mean 0 and deviation 1 over the training photos (`variables["target"]`).
-        teacher: The network.
-        prepare: Pixels to what networks are given.
-        learning_rate: Of Adam.
-        weight_decay: L2, as torch's Adam has it.
-    """
-
-    def error(variables: Variables, features: Features) -> Array:
-        images, true = pick(features, [photo, feature])
-        own, target = {"params": variables["params"]["teacher"]}, variables["target"]
-        seen = at_least_float32(teacher.apply(own, given(prepare, images, own), padded=True))
-        mean, std = (target[name].reshape(1, 1, 1, -1) for name in ("mean", "std"))
-        _, h, w, _ = seen.shape
-        return jnp.square(seen - resize((true - mean) / std, size=(h, w)))
-
-    def init(rng: Array, features: Features) -> Variables:
-        images, true = pick(features, [photo, feature])
-        if true.shape[-1] != teacher.channels:
-            raise InputError(
-                f"method.channels is {teacher.channels}, and {feature} has {true.shape[-1]}"
-            )
-        params = drawn(teacher, rng, images, true.dtype)
-        unknown = jnp.zeros(true.shape[-1], true.dtype)
-        return {"params": {"teacher": params}, "target": {"mean": unknown, "std": unknown + 1}}
-
-    def loss(
-        variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
-    ) -> tuple[Array, Aux]:
-        del batch, rng
-        return jnp.mean(error(variables, features)), Aux({}, {})
-
-    def score(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
-        map_ = resize_map(jnp.mean(error(variables, features), axis=-1), size=size)
-        return Scores(map_, jnp.max(map_, axis=(1, 2)))
-
-    def optimizer(steps: int) -> optax.GradientTransformation:
-        del steps
-        return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
-
-    return Method(init, loss, score, optimizer, schedules=lambda steps: {"teacher": learning_rate})
-
-
-def given(prepare: Callable[[Array], Array], images: Array, variables: Variables) -> Array:
-    """What a network with these variables is given."""
-    return prepare(images).astype(jax.tree.leaves(variables)[0].dtype)
-
-
-def drawn(network: Any, rng: Array, images: Array, dtype: Any) -> Variables:
-    """A network's parameters as torch would draw them."""
-    x = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
-    shapes = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), x)
-    params: Variables = started(rng, shapes["params"], dtype=dtype)
-    return params
-
-
 def efficientad(
     photo: str,
-    first: Method,
-    teacher: PatchDescription,
+    knows: Teacher,
     *,
     prepare: Callable[[Array], Array],
     width: int = 32,
@@ -142,14 +69,13 @@ def efficientad(
     penalty: Callable[[], np.ndarray] | None = None,
     learning_rate: float = 1e-4,
     weight_decay: float = 1e-5,
-    feature: str = "",
 ) -> Method:
-    """Build EfficientAD-S: what the second phase trains, and all that scores.
+    """Build EfficientAD-S: what student and autoencoder learn, and all that scores.
 
     Args:
         photo: Name of the pixels.
-        first: The `distillation` that trains the teacher before.
-        teacher: Its network; the student has the same with twice the channels.
+        knows: The teacher: of a `distillation` that trains it before, or `published`. The student
+            has the same network with twice the channels.
         prepare: Pixels to what networks are given.
         width: Of the autoencoder's first layers, channels.
         hard: Quantile from which on features are hard.
@@ -157,14 +83,14 @@ def efficientad(
             has to say nothing. Called when a step is compiled; None: there is no such penalty.
         learning_rate: Of Adam; a tenth of it after 95 % of the steps.
         weight_decay: L2, as torch's Adam has it.
-        feature: Name of what the teacher learns, for its mean and deviation.
 
     Returns:
         A `Method` with `params` of teacher, student and autoencoder; only the last two are trained.
         `variables["quantiles"]` has what each map is brought to one scale by, from a last pass over
         the training photos. The map is the mean of both; the image score its maximum.
     """
-    student = PatchDescription(2 * teacher.channels, teacher.width)
+    teacher = knows.network
+    student = teacher.clone(channels=2 * teacher.channels)
 
     def rebuilds(grid: tuple[int, ...]) -> Autoencoder:
         return Autoencoder(teacher.channels, (grid[1], grid[2]), width)
@@ -182,8 +108,9 @@ def efficientad(
                 f"EfficientAD: set data.image_size to {LEAST} at least"
             )
         keys = jax.random.split(rng, 3)
-        variables = first.init(keys[0], features)
-        params, dtype = variables["params"], variables["target"]["mean"].dtype
+        variables = knows.init(keys[0], features)
+        params = variables["params"]
+        dtype = jax.tree.leaves(params)[0].dtype
         x = jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
         grid = jax.eval_shape(lambda p, x: teacher.apply({"params": p}, x), params["teacher"], x)
         params["student"] = drawn(student, keys[1], images, dtype)
@@ -195,7 +122,7 @@ def efficientad(
         variables: Variables, features: Features, batch: Mapping[str, Array], rng: Array
     ) -> tuple[Array, Aux]:
         images = pick(features, [photo])[0]
-        images = images.astype(variables["target"]["mean"].dtype)
+        images = images.astype(jax.tree.leaves(variables["params"])[0].dtype)
         element = elements(batch, images.shape[0])
         colour, dropout, choice = jax.random.split(rng, 3)
 
@@ -249,18 +176,6 @@ def efficientad(
         map_ = resize_map(jnp.pad((both[0] + both[1]) / 2, edges), size=size)
         return Scores(map_, jnp.max(map_, axis=(1, 2)))
 
-    def observe(variables: Variables, images: Images) -> Variables:
-        count, total, squares = 0, np.zeros(()), np.zeros(())
-        for found, _ in images:
-            x = np.asarray(found[feature], np.float64).reshape(-1, teacher.channels)
-            count, total = count + len(x), total + x.sum(axis=0)
-            squares = squares + np.square(x).sum(axis=0)
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
-        dtype = variables["target"]["mean"].dtype
-        target = {"mean": jnp.asarray(mean, dtype), "std": jnp.asarray(std, dtype)}
-        return {**variables, "target": target}
-
     measured = jax.jit(maps)
 
     def finalize(variables: Variables, images: Images) -> Variables:
@@ -289,4 +204,6 @@ def efficientad(
             },
         )
 
-    return Method(init, loss, score, optimizer, finalize, schedules=schedules, observe=observe)
+    return Method(
+        init, loss, score, optimizer, finalize, schedules=schedules, observe=knows.observe
+    )

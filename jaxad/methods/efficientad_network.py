@@ -1,7 +1,8 @@
-"""The two networks of EfficientAD-S: a small patch description network, and an autoencoder.
+"""EfficientAD-S's autoencoder, and how its networks start.
 
-As the best known code has them (nelson1425/EfficientAd, common.py), for photos of any size from 64
-pixels on: at 256 x 256 all grids are that code's.
+As the best known code has it (nelson1425/EfficientAd, common.py), for photos of any size from 64
+pixels on: at 256 x 256 all grids are that code's. Teacher and student are
+the network of `jaxad.backbones.patch_description`.
 """
 
 from __future__ import annotations
@@ -39,34 +40,6 @@ class Conv(nn.Module):
         bias = self.param("bias", zeros, (self.features,))
         pads = symmetric_padding(self.padding)
         return convolve(x, kernel, stride=self.stride, padding=pads) + bias.reshape(1, 1, 1, -1)
-
-
-def halved(x: Array, *, padding: int) -> Array:
-    """Mean of each 2 x 2 square of `(B, H, W, C)`; zeros around it count, an odd row does not."""
-    if padding:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    batch, height, width, channels = x.shape
-    h, w = height // 2, width // 2
-    x = x[:, : 2 * h, : 2 * w].reshape(batch, h, 2, w, 2, channels)
-    return jnp.mean(x, axis=(2, 4))
-
-
-class PatchDescription(nn.Module):
-    """PDN-S: each of its outputs sees 33 x 33 pixels, at stride 4."""
-
-    channels: int
-    width: int = 128
-
-    @nn.compact
-    def __call__(self, x: Array, *, padded: bool = False) -> Array:
-        """Map `(B, H, W, 3)` to `(B, h, w, channels)`: 56 x 56 of 256 x 256, 64 x 64 if padded."""
-        pad = int(padded)
-        x = nn.relu(Conv(self.width, 4, padding=3 * pad, name="conv1")(x))
-        x = halved(x, padding=pad)
-        x = nn.relu(Conv(2 * self.width, 4, padding=3 * pad, name="conv2")(x))
-        x = halved(x, padding=pad)
-        x = nn.relu(Conv(2 * self.width, 3, padding=pad, name="conv3")(x))
-        return Conv(self.channels, 4, name="conv4")(x)
 
 
 class Autoencoder(nn.Module):

@@ -7,16 +7,18 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxad.backbones.patch_description import FrozenPatchDescription, PatchDescription
 from jaxad.backbones.pixels import IMAGE, pixels
-from jaxad.core import Backbone, InputError, Method
+from jaxad.core import Backbone, InputError, Method, Variables
 from jaxad.data.images import decode_image
 from jaxad.data.sources import Sources
 from jaxad.keys import Key, integer, number, text
-from jaxad.methods.efficientad import distillation, efficientad
-from jaxad.methods.efficientad_network import PatchDescription
-from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, one_network
+from jaxad.methods.efficientad import efficientad
+from jaxad.methods.efficientad_teacher import distillation, learnt, published
+from jaxad.recipes.recipe import ROLE, Backbones, Phase, Recipe, frozen_network, one_network
 from jaxad.recipes.simplenet import FEATURE, patched
 from jaxad.recipes.simplenet import KEYS as SIMPLENET
 
@@ -25,13 +27,19 @@ MOST_OTHERS = 256
 """Photos of the penalty; of a folder with more, the first ones in order."""
 
 KEYS = {
-    "backbone": Key("resnet18", text(empty=False), "network whose features the teacher learns"),
+    "backbone": Key(
+        "resnet18",
+        text(empty=False),
+        "network whose features the teacher learns; pdn_small (with levels ()) is the teacher",
+    ),
     "random_weights": SIMPLENET["random_weights"],
     "levels": SIMPLENET["levels"],
     "channels": Key(
-        384, integer(least=1, most=4096), "of the teacher; a multiple of the number of levels"
+        384,
+        integer(least=1, most=4096),
+        "of a teacher that learns; a multiple of the number of levels",
     ),
-    "width": Key(128, integer(least=1, most=4096), "of the teacher's first layer, channels"),
+    "width": Key(128, integer(least=1, most=4096), "of its first layer, channels"),
     "autoencoder_width": Key(32, integer(least=1, most=4096), "of its first layers, channels"),
     "hard": Key(0.999, number(least=0, below=1), "quantile from which on features are hard"),
     "penalty": Key(
@@ -47,15 +55,15 @@ KEYS = {
 
 
 def backbones(config: Any) -> Backbones:
-    """Load the network that is distilled; pixels come beside it.
+    """Load the network that is distilled, or the teacher itself; pixels come beside it.
 
     Raises:
         InputError: Unknown architecture or level, missing or unfit weights.
     """
     found = one_network(config)
-    network, variables = patched(
-        found.networks[ROLE], found.variables[ROLE], width=config.method.channels
-    )
+    network, variables = found.networks[ROLE], found.variables[ROLE]
+    if not isinstance(network.module, FrozenPatchDescription):
+        network, variables = patched(network, variables, width=config.method.channels)
     seen, nothing = pixels(network.preprocess)
     return Backbones(
         {ROLE: network, PIXELS: seen}, {ROLE: variables, PIXELS: nothing}, found.sha256
@@ -82,41 +90,50 @@ def method(
     axis_name: str | None = None,
     subclasses: int = 0,
 ) -> tuple[Method, list[Phase]]:
-    """Make EfficientAD-S, in two phases: the teacher, then student and autoencoder.
+    """Make EfficientAD-S: the teacher's phase, where it has to learn, and that of the student.
 
     Raises:
         InputError: The configuration speaks of other phases, or of positions.
     """
     del axis_name, subclasses  # no statistics over the batch
-    m, train = config.method, config.train
-    if train.positions or len(train.steps) not in (0, 2):
+    m, train, module = config.method, config.train, networks[ROLE].module
+    there = module if isinstance(module, FrozenPatchDescription) else None
+    names = ("student",) if there else ("teacher", "student")
+    if train.positions or len(train.steps) not in (0, len(names)):
+        what = "N,), as its teacher is there" if there else "steps of the teacher, of the student)"
         raise InputError(
-            "EfficientAD trains on whole photos: train.steps is (steps of the teacher, of the "
-            "student), or () for epochs, and train.positions ()"
+            f"EfficientAD trains on whole photos: train.steps is ({what}, or () for epochs, and "
+            "train.positions ()"
         )
     prepare, photo = networks[PIXELS].preprocess, f"{PIXELS}/{IMAGE}"
-    steps, (height, width) = train.steps or (0, 0), config.data.image_size
-    teacher = PatchDescription(m.channels, m.width)
-    how: dict[str, Any] = {
-        "prepare": prepare,
-        "learning_rate": m.learning_rate,
-        "weight_decay": m.weight_decay,
-    }
-    first = distillation(photo, FEATURE, teacher, **how)
+    steps, (height, width) = train.steps or (0,) * len(names), config.data.image_size
+    how: dict[str, Any] = {"learning_rate": m.learning_rate, "weight_decay": m.weight_decay}
+    phases: list[Phase] = []
+    if there:
+        network = PatchDescription(there.channels, there.width)
+
+        def weights() -> Variables:
+            with jax.ensure_compile_time_eval():  # variables may be made within a program
+                _, variables, _ = frozen_network(config, m.backbone, levels=None, number=0)
+            own: Variables = variables["params"]
+            return own
+
+        teacher = published(photo, network, weights, prepare=prepare)
+    else:
+        network = PatchDescription(m.channels, m.width)
+        first = distillation(photo, FEATURE, network, prepare=prepare, **how)
+        phases.append(Phase("teacher", first, steps[0], 0, (photo, FEATURE)))
+        teacher = learnt(network, first)
     whole = efficientad(
         photo,
-        first,
         teacher,
-        feature=FEATURE,
+        prepare=prepare,
         width=m.autoencoder_width,
         hard=m.hard,
         penalty=other_photos(m.penalty, (height, width)),
         **how,
     )
-    return whole, [
-        Phase("teacher", first, steps[0], 0, (photo, FEATURE)),
-        Phase("student", whole, steps[1], 0, (photo,)),
-    ]
+    return whole, [*phases, Phase("student", whole, steps[-1], 0, (photo,))]
 
 
 RECIPE = Recipe(KEYS, backbones, method)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ import pytest
 import quick
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxad.backbones.patch_description import PatchDescription
 from jaxad.core import InputError, Method, Preprocess
 from jaxad.methods import efficientad as module
 from jaxad.methods import efficientad_network as networks
-from jaxad.methods.efficientad import distillation, efficientad, hard_mean, recoloured
-from jaxad.methods.efficientad_network import Autoencoder, PatchDescription, dropped
+from jaxad.methods.efficientad import efficientad, hard_mean, recoloured
+from jaxad.methods.efficientad_network import Autoencoder, dropped
+from jaxad.methods.efficientad_teacher import distillation, learnt, published
 from jaxad.training.state import init_state
 from jaxad.training.steps import make_train_step
 from ports import golden_efficientad as golden
@@ -32,8 +33,8 @@ PREPARE = Preprocess()
 
 def made(**options: Any) -> tuple[Method, Method]:
     first = distillation("p", "f", TEACHER, prepare=PREPARE)
-    options = {"width": golden.NARROW, "hard": 0.99, "feature": "f", **options}
-    return first, efficientad("p", first, TEACHER, prepare=PREPARE, **options)
+    options = {"width": golden.NARROW, "hard": 0.99, **options}
+    return first, efficientad("p", learnt(TEACHER, first), prepare=PREPARE, **options)
 
 
 def found(seed: int = 0) -> dict[str, Any]:
@@ -109,20 +110,6 @@ def test_hard_features_are_those_from_the_quantile_on(share: float) -> None:
     assert float(hard_mean(by_hand, 0.999)[0]) == 1000
 
 
-def test_a_patch_is_described_by_33_pixels_a_side_at_stride_4() -> None:
-    net = PatchDescription(1, 2)
-    for side, padded, grid in ((256, False, 56), (256, True, 64), (64, False, 8)):
-        x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-        run = functools.partial(net.init_with_output, padded=padded)
-        assert jax.eval_shape(run, jax.random.key(0), x)[0].shape == (1, grid, grid, 1)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    params = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)  # nothing is cut by ReLU
-    seen = jax.grad(lambda x: net.apply(params, x)[0, 2, 3, 0])(jnp.ones((1, 64, 64, 3)))
-    rows, columns = (np.flatnonzero(np.abs(seen[0, ..., 0]).sum(axis=a)) for a in (1, 0))
-    assert (rows[0], rows[-1]) == (8, 40)
-    assert (columns[0], columns[-1]) == (12, 44)
-
-
 def test_the_autoencoder_rebuilds_the_teachers_grid_of_any_photo() -> None:
     for size, grid in (((256, 256), (56, 56)), ((64, 96), (8, 16)), ((100, 70), (17, 9))):
         x = jnp.zeros((1, *size, 3))
@@ -188,6 +175,32 @@ def test_the_teacher_learns_first_and_then_stays() -> None:
             assert (np.max(np.abs(leaf)) == 0) == (name == "teacher"), name
     told = method.schedules(100)["student"]
     assert [float(told(t)) for t in (94, 96)] == pytest.approx([1e-4, 1e-5])
+
+
+def test_a_published_teacher_is_brought_to_one_scale_and_stays() -> None:
+    own = quick.init(made()[1], found())["params"]["teacher"]
+    teacher = published("p", TEACHER, lambda: own, prepare=PREPARE)
+    method = efficientad("p", teacher, prepare=PREPARE, width=golden.NARROW)
+    variables = quick.init(method, found())
+    assert set(variables) == {"params", "quantiles"}
+    assert method.observe is not None
+    images = [({"p": found(n)["p"]}, {}) for n in range(3)]
+    scaled = method.observe(variables, images)["params"]
+
+    def said(params: Any, n: int) -> np.ndarray:
+        return np.asarray(TEACHER.apply({"params": params}, PREPARE(found(n)["p"])), np.float64)
+
+    before = np.stack([said(own, n) for n in range(3)]).reshape(-1, golden.CHANNELS)
+    want = (said(own, 5) - before.mean(axis=0)) / before.std(axis=0)  # as the best known code
+    np.testing.assert_allclose(said(scaled["teacher"], 5), want, rtol=1e-4, atol=1e-4)
+    jax.tree.map(np.testing.assert_array_equal, scaled["student"], variables["params"]["student"])
+    again = method.observe({**variables, "params": scaled}, images)["params"]["teacher"]["conv4"]
+    np.testing.assert_allclose(again["kernel"], scaled["teacher"]["conv4"]["kernel"], rtol=1e-4)
+    gradients = [jax.tree.map(jnp.ones_like, scaled)]
+    moves = quick.updates_of(method, 10, scaled, gradients)[0]
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(moves["teacher"]))
+    dark = [({"p": jnp.zeros_like(found()["p"])}, {})]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(method.observe(variables, dark)))
 
 
 def test_maps_of_normal_photos_are_brought_to_one_scale() -> None:

@@ -44,6 +44,7 @@ def test_every_architecture_has_a_naming():
         "timm_tf",
         "efficientnet_pytorch",
         "keras",
+        "efficientad",
     ]
     for row in NAMINGS.values():
         assert str(row) == f"{row.licence} ({row.owner})"

@@ -14,10 +14,12 @@ from configuring import stopping_after
 
 import jaxad
 import jaxad.export
+from jaxad.backbones import init_backbone
 from jaxad.config import check_config, default_config
 from jaxad.core import InputError
 from jaxad.errors import Stopped
 from jaxad.main import main
+from jaxad.recipes.recipe import named_key
 from jaxad.runs.calibrate import calibrate
 from jaxad.runs.train import train
 from jaxad.runs.workdir import load
@@ -141,6 +143,16 @@ def efficientad_of(parts: Path, **method: Any) -> Any:
     return own
 
 
+def exports_alike(tmp_path: Path) -> None:
+    """Export the run `w`, and see that it judges as before."""
+    model = tmp_path / "a.jaxad"
+    assert main(["export", f"--workdir={tmp_path / 'w'}", "--detector=a", f"--out={model}"]) == 0
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    detector, variables, _ = load(tmp_path / "w", "a")
+    want, found = detector.score(variables, images), jaxad.export.load(model).score(images)
+    np.testing.assert_allclose(found.map, want.map, rtol=1e-3, atol=1e-4)
+
+
 def test_teacher_student_and_autoencoder_are_trained_one_after_the_other(
     parts: Path, tmp_path: Path
 ) -> None:
@@ -157,13 +169,32 @@ def test_teacher_student_and_autoencoder_are_trained_one_after_the_other(
     train(config, tmp_path / "whole")
     for own, want in zip(arrays(tmp_path / "w"), arrays(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(own, want)
+    exports_alike(tmp_path)
 
-    model = tmp_path / "a.jaxad"
-    assert main(["export", f"--workdir={tmp_path / 'w'}", "--detector=a", f"--out={model}"]) == 0
-    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    detector, variables, _ = load(tmp_path / "w", "a")
-    want, found = detector.score(variables, images), jaxad.export.load(model).score(images)
-    np.testing.assert_allclose(found.map, want.map, rtol=1e-3, atol=1e-4)
+
+def test_a_published_teacher_needs_no_phase(parts: Path, tmp_path: Path) -> None:
+    config = efficientad_of(parts)
+    config.method.backbone, config.method.levels = "pdn_small", ()
+    with pytest.raises(InputError, match=r"train\.steps is \(N,\), as its teacher is there"):
+        train(config, tmp_path / "w")
+    config.train.steps, config.train.log_every = (2,), 1
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "w", check=stopping_after(1))
+    train(config, tmp_path / "w")
+    lines = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    assert [(line["phase"], line["step"]) for line in lines if "step" in line] == [
+        ("student", 1),
+        ("student", 2),
+    ]
+    train(config, tmp_path / "whole")
+    for own, want in zip(arrays(tmp_path / "w"), arrays(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(own, want)
+    _, variables, _ = load(tmp_path / "w", "a")
+    _, given = init_backbone("pdn_small", named_key(config.train.seed, "network/0"))
+    own, want = variables["method"]["params"]["teacher"], given["params"]
+    np.testing.assert_array_equal(own["conv3"]["kernel"], want["conv3"]["kernel"])
+    assert not np.array_equal(own["conv4"]["kernel"], want["conv4"]["kernel"])  # to one scale
+    exports_alike(tmp_path)
 
 
 def test_a_penalty_needs_photos(parts: Path, tmp_path: Path) -> None:

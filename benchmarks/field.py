@@ -40,6 +40,7 @@ METHODS = {
     "simplenet_fast": Entry("configs/simplenet_fast.py"),
     "rd4ad": Entry("configs/rd4ad.py:resnet18"),
     "uniad": Entry("configs/uniad.py:cpu"),
+    "stfpm": Entry("configs/stfpm.py:fast"),
     "patchcore_10": Entry("configs/patchcore.py:resnet18"),
     "patchcore_1": Entry("configs/patchcore.py:resnet18", ("method.share=0.01",)),
     "padim": Entry("configs/padim.py"),

@@ -1,7 +1,8 @@
 """One more subclass for a mixture: a few good photos of it, and no training.
 
-It begins as a copy of the nearest expert. A memory bank becomes one of the new photos alone; a
-trained network stays, and what its features are calibrated to and its scores are told in become
+It begins as a copy of the nearest expert. A memory bank becomes one of the new photos alone, or
+keeps what it has and takes them in (`adding`: better by far, docs/adapted_moe.md); a trained
+network stays, and what its features are calibrated to and its scores are told in become
 those of the new photos. That is another protocol than the paper's, whose unseen subclasses have no
 photo beforehand.
 """
@@ -18,6 +19,28 @@ from jaxad.core import Features, Images, InputError, Method, Variables
 from jaxad.methods.mixture import Routed, experts_of, with_experts
 from jaxad.methods.routing import embed, route
 from jaxad.methods.side_by_side import APART, STACKED
+
+
+def adding(expert: Method) -> Method:
+    """The same memory bank, which takes photos in beside what it has.
+
+    `welcome` gives a subclass a bank of its nearest one's members and the new photos', where its
+    `larger` is a mixture of such experts.
+
+    Raises:
+        InputError: A method without a bank.
+    """
+    update = expert.update
+    if update is None:
+        raise InputError(
+            "an expert without a memory bank has nothing that photos could be added to"
+        )
+
+    def finalize(variables: Variables, images: Images) -> Variables:
+        known = int(np.max(np.asarray(variables["bank"]["photo"]), initial=-1)) + 1
+        return update(variables, images, stay=np.ones(known, bool))
+
+    return expert._replace(finalize=finalize)
 
 
 def welcome(

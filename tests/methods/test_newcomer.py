@@ -13,7 +13,7 @@ import quick
 from jaxad.core import InputError
 from jaxad.methods.adaption import Adaption
 from jaxad.methods.mixture import Routed, mixture
-from jaxad.methods.newcomer import welcome
+from jaxad.methods.newcomer import adding, welcome
 from jaxad.methods.patchcore import patchcore
 from jaxad.methods.routing import Router, routing
 
@@ -32,11 +32,12 @@ def pairs(x: np.ndarray[Any, Any], kind: int) -> list[Any]:
     return [({"x": jnp.asarray(own[None])}, {"subclass": np.asarray([kind])}) for own in x]
 
 
-def built(count: int) -> tuple[Any, Routed]:
+def built(count: int, expert: Any = BANK) -> tuple[Any, Routed]:
     router = Router(C, count, True)
     routed = Routed("x", router, routing("x", router))
     how = Adaption(share=0.5)
-    return mixture(BANK, ["x"], routed, count=count, size=SIZE, trained=False, adaption=how), routed
+    options: Any = {"count": count, "size": SIZE, "trained": False, "adaption": how}
+    return mixture(expert, ["x"], routed, **options), routed
 
 
 def test_a_newcomer_has_its_own_bank_and_the_others_keep_theirs() -> None:
@@ -70,5 +71,14 @@ def test_a_newcomer_has_its_own_bank_and_the_others_keep_theirs() -> None:
     # Its own photos were foreign, and are normal now.
     before = quick.score(method, variables, {"x": new}, size=SIZE)
     assert float(np.max(found.image[2:])) < float(np.min(before.image)) - 1
+    both, _ = built(3, adding(BANK))
+    kept = welcome(both, routed, variables, pairs(new, 0))
+    members = [np.asarray(kept["bank"][str(n)]["members"]) for n in range(3)]
+    assert [len(own) for own in members] == [48, 48, 72]
+    np.testing.assert_array_equal(members[2][:48], members[1])  # its nearest one's
+    again = quick.score(both, kept, {"x": new}, size=SIZE)
+    assert float(np.max(again.image)) < float(np.min(before.image)) - 1
     with pytest.raises(InputError, match="needs one good photo"):
         welcome(larger, routed, variables, [])
+    with pytest.raises(InputError, match="without a memory bank"):
+        adding(BANK._replace(update=None))

@@ -86,6 +86,8 @@ EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
     "moe-mb-pfm-warm-tta": (_PFM, {**_WARM, **_RAW, "adaption": True}),
     "moe-mb-pfm-warm-half": (_PFM, {**_WARM, **_RAW, **_ROBUST, **_AT_TEST}),
     "moe-mb-pfm-shared-robust": (_PFM, {**_ROBUST, "adaption": True, "shared": True}),
+    "nearest": ("nearest", {}),
+    "afrad": ("afrad_fast", {}),
     "padim": ("padim", {}),
     "moe-padim": ("adapted_moe_of:padim", {}),
     "patchcore": ("patchcore:resnet18", {"share": 0.01}),

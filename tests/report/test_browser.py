@@ -217,6 +217,7 @@ def test_tabs_by_mouse_keys_and_address(opened: Any) -> None:
     page.keyboard.press("ArrowRight")  # round to the first
     assert seen() == [True, False]
     page.click(".metrics a[href='#category-2']")
+    page.wait_for_selector("#category-1", state="hidden")  # the address changes a moment later
     assert seen() == [False, True]
     assert "for looking only" in page.inner_text("#category-2 .promise")
 
@@ -297,5 +298,6 @@ def test_pictures_of_the_page_of_what_was_judged_are_shown(opened: Any, tmp_path
     file = tmp_path / "index.html"
     file.write_text(judged_page("t", "m", [], [photo], [], total=1, unreadable=0))
     page = opened(of=file)
+    page.wait_for_function("document.images[0].complete && document.images[0].naturalWidth")
     assert page.evaluate("document.images[0].naturalWidth") == 900
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

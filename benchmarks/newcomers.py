@@ -129,7 +129,7 @@ def table(rows: dict[str, dict[int, list[Any]]]) -> str:
 
 
 def main() -> int:
-    """Run both rows for all seeds."""
+    """Run all rows for all seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder that holds magnetic_tile/")
     parser.add_argument("--photos", type=int, nargs="+", default=[0, 1, 5, 20])

@@ -3,8 +3,8 @@
     python -m ports.golden_pdn tests/golden/pdn.npz     # needs the extra `parity`
 
 A restatement of `get_pdn_small(padding=True)` of the best known code (github.com/nelson1425/
-EfficientAd, common.py), under its own names and under those of anomalib. As in `ports/golden.py`,
-weights are seeded and the arithmetic is float64.
+EfficientAd, common.py), under its own names. As in `ports/golden.py`, weights are seeded and the
+arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ports.golden import IMAGENET, normalised, write
 from ports.golden_case import GAINS, Case, Features, Shapes
 from ports.seeded import fill
 
-LAYERS = (("0", "conv1", 128, 4, 3), ("3", "conv2", 256, 4, 3), ("6", "conv3", 256, 3, 1))
-LAST = ("8", "conv4", 384, 4, 0)
-"""Names in both codes, channels, side of the kernel, padding."""
+LAYERS = (("0", 128, 4, 3), ("3", 256, 4, 3), ("6", 256, 3, 1))
+LAST = ("8", 384, 4, 0)
+"""Name, channels, side of the kernel, padding."""
 
 
 def case() -> Case:
@@ -30,7 +30,7 @@ def case() -> Case:
     made: list[Any] = []
     shapes: Shapes = {}
     before = 3
-    for name, _, channels, side, padding in (*LAYERS, LAST):
+    for name, channels, side, padding in (*LAYERS, LAST):
         made.append(torch.nn.Conv2d(before, channels, side, padding=padding))
         shapes[f"{name}.weight"] = (channels, before, side, side)
         shapes[f"{name}.bias"] = (channels,)

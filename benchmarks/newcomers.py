@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,14 @@ from jaxad.methods.newcomer import adding, welcome
 from jaxad.metrics.summary import mean_metrics
 from jaxad.recipes import mixture
 from jaxad.recipes.build import recipe_named
+from jaxad.recipes.recipe import Recipe
 from jaxad.runs.train import trainer_of
 from jaxad.training import feature_cache as features
 
-ROWS = ("patchcore", "moe-bank", "added")
+ROWS = ("patchcore", "moe-bank")
+"""Of the ablation; the second is trained once for both of its ways."""
+Way = Callable[[Variables, list[Any]], tuple[Method, Variables]]
+"""Makes a subclass known to what was trained, by photos of it."""
 
 
 def some(test: Test, which: np.ndarray[Any, Any]) -> Test:
@@ -52,21 +56,12 @@ def images_of(test: Test) -> list[Any]:
     return [(features.as_float32(own), {"subclass": np.zeros(1, np.int32)}) for own in rows]
 
 
-def known_by(
-    config: Any,
-    data: Data,
-    count: int,
-    method: Method,
-    variables: Variables,
-    images: list[Any],
-    *,
-    add: bool,
-) -> tuple[Method, Variables]:
-    """Make a subclass known to a detector of `count` (0: that learns none) by photos of it."""
+def ways(config: Any, data: Data, method: Method, count: int) -> dict[str, Way]:
+    """Row -> way, for a detector of `count` subclasses (0: that learns none)."""
     if not count:
-        assert method.update is not None
-        stay = np.ones(len(data.job.train), bool)
-        return method, method.update(variables, images, stay=stay)
+        update, stay = method.update, np.ones(len(data.job.train), bool)
+        assert update is not None
+        return {"patchcore": lambda variables, new: (method, update(variables, new, stay=stay))}
     known = {role: mixture.plain(network) for role, network in data.backbones.networks.items()}
     every = [f"{role}/{level}" for role, network in known.items() for level in network.levels]
     routed, _ = mixture.router(config, every, axis_name=None, count=count, known=known)
@@ -77,41 +72,42 @@ def known_by(
         whole, phases = expert.method(*args, **options)
         return adding(whole), phases
 
-    larger, _ = mixture.method(
-        config,
-        data.backbones.networks,
-        subclasses=count + 1,
-        expert=expert._replace(method=banks) if add else expert,
-        name=name,
-    )
-    return larger, welcome(larger, routed, variables, images)
+    def way(expert: Recipe) -> Way:
+        larger, _ = mixture.method(
+            config, data.backbones.networks, subclasses=count + 1, expert=expert, name=name
+        )
+        return lambda variables, new: (larger, welcome(larger, routed, variables, new))
+
+    return {"moe-bank": way(expert), "added": way(expert._replace(method=banks))}
 
 
 def run_row(
-    config: Any, data: Data, photos: Sequence[int], seed: int, *, add: bool
-) -> dict[int, Any]:
-    """Train one row once; metrics of every number of photos."""
+    config: Any, data: Data, photos: Sequence[int], seed: int
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Train one row of the ablation once; for each way, metrics of every number of photos."""
     size, batch = tuple(config.data.image_size), config.score.batch_size
     trainer = trainer_of(config, data.backbones, data.parallel, capacity=len(data.job.train))
     fit = trainer.fit(data.job, data.root, lambda **_: None, seed=seed, cache=data.train)
     method, learnt = fit.model.detector.method, fit.variables
-    centres = learnt.get("routing", {}).get("centres", ())
-    found: dict[int, Any] = {k: {} for k in photos}
-    for name, test in data.test.items():
+    by_name = ways(config, data, method, len(learnt.get("routing", {}).get("centres", ())))
+    found: dict[str, dict[int, Any]] = {name: {k: {} for k in photos} for name in by_name}
+    for test_set, test in data.test.items():
         good = np.random.default_rng(seed).permutation(np.flatnonzero(test.labels == 0))
         if len(good) <= max(photos):
-            raise InputError(f"{name} has {len(good)} good photos: ask for fewer by --photos")
+            raise InputError(f"{test_set} has {len(good)} good photos: ask for fewer by --photos")
         drawn, judged = good[: max(photos)], np.ones(len(test.labels), bool)
         judged[drawn] = False
         others = some(test, np.flatnonzero(judged))
-        for k in photos:
-            own, variables = method, learnt
-            if k:
+        for name, way in by_name.items():
+            for k in photos:
                 new = images_of(some(test, drawn[:k]))
-                own, variables = known_by(config, data, len(centres), method, learnt, new, add=add)
-            score = partial(score_features, own, size)
-            found[k][name] = measure(score, variables, others, batch)
-    return {k: {"mean": mean_metrics(each), "categories": each} for k, each in found.items()}
+                own, variables = way(learnt, new) if k else (method, learnt)
+                score = partial(score_features, own, size)
+                found[name][k][test_set] = measure(score, variables, others, batch)
+    return {
+        name: {k: {"mean": mean_metrics(each), "categories": each} for k, each in row.items()}
+        for name, row in found.items()
+    }
 
 
 def table(rows: dict[str, dict[int, list[Any]]]) -> str:
@@ -142,12 +138,12 @@ def main() -> int:
     try:
         data = None
         for name in ROWS:
-            add = name == "added"
-            config = moe_row("moe-bank" if add else name, args.data)
+            config = moe_row(name, args.data)
             apply_changes(config, changes)
             data = data or prepare(config)
-            each = [run_row(config, data, args.photos, seed, add=add) for seed in range(args.seeds)]
-            rows[name] = {k: [seed[k] for seed in each] for k in args.photos}
+            each = [run_row(config, data, args.photos, seed) for seed in range(args.seeds)]
+            for way in each[0]:
+                rows[way] = {k: [seed[way][k] for seed in each] for k in args.photos}
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

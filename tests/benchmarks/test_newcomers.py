@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.ablation import prepare
-from benchmarks.newcomers import run_row, table
+from benchmarks.newcomers import ROWS, run_row, table
 from configs import adapted_moe_ablation
 from jaxad.core import InputError
 from jaxad.data.synthetic import write_dataset
@@ -33,10 +33,9 @@ def test_others_than_the_new_photos_are_judged(tmp_path: Path, capsys: Any) -> N
     )
     data = prepare(small("patchcore", tmp_path))
     found: dict[str, Any] = {}
-    for name in ("patchcore", "moe-bank", "added"):
-        add = name == "added"
-        config = small("moe-bank" if add else name, tmp_path)
-        found[name] = run_row(config, data, (0, 2), 0, add=add)
+    for name in ROWS:
+        found |= run_row(small(name, tmp_path), data, (0, 2), 0)
+    assert list(found) == ["patchcore", "moe-bank", "added"]
     for row in found.values():
         for k in (0, 2):
             assert [each["n_test"] for each in row[k]["categories"].values()] == [4, 4]
@@ -47,4 +46,4 @@ def test_others_than_the_new_photos_are_judged(tmp_path: Path, capsys: Any) -> N
     lines = table({name: {k: [each] for k, each in row.items()} for name, row in found.items()})
     assert lines.count("\n| added |") == 2
     with pytest.raises(InputError, match="a has 3 good photos: ask for fewer"):
-        run_row(small("patchcore", tmp_path), data, (3,), 0, add=False)
+        run_row(small("patchcore", tmp_path), data, (3,), 0)

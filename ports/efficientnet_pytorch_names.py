@@ -18,8 +18,14 @@ ARCHITECTURES = (
 LICENCE = "Apache-2.0"
 """Of Google's release, which the weights were ported from."""
 
-_NORMS = {"conv_stem": "bn0", "expand_conv": "bn0", "depthwise_conv": "bn1", "project_conv": "bn2"}
-_IGNORED = re.compile(r"^_(conv_head|bn1|fc)\.|\.num_batches_tracked$")
+_NORMS = {
+    "conv_stem": "bn0",
+    "expand_conv": "bn0",
+    "depthwise_conv": "bn1",
+    "project_conv": "bn2",
+    "conv_head": "bn1",
+}
+_IGNORED = re.compile(r"^_fc\.|\.num_batches_tracked$")
 
 
 def convert(architecture: str, state: State) -> Converted:

@@ -37,8 +37,8 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 LITE = {"mean": (0.498, 0.498, 0.498), "std": (0.502, 0.502, 0.502)}
 """Google's 127 / 255 and 128 / 255."""
 
-_HEADS = ("fc", "classifier", "head", "pre_logits", "conv_head", "_fc", "_conv_head", "_bn1")
-_HEAD_ARRAYS = re.compile(rf"^({'|'.join(_HEADS)}|features\.8\.[01])\.")
+_HEADS = ("fc", "classifier", "head", "pre_logits", "_fc")
+_HEAD_ARRAYS = re.compile(rf"^({'|'.join(_HEADS)})\.")
 
 
 def family_of(architecture: str) -> str:
@@ -75,23 +75,27 @@ def vgg_features(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
 
 
 def torchvision_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
-    """Outputs of the seven stages of torchvision's EfficientNet."""
-    for i in range(8):  # 0 is the stem
+    """Outputs of the seven stages of torchvision's EfficientNet, and of the convolution behind."""
+    for i in range(9):  # 0 is the stem
         x = model.features[i](x)
         if i:
-            yield f"stage{i}", x
+            yield "head" if i == 8 else f"stage{i}", x
 
 
 def timm_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
-    """Outputs of the seven stages of timm's EfficientNets."""
+    """Outputs of the seven stages of timm's EfficientNets, and of the convolution behind."""
     x = model.bn1(model.conv_stem(x))  # activation included
     for i, stage in enumerate(model.blocks):
         x = stage(x)
         yield f"stage{i + 1}", x
+    yield "head", model.bn2(model.conv_head(x))  # activation included
 
 
 def pytorch_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
-    """Outputs of the seven stages; each begins at the block that changes the number of channels."""
+    """Outputs of the seven stages, and of the convolution behind.
+
+    A stage begins at the block that changes the number of channels.
+    """
     x = model._swish(model._bn0(model._conv_stem(x)))
     stage = 0
     for block in model._blocks:
@@ -102,6 +106,7 @@ def pytorch_efficientnet(model: Any, x: Any) -> Iterator[tuple[str, Any]]:
             stage += 1
         x = block(x)
     yield f"stage{stage}", x
+    yield "head", model._swish(model._bn1(model._conv_head(x)))
 
 
 def torch_case(

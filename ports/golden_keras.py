@@ -75,14 +75,15 @@ def _build(make: Any, family: str, weights: str | None) -> Any:
 
 
 def _stage_outputs(model: Any) -> dict[str, str]:
-    """Level -> the last layer of the last block of each stage."""
+    """Level -> the last layer of the last block of each stage; of the head, its activation."""
     numbered = [
         (found[1], layer.name)
         for layer in model.layers
         if (found := re.match(r"block(\d)[a-z]_", layer.name))
     ]
     stages = itertools.groupby(numbered, key=lambda pair: pair[0])
-    return {f"stage{number}": list(pairs)[-1][1] for number, pairs in stages}
+    outputs = {f"stage{number}": list(pairs)[-1][1] for number, pairs in stages}
+    return {**outputs, "head": "top_activation"}
 
 
 def _case(
@@ -97,7 +98,7 @@ def _case(
         f"{layer.name}.{variable.name}": variable
         for layer in model.layers
         for variable in layer.weights
-        if not layer.name.startswith(("top_", "normalization"))
+        if not layer.name.startswith("normalization")
     }
     shapes: Shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     for name, array in fill(shapes, gain=GAINS[family]).items():

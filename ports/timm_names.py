@@ -54,7 +54,7 @@ _LATER = {
 _IGNORED = {
     "resnet": re.compile(r"^fc\.|\.num_batches_tracked$"),
     "vgg": re.compile(r"^(pre_logits|head)\.|\.num_batches_tracked$"),
-    "efficientnet": re.compile(r"^(conv_head|bn2|classifier)\.|\.num_batches_tracked$"),
+    "efficientnet": re.compile(r"^classifier\.|\.num_batches_tracked$"),
 }
 
 
@@ -157,7 +157,8 @@ def _efficientnet_name(architecture: str, path: tuple[str, ...]) -> str:
     *block, module, kind, leaf = path[1:]
     leaf = TORCH_LEAVES[leaf]
     if not block:
-        return f"conv_stem.{leaf}" if kind == "conv" else f"bn1.{leaf}"
+        bn = "bn1" if module == "conv_stem" else "bn2"
+        return f"{module if kind == 'conv' else bn}.{leaf}"
     stage, place = stage_and_place(architecture, block[0])
     if module == "squeeze_excite":
         part = f"se.conv_{kind}"

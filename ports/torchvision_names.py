@@ -33,7 +33,7 @@ LICENCE = "BSD-3-Clause"
 _EPSILON_1E_3 = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 """torchvision took these from EfficientNet-PyTorch, and the smaller ones from timm."""
 _PARTS = ("expand_conv", "depthwise_conv", "squeeze_excite", "project_conv")
-_IGNORED = re.compile(r"^(fc|classifier|features\.8\.[01])\.|\.num_batches_tracked$")
+_IGNORED = re.compile(r"^(fc|classifier)\.|\.num_batches_tracked$")
 
 
 def convert(architecture: str, state: State) -> Converted:
@@ -104,7 +104,8 @@ def _efficientnet_name(architecture: str, path: tuple[str, ...]) -> str:
     *block, module, kind, leaf = path[1:]
     child = {"conv": "0", "bn": "1", "reduce": "fc1", "expand": "fc2"}[kind]
     if not block:
-        return f"features.0.{child}.{TORCH_LEAVES[leaf]}"
+        end = 0 if module == "conv_stem" else 8
+        return f"features.{end}.{child}.{TORCH_LEAVES[leaf]}"
     stage, place = stage_and_place(architecture, block[0])
     part = _PARTS.index(module) - (stage == 0)  # the first stage does not expand
     return f"features.{stage + 1}.{place}.block.{part}.{child}.{TORCH_LEAVES[leaf]}"

@@ -128,6 +128,7 @@ def _efficientnet(
     name: str, width: float, depth: float, native_size: int, *, lite: bool = False
 ) -> Architecture:
     stages = efficientnet.scaled_stages(width=width, depth=depth, scale_ends=not lite)
+    head_channels = 1280 if lite else efficientnet.round_channels(1280, width)
 
     def make(*, levels: tuple[str, ...], folded: bool, variant: Variant) -> nn.Module:
         return efficientnet.EfficientNet(
@@ -135,6 +136,7 @@ def _efficientnet(
             levels=levels,
             padding=variant.padding,
             stem_channels=32 if lite else efficientnet.round_channels(32, width),
+            head_channels=head_channels,
             squeeze=not lite,
             activation=nn.relu6 if lite else nn.swish,
             epsilon=variant.epsilon,
@@ -144,7 +146,7 @@ def _efficientnet(
     return Architecture(
         name=name,
         make=make,
-        levels=efficientnet.levels_of(stages),
+        levels=efficientnet.levels_of(stages, head_channels=head_channels),
         # AFRAD's (and UniAD's) four stages; Lite stands in for ResNets in PFM.
         default_levels=("stage2", "stage3", "stage5")
         if lite

@@ -2,7 +2,8 @@
 
 Lite has no squeeze-excite, ReLU6 for swish, and a stem and ends that do not scale. Level `stageK`
 is the output of the last block of the K-th of the seven stages, after projection and skip, as the
-reference implementations cut them. Block names follow lukemelas' PyTorch port.
+reference implementations cut them; `head` is what the classifier takes the mean of, a wide 1x1
+convolution behind them with its activation. Block names follow lukemelas' PyTorch port.
 
 Padding: the original weights were trained in TensorFlow, whose "SAME" padding at a strided
 convolution depends on the parity of its input. Three ports read them in three ways, so padding
@@ -25,7 +26,8 @@ from jaxad.backbones.layers import Conv, ConvNorm, reached
 from jaxad.core import Array, Features, Level
 from jaxad.ops.convolve import Padding, same_padding, symmetric_padding
 
-LEVELS = tuple(f"stage{i + 1}" for i in range(7))
+HEAD = "head"
+LEVELS = (*(f"stage{i + 1}" for i in range(7)), HEAD)
 
 
 class Stage(NamedTuple):
@@ -70,13 +72,13 @@ def scaled_stages(*, width: float, depth: float, scale_ends: bool) -> tuple[Stag
     )
 
 
-def levels_of(stages: tuple[Stage, ...]) -> dict[str, Level]:
-    """Channels and stride of the seven levels."""
+def levels_of(stages: tuple[Stage, ...], *, head_channels: int) -> dict[str, Level]:
+    """Channels and stride of the seven stages and of the head."""
     levels, stride = {}, 2  # of the stem
     for name, stage in zip(LEVELS, stages):
         stride *= stage.stride
         levels[name] = Level(channels=stage.channels, stride=stride)
-    return levels
+    return {**levels, HEAD: Level(channels=head_channels, stride=stride)}
 
 
 def paddings(size: int | str) -> Callable[[int, int], Padding]:
@@ -151,13 +153,14 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """An EfficientNet up to the deepest of `levels`; yields the outputs of those stages."""
+    """An EfficientNet up to the deepest of `levels`; yields the outputs of those."""
 
     stages: tuple[Stage, ...]
     levels: tuple[str, ...]
     padding: int | str
     """Image size whose "SAME" padding is used for every input; or "same", "symmetric"."""
     stem_channels: int
+    head_channels: int
     squeeze: bool
     activation: Callable[[Array], Array]
     epsilon: float = 1e-3
@@ -172,8 +175,7 @@ class EfficientNet(nn.Module):
         x = self.activation(stem(x))
         features: Features = {}
         block = 0
-        for i in range(reached(self.levels, LEVELS)):
-            stage = self.stages[i]
+        for level, stage in zip(LEVELS[: reached(self.levels, LEVELS)], self.stages):
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
                 x = MBConv(
@@ -188,6 +190,9 @@ class EfficientNet(nn.Module):
                     name=f"blocks_{block}",
                 )(x)
                 block += 1
-            if LEVELS[i] in self.levels:
-                features[LEVELS[i]] = x
+            if level in self.levels:
+                features[level] = x
+        if HEAD in self.levels:
+            head = ConvNorm(self.head_channels, 1, **norm, name="conv_head")
+            features[HEAD] = self.activation(head(x))
         return features

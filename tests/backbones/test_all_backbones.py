@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 
 from jaxad.backbones import ARCHITECTURES, Variant, fold_batch_norm
-from jaxad.backbones.efficientnet import round_channels
 from jaxad.backbones.weights import shapes
 from ports.parity import apply_by_parts, golden_cases
 
@@ -50,8 +49,6 @@ PARAMETERS = {
     "efficientnet_lite3": 8_197_096,
     "efficientnet_lite4": 13_006_568,
 }
-WIDTHS = dict(zip("01234567", (1.0, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0)))
-"""Of EfficientNet-B0 to B7, by which the last convolution scales."""
 
 
 @functools.cache
@@ -75,10 +72,6 @@ def classifier_size(name):
     channels = list(ARCHITECTURES[name].levels.values())[-1].channels
     if name.startswith("vgg"):  # 7 x 7 positions, then three dense layers
         return (49 * 512 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
-    if name in EFFICIENTNETS:  # 1x1 convolution with BatchNorm, then one dense layer
-        lite = name.startswith("efficientnet_lite")
-        head = 1280 if lite else round_channels(1280, WIDTHS[name[-1]])
-        return channels * head + 2 * head + (head + 1) * 1000
     return (channels + 1) * 1000
 
 
@@ -122,7 +115,7 @@ def test_levels_are_as_the_table_says_at_every_size(name, padding):
     batch, height, width, _ = export.symbolic_shape("2, 32 * h, 32 * w, 3")
     image = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.float32)
     features, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
-    assert list(features) == list(arch.levels)
+    assert features.keys() == arch.levels.keys()
     for level, (channels, stride) in arch.levels.items():
         assert features[level].shape == (2, height // stride, width // stride, channels), level
         assert features[level].dtype == jnp.float32
@@ -184,6 +177,8 @@ def place_of(name, scope):
     """Level that a layer is needed for, counted from 1 (the stem is 0), and its place below it."""
     if scope in ("conv1", "conv_stem"):
         return 0, 0
+    if scope == "conv_head":
+        return len(ARCHITECTURES[name].levels), 0
     *_, first, second = (0, *map(int, re.findall(r"\d+", scope)))
     if name not in EFFICIENTNETS:
         return first, second

@@ -23,6 +23,15 @@ def test_default_levels_are_what_the_papers_read(name):
     assert [arch.levels[level].stride for level in arch.default_levels] == strides
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),  # of the papers' tables: Lite's ends do not scale
+    [("efficientnet_b0", 1280), ("efficientnet_b4", 1792), ("efficientnet_lite4", 1280)],
+)
+def test_the_head_of_an_efficientnet_is_its_last_level(name, channels):
+    *_, (last, head) = ARCHITECTURES[name].levels.items()
+    assert (last, head.channels, head.stride) == ("head", channels, 32)
+
+
 def test_levels_come_back_in_order_of_depth():
     arch = ARCHITECTURES["resnet18"]
     assert arch.check_levels(("layer3", "layer1")) == ("layer1", "layer3")
@@ -51,6 +60,7 @@ def small_efficientnet(padding):
         levels=LEVELS[:3],
         padding=padding,
         stem_channels=32,
+        head_channels=12,
         squeeze=False,
         activation=nn.relu6,
     )

@@ -1,6 +1,6 @@
 """Real EfficientNet-Lite weights name what is on real photos: the whole chain, on real pixels.
 
-From the public file through converter, weight file and backbone to `stage7`, then the classifier
+From the public file through converter, weight file and backbone to `head`, then the classifier
 that the files also hold. The photos lie in installed packages and are read in place: no code of
 theirs runs and nothing is copied.
 """
@@ -98,7 +98,7 @@ def classify(tmp_path_factory):
             source_sha256=digest,
             licence="Apache-2.0",
         )
-        backbone, variables = load_backbone(name, levels=("stage7",), folder=weights)
+        backbone, variables = load_backbone(name, levels=("head",), folder=weights)
         size, _ = EXPECTED[name]
         images = np.stack([pixels(p, size, backbone.preprocess.resize) for p in PHOTOS.values()])
         return backbone, variables, jax.jit(backbone.module.apply), images, state
@@ -106,20 +106,14 @@ def classify(tmp_path_factory):
     def run(name, preprocess=None):
         backbone, variables, apply, images, state = chain(name)
         x = (preprocess or backbone.preprocess)(images)
-        return classifier(np.asarray(apply(variables, x)["stage7"]), state)
+        return classifier(np.asarray(apply(variables, x)["head"]), state)
 
     return run
 
 
 def classifier(x, state):
-    """What follows the last stage `(B, h, w, C)`: 1x1 convolution, BatchNorm, ReLU6, mean, fc."""
-    norm = {
-        leaf: state[f"_bn1.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var")
-    }
-    x = x @ state["_conv_head.weight"][:, :, 0, 0].T
-    scale = norm["weight"] / np.sqrt(norm["running_var"] + 1e-3)
-    x = np.clip((x - norm["running_mean"]) * scale + norm["bias"], 0, 6).mean((1, 2))
-    x = x @ state["_fc.weight"].T + state["_fc.bias"]
+    """What follows the head `(B, h, w, 1280)`: mean and a linear layer."""
+    x = x.mean((1, 2)) @ state["_fc.weight"].T + state["_fc.bias"]
     return x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
 
 

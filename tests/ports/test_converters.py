@@ -211,16 +211,16 @@ def test_what_is_written_loads(resnet18, tmp_path):
 
 # What of an EfficientNet-B0 lies above its second stage.
 DEEP = {
-    "torchvision": r"features\.[3-7]\.",
-    "timm": r"blocks\.[2-6]\.",
-    "timm_tf": r"blocks\.[2-6]\.",
-    "efficientnet_pytorch": r"_blocks\.([3-9]|1\d)\.",
+    "torchvision": r"features\.[3-8]\.",
+    "timm": r"(blocks\.[2-6]|conv_head|bn2)\.",
+    "timm_tf": r"(blocks\.[2-6]|conv_head|bn2)\.",
+    "efficientnet_pytorch": r"_(blocks\.([3-9]|1\d)|conv_head|bn1)\.",
 }
 CLASSIFIERS = {
-    "torchvision": ["features.8.0.weight", "features.8.1.running_mean", "classifier.1.weight"],
-    "timm": ["conv_head.weight", "bn2.weight", "bn2.running_mean", "classifier.bias"],
-    "timm_tf": ["conv_head.weight", "bn2.weight", "bn2.running_mean", "classifier.bias"],
-    "efficientnet_pytorch": ["_conv_head.weight", "_bn1.bias", "_bn1.running_var", "_fc.weight"],
+    "torchvision": ["classifier.1.weight", "classifier.1.bias"],
+    "timm": ["classifier.weight", "classifier.bias"],
+    "timm_tf": ["classifier.weight", "classifier.bias"],
+    "efficientnet_pytorch": ["_fc.weight", "_fc.bias"],
 }
 
 

@@ -55,13 +55,14 @@ def get_config(size: str = "fast") -> ConfigDict:
         config.data.layout, config.data.categories = "cifar10", normal
         config.data.resize, config.data.image_size = "lanczos", (224, 224)
         m.backbone, m.mirror = "efficientnet_lite2", True
-        m.levels, m.whole = ("stage6", "stage7"), True  # what is odd here is the whole image
+        m.levels, m.whole = ("stage7", "head"), True  # what is odd here is the whole image
+        m.root, m.neighbours = True, 5
         m.patch_kernel = m.patch_stride = m.refinements = m.decodings = (1, 1)
         m.grid, m.local_kernels = 2, (1,)
         m.local, m.compensation, m.adaptive = (1, 2), (1, 2), (1, 2)
         m.width, m.decoder_width = (64, 128), 96
         m.normalise, m.jitter = 1.0, 1.0  # with one token there is no neighbour to copy from
-        m.image_stages, m.relative, m.pooling = (2,), 0.5, 0
+        m.image_stages, m.relative, m.pooling = (2,), 0.75, 0
         m.learning_rate = 2e-3
         train.steps, train.batch_size = (400,), 64
     return config

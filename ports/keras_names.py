@@ -75,7 +75,8 @@ def convert(architecture: str, state: State) -> Converted:
     if architecture in VGGS:
         name, layers = _vgg_name, r"block\d_conv\d\."
     elif architecture in EFFICIENTNETS:
-        name, layers = functools.partial(_efficientnet_name, architecture), r"stem_|block\d+[a-z]+_|top_"
+        name = functools.partial(_efficientnet_name, architecture)
+        layers = r"stem_|block\d+[a-z]+_|top_"
         preprocess = efficientnet_preprocess(state)
         variant = Variant(epsilon=1e-3, padding="same")
     own = {_canonical(key): array for key, array in state.items() if re.match(layers, key)}

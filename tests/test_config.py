@@ -86,7 +86,8 @@ def test_afrad_judges_whole_photos_by_all_its_parts() -> None:
     config = load("afrad_fast.py", "cifar10-13579")
     m = config.method
     assert (config.data.layout, config.data.categories) == ("cifar10", "13579")
-    assert (m.whole, m.backbone, m.levels) == (True, "efficientnet_lite2", ("stage6", "stage7"))
+    assert (m.whole, m.backbone, m.levels) == (True, "efficientnet_lite2", ("stage7", "head"))
+    assert (m.root, m.neighbours) == (True, 5)
     assert all((m.local, m.compensation, m.adaptive, m.ngib_layers, m.refine))
     other = load("afrad_fast.py").method
     assert (other.whole, other.relative) == (False, 0.0)

@@ -23,7 +23,7 @@ from jaxad.methods.afrad_network import AFRADNetwork, Stage, positions, split_st
 from jaxad.methods.uniad import stepped_down
 from jaxad.ops.initialise import lecun_normal
 from jaxad.ops.noise import elements, normal_by_element
-from jaxad.ops.normalise import rms, safe_sqrt, shortened
+from jaxad.ops.normalise import rms, safe_sqrt, shortened, signed_root
 from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize, resize_map
 
@@ -68,6 +68,7 @@ def afrad(
     refine: bool = True,
     hidden: Sequence[Sequence[int]] = (),
     whole: bool = False,
+    root: bool = False,
     normalise: float = 0.0,
     jitter: float = 1.2,
     sum_of_scales: bool = False,
@@ -103,6 +104,8 @@ def afrad(
         whole: Every stage is its mean over positions, one token: for classes of whole images, where
             no part of the photo is odd by itself (ours; docs/afrad.md). Maps are the same
             everywhere.
+        root: Features enter as their square roots, with their sign (ours; for what leaves a ReLU,
+            such as EfficientNet's `head`).
         normalise: Divide every position's features of a stage by this power of their root mean
             square; 1: all are of one length, as PFM has them, 0: as they are. Eq. 14 measures
             distances, which grow with the length of features (ours; docs/afrad.md has its worth).
@@ -158,7 +161,8 @@ def afrad(
 
     def chosen(features: Features) -> list[Array]:
         S = pick(features, [stage.feature for stage in stages])
-        return [jnp.mean(x, axis=(1, 2), keepdims=True) for x in S] if whole else S
+        S = [jnp.mean(x, axis=(1, 2), keepdims=True) for x in S] if whole else S
+        return [signed_root(x) for x in S] if root else S
 
     def inputs(features: Features) -> list[Array]:
         S = chosen(features)

@@ -30,7 +30,7 @@ from jaxad.core import (
 )
 from jaxad.memory import free_memory
 from jaxad.methods.neighbours import nearest, prepare
-from jaxad.ops.normalise import l2_normalise
+from jaxad.ops.normalise import l2_normalise, signed_root
 from jaxad.ops.resample import resize_map
 from jaxad.parallel import free_device_memory
 
@@ -44,6 +44,7 @@ def spade(
     pooled: str,
     neighbours: int = 5,
     cosine: bool = False,
+    root: bool = False,
     smoothing: float = 4.0,
 ) -> Method:
     """Build SPADE; without levels it is the plain judge, nearest neighbours of whole photos.
@@ -54,6 +55,8 @@ def spade(
         pooled: Name of the features whose mean over positions tells which photos are near.
         neighbours: K.
         cosine: Whether distances are 1 − cosine instead of Euclidean.
+        root: Whether photos are compared by the square roots of their means (ours; for what leaves
+            a ReLU, such as EfficientNet's `head`).
         smoothing: Standard deviation of the Gaussian on the map, in pixels.
 
     Returns:
@@ -64,7 +67,8 @@ def spade(
     def entries(features: Features) -> Variables:
         """What the gallery has, or is searched for, of each image."""
         deepest, *maps = pick(features, [pooled, *levels])
-        found = {PHOTOS: jnp.mean(deepest, axis=(1, 2))}
+        mean = jnp.mean(deepest, axis=(1, 2))
+        found = {PHOTOS: signed_root(mean) if root else mean}
         found |= {f"level{n}": x for n, x in enumerate(maps, start=1)}
         return {name: l2_normalise(x) if cosine else x for name, x in found.items()}
 

@@ -31,6 +31,15 @@ def l2_normalise(x: Array, *, epsilon: float = 1e-12) -> Array:
     return x / jnp.sqrt(jnp.where(known, square, epsilon**2))
 
 
+def signed_root(x: Array) -> Array:
+    """The square root of every number's size, with its sign; where it is zero, so is its gradient.
+
+    What leaves a ReLU is mostly small and now and then large; its roots are more alike, so that
+    distances say less of the few largest channels.
+    """
+    return jnp.sign(x) * safe_sqrt(jnp.abs(x))
+
+
 def rms(x: Array, *, minimum: float = 0.0) -> Array:
     """Root mean square over the channels of `(..., C)`, `(..., 1)`, not below `minimum`.
 

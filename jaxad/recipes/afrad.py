@@ -10,6 +10,8 @@ from jaxad.core import Backbone, InputError, Method
 from jaxad.keys import Key, flag, integer, number, several, text
 from jaxad.methods.afrad import afrad
 from jaxad.methods.afrad_network import Stage
+from jaxad.methods.beside import beside
+from jaxad.methods.spade import spade
 from jaxad.recipes.recipe import (
     Backbones,
     Phase,
@@ -69,6 +71,7 @@ KEYS = {
         "groups of stages, each rebuilt unseen, as ((1, 2, 3), (4,)); () = all from all",
     ),
     "whole": Key(False, flag(), "every stage is its mean over positions: classes of whole images"),
+    "root": Key(False, flag(), "features enter as their square roots, with their sign (ours)"),
     "normalise": Key(
         0.0,
         number(least=0, most=1),
@@ -88,6 +91,11 @@ KEYS = {
         0.0,
         number(least=0, most=1),
         "divide the image score by this power of the features' distance from the usual (ours)",
+    ),
+    "neighbours": Key(
+        0,
+        integer(least=0, most=1000),
+        "the image score is also of the distance to so many nearest photos; 0 = not (ours)",
     ),
     "pooling": Key(
         16,
@@ -149,6 +157,7 @@ def method(
         refine=m.refine,
         hidden=m.hidden,
         whole=m.whole,
+        root=m.root,
         normalise=m.normalise,
         jitter=m.jitter,
         sum_of_scales=m.sum_of_scales,
@@ -162,7 +171,11 @@ def method(
         clip=m.clip,
         one_cycle=m.one_cycle,
     )
-    return whole, [Phase("all", whole, steps, 0, tuple(stage.feature for stage in stages))]
+    names = tuple(stage.feature for stage in stages)
+    if m.neighbours:
+        near = {"neighbours": m.neighbours, "cosine": True, "root": m.root}
+        whole = beside(whole, spade((), pooled=names[-1], **near))
+    return whole, [Phase("all", whole, steps, 0, names)]
 
 
 RECIPE = Recipe(KEYS, backbones, method)

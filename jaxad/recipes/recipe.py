@@ -140,15 +140,20 @@ def one_network(config: Any, *, role: str = ROLE, levels: Sequence[str] | None =
 
 
 def read_through(
-    config: Any, put: Callable[..., tuple[Backbone, Variables]], **options: Any
+    config: Any,
+    put: Callable[..., tuple[Backbone, Variables]],
+    *,
+    levels: Sequence[str] | None = None,
+    **options: Any,
 ) -> Backbones:
     """Load the one network, and put behind it what a method reads; raises as both do.
 
     Args:
         config: The configuration.
         put: `put(network, variables, **options)`: the network with more behind it.
+        levels: As `one_network` has them.
         options: Of `put`.
     """
-    found = one_network(config)
+    found = one_network(config, levels=levels)
     network, variables = put(found.networks[ROLE], found.variables[ROLE], **options)
     return Backbones({ROLE: network}, {ROLE: variables}, found.sha256)

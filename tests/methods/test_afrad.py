@@ -389,6 +389,19 @@ def test_whole_images_are_judged_by_their_means_over_positions() -> None:
     np.testing.assert_allclose(got.image[:2], got.image[2:], rtol=1e-5)
 
 
+def test_roots_are_what_roots_of_the_features_are() -> None:
+    """Scores and losses with `root` are those of plain AFRAD whose features are the roots."""
+    rooted = {name: jnp.sign(x) * jnp.sqrt(jnp.abs(x)) for name, x in FOUND.items()}
+    ours, plain = method_of(root=True), method_of()
+    variables = quick.init(ours, FOUND)
+    got = quick.score(ours, variables, FOUND, size=SIZE)
+    want = quick.score(plain, variables, rooted, size=SIZE)
+    np.testing.assert_allclose(got.map, want.map, rtol=1e-5)
+    np.testing.assert_allclose(
+        quick.loss(ours, variables, FOUND)[0], quick.loss(plain, variables, rooted)[0], rtol=1e-5
+    )
+
+
 @pytest.mark.parametrize("chosen", [(), (2, 4)])
 def test_relative_scores_are_shares_of_the_distance_from_the_usual(chosen: tuple[int, ...]) -> None:
     """Image scores over a power of the distance from the training images' mean; maps stay."""

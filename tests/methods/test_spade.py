@@ -101,6 +101,15 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(found.map.ravel(), [1.0, 1.0], rtol=1e-6)
 
 
+def test_roots_by_hand() -> None:
+    """Of (9, -16) the root is (3, -4): 1 from (3, -3), which is that of (9, -9), 3 from (0, -4)."""
+    method = spade([], pooled="c", neighbours=1, root=True)
+    found = score(method, learnt(method, of_means([9, -9])), of_means([9, -16]), (1, 1))
+    np.testing.assert_allclose(found.image, [1.0], rtol=1e-6)
+    found = score(method, learnt(method, of_means([0, -16])), of_means([9, -16]), (1, 1))
+    np.testing.assert_allclose(found.image, [3.0], rtol=1e-6)
+
+
 def test_cosines_by_hand() -> None:
     method = spade([], pooled="c", neighbours=2, cosine=True)
     variables = learnt(method, of_means([9, 0], [0, 4], [-1, 0]))

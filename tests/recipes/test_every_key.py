@@ -23,7 +23,7 @@ from jaxad.recipes.build import OWN, recipe_named
 
 BUILDERS = {
     "pfm": ("pfm", "frozen_network"),
-    "afrad": ("afrad", "frozen_network", "mirrored"),
+    "afrad": ("afrad", "spade", "frozen_network", "mirrored"),
     "simplenet": ("simplenet", "frozen_network", "patched"),
     "adapted_moe": ("experts", "routing", "adapted_moe", "Router", "Expert"),
     "patchcore": ("patchcore",),
@@ -31,7 +31,7 @@ BUILDERS = {
     "rd4ad": ("rd4ad", "frozen_network"),
     "uniad": ("uniad", "frozen_network"),
     "stfpm": ("stfpm", "frozen_network", "student_of"),
-    "spade": ("spade", "frozen_network"),
+    "spade": ("spade", "frozen_network", "mirrored"),
     "efficientad": (
         *("efficientad", "distillation", "PatchDescription", "patched", "other_photos"),
     ),
@@ -100,6 +100,12 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "refine": (False, {"afrad.refine": False}),
         "hidden": (((1, 2), (3, 4)), {"afrad.hidden": ((1, 2), (3, 4))}),
         "whole": (True, {"afrad.whole": True}),
+        "root": (True, {"afrad.root": True}),
+        "neighbours": (
+            7,
+            {"spade.neighbours": 7, "spade.pooled": "backbone/d", "spade.cosine": True}
+            | {"spade.root": False, "spade.levels": ()},
+        ),
         "normalise": (0.3, {"afrad.normalise": 0.3}),
         "jitter": (0.31, {"afrad.jitter": 0.31}),
         "sum_of_scales": (True, {"afrad.sum_of_scales": True}),
@@ -227,6 +233,7 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
     "spade": {
         "backbone": ("vgg16", {"frozen_network.name": ["vgg16"]}),
         "random_weights": (True, {"frozen_network.random": [True]}),
+        "mirror": (True, {"mirrored.called": True}),
         "levels": (
             ("x",),
             {"frozen_network.levels": [("x", "layer4")], "spade.levels": ["backbone/x"]},
@@ -240,6 +247,7 @@ CHANGES: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         ),
         "neighbours": (7, {"spade.neighbours": 7}),
         "cosine": (True, {"spade.cosine": True}),
+        "root": (True, {"spade.root": True}),
         "smoothing": (2.5, {"spade.smoothing": 2.5}),
     },
     "efficientad": {

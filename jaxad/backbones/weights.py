@@ -178,7 +178,8 @@ def load_backbone(
     beyond = [level for level in wanted if level not in metadata.levels]
     if beyond:
         raise InputError(
-            f"{path}: does not reach {', '.join(beyond)}; it has {', '.join(metadata.levels)}"
+            f"{path}: does not reach {', '.join(beyond)}; it has {', '.join(metadata.levels)}: "
+            "convert its source again, if that goes so far"
         )
     held = metadata.levels
     whole = shapes(arch, levels=held, folded=metadata.folded)

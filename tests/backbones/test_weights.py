@@ -216,7 +216,7 @@ def test_import_of_the_package_stays_light():
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        (("layer3",), "does not reach layer3; it has layer1, layer2"),
+        (("layer3",), "does not reach layer3; it has layer1, layer2: convert its source again"),
         (None, "does not reach layer3"),
         (("stage3",), "no level 'stage3'; choose from layer1"),
     ],

@@ -26,7 +26,7 @@ from jaxad.methods.routing import Router, cosines, moved_centres, route, routing
 from jaxad.methods.simplenet import Expert, margin_loss, patch_features, simplenet
 from jaxad.methods.uniad import jittered, uniad
 from jaxad.ops.layers import BatchNorm
-from jaxad.ops.normalise import l2_normalise, rms, safe_sqrt, shortened
+from jaxad.ops.normalise import l2_normalise, rms, safe_sqrt, shortened, signed_root
 from jaxad.ops.pool import average_pool, top_share_mean
 from jaxad.ops.resample import resize_map
 
@@ -41,6 +41,7 @@ CORNERS = {
 }
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "safe_sqrt": safe_sqrt,
+    "signed_root": signed_root,
     "l2_normalise": l2_normalise,
     "rms": rms,
     "rms, minimum": lambda x: rms(x, minimum=1e-6),
@@ -102,7 +103,7 @@ def test_values_and_gradients_are_finite_at_corners(name: str, gradients: Any) -
 
 def test_what_has_no_length_has_no_gradient() -> None:
     """Not one over the smallest length that counts, from which Adam does not recover."""
-    for function in (l2_normalise, rms, safe_sqrt, lambda x: shortened(x, power=1.0)):
+    for function in (l2_normalise, rms, safe_sqrt, signed_root, lambda x: shortened(x, power=1.0)):
         gradient = quick.jit(jax.grad(lambda x, f=function: jnp.sum(f(x))))(jnp.zeros((2, 3)))
         np.testing.assert_array_equal(gradient, 0)
     for length in (1e-13, 0.9e-12):

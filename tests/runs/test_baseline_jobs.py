@@ -59,8 +59,8 @@ RUNS = {
         rtol=1e-5,  # differences of features that are close by now
     ),
 }
-"""By name. Left out, as each takes half a minute or there are tests of its own: what learns by
-steps, and experts with banks."""
+"""By name. Left out, as each takes half a minute or there are tests of its own: the others that
+learn by steps, and experts with banks."""
 BANKS = ("patchcore", "anomaly_dino")
 """What `jaxad update` changes."""
 

@@ -72,6 +72,15 @@ def test_either_judge_alone_would_miss_one_defect() -> None:
     assert first[2] < first[:2].min()  # it lies where the mean is
 
 
+def test_a_cosine_that_passes_one_by_a_rounding_is_no_nan() -> None:
+    def below_zero(variables: Variables, features: Features, *, size: tuple[int, int]) -> Scores:
+        return NEIGHBOURS.score(variables, features, size=size)._replace(image=-jnp.full(1, 1e-8))
+
+    method = beside(flat(1.0), NEIGHBOURS._replace(score=below_zero))
+    found = quick.score(method, learnt(method), photo(5, 4)[0], size=(1, 1))
+    np.testing.assert_array_equal(found.image, [0.0])
+
+
 def test_a_photo_that_was_learnt_has_no_score_and_no_nan() -> None:
     judge = spade((), pooled="a", neighbours=1, cosine=True)
     method = beside(flat(1.0), judge)

@@ -76,7 +76,7 @@ def convert(architecture: str, state: State) -> Converted:
         name, layers = _vgg_name, r"block\d_conv\d\."
     elif architecture in EFFICIENTNETS:
         name = functools.partial(_efficientnet_name, architecture)
-        layers = r"stem_|block\d+[a-z]+_|top_"
+        layers = r"stem_|block\d+[a-z]+_|top_(conv|bn)\."
         preprocess = efficientnet_preprocess(state)
         variant = Variant(epsilon=1e-3, padding="same")
     own = {_canonical(key): array for key, array in state.items() if re.match(layers, key)}

@@ -117,6 +117,7 @@ def test_vgg_is_read_from_either_layout():
 def test_layers_of_ones_own_are_left_out():
     state = efficientnet_b0()
     own = {
+        "top_dense.kernel": np.ones((1280, 10)),
         "predictions.kernel": np.ones((1280, 10)),
         "my_head.kernel": np.ones((1280, 3)),
         "batch_normalization.moving_mean": np.ones(3),

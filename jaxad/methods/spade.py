@@ -119,7 +119,7 @@ def spade(
         free = min(free, free_device_memory() or free)
         told = f"SPADE: {count} photos are kept, {count * sum(sizes) / 1e9:.3f} GB of features"
         if not levels:
-            told += ", and the map is the image score, everywhere (method.levels is ())"
+            told += " (by these alone, without levels, the map is the image score, everywhere)"
         takes = f"{count * each / 1e9:.2f} GB, and {free / 1e9:.2f} GB of memory are free"
         if count * each > free:
             raise InputError(

@@ -8,12 +8,17 @@ and both kinds of solar cells (FOLDER holds `mvtec_ad_256/` and `magnetic_tile/`
 package). `adapted_moe`: rows of configs/adapted_moe_ablation.py on magnetic tiles, experts for the
 exposures seen in training, tested on others. Features are computed once for all rows; a row is then
 what `jaxad train` does with its configuration.
+
+Where `data.test_subclasses` names some that were learnt and some that were not, each kind has a
+mean of its own. FILE is written after every row; rows that it holds under the same changes and
+seeds are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +35,7 @@ from jaxad.config import apply_changes
 from jaxad.core import Method
 from jaxad.data.jobs import Job
 from jaxad.data.manifest import Manifest
+from jaxad.errors import InputError
 from jaxad.files import write_json
 from jaxad.metrics.pixel import pixel_metrics
 from jaxad.metrics.summary import category_metrics, mean_metrics
@@ -64,6 +70,12 @@ class Data(NamedTuple):
     parallel: DataParallel
     train: features.HostFeatures
     test: dict[str, Test]
+
+
+def seen(job: Job) -> dict[str, bool]:
+    """Which test sets are of a subclass that training photos have."""
+    learnt = {(record.category, record.subclass) for record in job.train}
+    return {name: (own[0].category, own[0].subclass) in learnt for name, own in job.test.items()}
 
 
 def training_images(job: Job, name: str) -> int:
@@ -129,10 +141,25 @@ def run_row(config: Any, data: Data, seeds: Sequence[int]) -> dict[str, Any]:
             for name, test in data.test.items()
         }
         held = {k: v for entry in logged for k, v in entry.items() if k.startswith("holdout_")}
-        results.append({"mean": mean_metrics(categories), "categories": categories, **held})
+        results.append({**means(categories, seen(data.job)), "categories": categories, **held})
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
     seconds = round((time.monotonic() - start) / len(seeds), 1)
     return {"seeds": results, "parameters": parameters, "seconds_per_seed": seconds}
+
+
+def means(categories: Mapping[str, Any], learnt: Mapping[str, bool]) -> dict[str, Any]:
+    """Means of test sets: of all, and of those learnt and not learnt where there are both."""
+    kinds = {"mean": list(categories)}
+    if len(set(learnt.values())) == 2:
+        kinds["seen"] = [name for name, known in learnt.items() if known]
+        kinds["unseen"] = [name for name, known in learnt.items() if not known]
+    return {kind: mean_metrics({n: categories[n] for n in own}) for kind, own in kinds.items()}
+
+
+def shown(seed: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The means that a table has columns of, and their metrics: both kinds, or the one of all."""
+    kinds = [kind for kind in ("seen", "unseen") if kind in seed] or ["mean"]
+    return [(kind, metric) for kind in kinds for metric in METRICS]
 
 
 def measure(score: Any, variables: Any, test: Test, size: int) -> dict[str, Any]:
@@ -150,14 +177,21 @@ def measure(score: Any, variables: Any, test: Test, size: int) -> dict[str, Any]
 def line(name: str, row: Mapping[str, Any]) -> str:
     """One row of the Markdown table: means and standard deviations over the seeds."""
     cells = [name]
-    for metric in METRICS:
-        values = np.asarray([seed["mean"][metric] for seed in row["seeds"]])
+    for kind, metric in shown(row["seeds"][0]):
+        values = np.asarray([seed[kind][metric] for seed in row["seeds"]])
         cells.append(f"{values.mean():.4f} ± {values.std(ddof=min(1, len(values) - 1)):.4f}")
     for category in row["seeds"][0]["categories"]:
         each = [seed["categories"][category]["image_auroc"] for seed in row["seeds"]]
         cells.append(f"{np.mean(each):.3f}")
     cells += [f"{row['parameters'] / 1e6:.2f} M", f"{row['seconds_per_seed']:.0f} s"]
     return "| " + " | ".join(cells) + " |"
+
+
+def header(row: Mapping[str, Any]) -> list[str]:
+    """The columns of `line`."""
+    first = row["seeds"][0]
+    kinds = [metric if kind == "mean" else f"{kind}: {metric}" for kind, metric in shown(first)]
+    return ["row", *kinds, *first["categories"], "parameters", "time"]
 
 
 def afrad_row(row: str, data: str) -> Any:
@@ -183,6 +217,27 @@ SUITES: dict[str, tuple[Callable[[str, str], Any], list[str]]] = {
 """Name -> its rows' configurations, and their names."""
 
 
+def known(path: Path | None, changes: Sequence[str]) -> dict[str, Any]:
+    """The rows of an earlier sitting.
+
+    Raises:
+        InputError: The file is not one of ours, or its rows were configured otherwise.
+    """
+    if path is None or not path.exists():
+        return {}
+    try:
+        tree = json.loads(path.read_text())
+        rows, before = dict(tree["rows"]), list(tree["changes"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not a file of this command: choose another --json") from None
+    if before != list(changes):
+        raise InputError(
+            f"{path}: its rows were run with {' '.join(before) or 'no changes'}: "
+            "give the same, or choose another --json"
+        )
+    return rows
+
+
 def main() -> None:
     """Run the rows that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,29 +255,32 @@ def main() -> None:
         apply_changes(config, changes)
         return config
 
-    config = changed(rows[0])
-    data = prepare(config)
-    read = features_of(config, data.backbones)
-    heads = ["row", *METRICS, *data.test, "parameters", "time"]
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|", flush=True)
-    results: dict[str, Any] = {
+    def hidden(text: str) -> str:
+        return text.replace(args.data, "FOLDER")  # where the data lie is nobody's business
+
+    told = [hidden(change) for change in changes]
+    found = known(args.json, told)
+    about = {
         "date": datetime.date.today().isoformat(),
-        # Where the data lie is nobody's business.
-        "command": " ".join(["python -m benchmarks.ablation", *sys.argv[1:]]).replace(
-            args.data, "FOLDER"
-        ),
-        "environment": environment(config),
-        "rows": {},
+        "command": hidden(" ".join(["python -m benchmarks.ablation", *sys.argv[1:]])),
+        "changes": told,
+        "environment": environment(changed(rows[0])),
     }
+    data: Data | None = None
+    read, headed = None, False
     for row in rows:
-        config = changed(row)
-        if features_of(config, build_backbones(config)) != read:  # rows that read the same share
-            data = prepare(config)
-            read = features_of(config, data.backbones)
-        results["rows"][row] = run_row(config, data, range(args.seeds))
-        print(line(row, results["rows"][row]), flush=True)
-        if args.json:
-            write_json(args.json, results)
+        if len(found.get(row, {}).get("seeds", ())) != args.seeds:
+            config = changed(row)
+            needed = features_of(config, build_backbones(config))
+            if data is None or needed != read:  # rows that read the same share
+                data, read = prepare(config), needed
+            found[row] = {**run_row(config, data, range(args.seeds)), "date": about["date"]}
+            if args.json:
+                write_json(args.json, {**about, "rows": found})
+        if not headed:
+            heads, headed = header(found[row]), True
+            print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+        print(line(row, found[row]), flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.ablation import Test, features_of, measure, score_features
+from benchmarks.ablation import Data, Test, features_of, measure, score_features
 from benchmarks.measure import machine, markdown
 from jaxad.config import apply_changes, parse_config
 from jaxad.data.cut_paste import cut_paste
@@ -91,6 +91,20 @@ class Photos:
         """Whether these are the features that the configuration reads."""
         return bool(self._of == features_of(config, build_backbones(config)))
 
+    def without(self, name: str, out: np.ndarray[Any, Any]) -> Data:
+        """A detector's data: it learns the rest, and is judged by the photos `out`."""
+        rest = np.setdiff1d(np.arange(len(self.job.train)), out)
+        test = Test(
+            {key: np.concatenate([x[out], self.bad[key][out]]) for key, x in self.good.items()},
+            np.repeat([0, 1], len(out)),
+            np.concatenate([np.zeros_like(self.masks[out]), self.masks[out]]),
+            np.ones(2 * len(out), bool),
+            len(rest),
+        )
+        job = Job(self.job.name, tuple(self.job.train[i] for i in rest), {})
+        learnt = features.take_images(self.good, rest)
+        return Data(job, self.root, self.backbones, self.parallel, learnt, {name: test})
+
     def trainer(self, config: Any, reading: Reading) -> Trainer:
         """A trainer of the whole set, or of a part of it."""
         return Trainer(
@@ -112,11 +126,20 @@ def parts(job: Job, folds: int) -> dict[str, np.ndarray[Any, Any]]:
     kinds = np.asarray([record.subclass for record in job.train])
     names = sorted(set(kinds.tolist()))
     if len(names) < 2:
-        if not 2 <= folds <= len(kinds):
-            raise InputError(f"{len(kinds)} training photos can not make {folds} parts (--folds)")
-        order = np.random.default_rng(0).permutation(len(kinds))
-        return {str(n): np.sort(order[n::folds]) for n in range(folds)}
+        return shares(len(kinds), folds)
     return {name: np.flatnonzero(kinds == name) for name in names}
+
+
+def shares(count: int, folds: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Divide `count` photos into so many shares, at random.
+
+    Raises:
+        InputError: There are too few photos.
+    """
+    if not 2 <= folds <= count:
+        raise InputError(f"{count} training photos can not make {folds} parts (--folds)")
+    order = np.random.default_rng(0).permutation(count)
+    return {str(n): np.sort(order[n::folds]) for n in range(folds)}
 
 
 def judge(
@@ -127,22 +150,12 @@ def judge(
     trainer = photos.trainer(config, reading_of(config, photos.backbones))
     found = {}
     for name, out in left.items():
-        rest = np.setdiff1d(np.arange(len(photos.job.train)), out)
-        job = Job(photos.job.name, tuple(photos.job.train[i] for i in rest), {})
-        none = np.zeros((len(out), *size), bool)
-        test = Test(
-            {key: np.concatenate([x[out], photos.bad[key][out]]) for key, x in photos.good.items()},
-            np.repeat([0, 1], len(out)),
-            np.concatenate([none, photos.masks[out]]),
-            np.ones(2 * len(out), bool),
-            len(rest),
-        )
-        cache = features.take_images(photos.good, rest)
+        data = photos.without(name, out)
         each = []
         for seed in range(seeds):
-            fit = trainer.fit(job, photos.root, lambda **_: None, seed=seed, cache=cache)
+            fit = trainer.fit(data.job, data.root, lambda **_: None, seed=seed, cache=data.train)
             score = partial(score_features, fit.model.detector.method, size)
-            each.append(measure(score, fit.variables, test, config.score.batch_size))
+            each.append(measure(score, fit.variables, data.test[name], config.score.batch_size))
         found[name] = {metric: float(np.mean([one[metric] for one in each])) for metric in METRICS}
     return found
 

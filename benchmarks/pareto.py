@@ -160,7 +160,14 @@ def accuracy(
 ) -> dict[str, dict[str, float | None]]:
     """Metrics of points of one group on one data set."""
     first = next(iter(points.values()))
-    data = ablation.prepare(configure(first._replace(latent=(1, 1, 1)), changes))
+    whole = configure(first._replace(latent=(1, 1, 1)), changes)
+    return judged(points, ablation.prepare(whole), changes)
+
+
+def judged(
+    points: Mapping[str, Point], data: ablation.Data, changes: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Train every level that the points are made of once; metrics of each point."""
     pieces = {piece for point in points.values() for piece in point.pieces()}
     maps = {piece: train_piece(piece, data, changes) for piece in sorted(pieces)}
     (test,) = data.test.values()

@@ -122,4 +122,6 @@ def get_config(row: str = "moe-tta-norm") -> ConfigDict:
     if "mb_pfm" in base:
         config.method.get("expert", config.method).latent = _LATENT
         config.train.steps = (*config.train.steps[:-3], *_STEPS)
+    if base == "afrad_fast":
+        config.train.steps = (500,)  # a quarter, as well
     return config

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.ablation import Data, line, prepare, run_row
+from benchmarks import ablation
+from benchmarks.ablation import Data, header, line, means, prepare, run_row
 from configs import adapted_moe_ablation
 from configs.afrad_ablation import ROWS, get_config
 from jaxad.config import check_config, flat
+from jaxad.data.jobs import Job
+from jaxad.data.manifest import Record
 from jaxad.data.synthetic import write_dataset
+from jaxad.errors import InputError
 
 
 def small(row: str, root: Path) -> Any:
@@ -78,6 +82,69 @@ def test_a_row_with_experts_tells_how_many_are_routed_right(
     assert found["parameters"] > plain["parameters"]
     assert 0 <= found["seeds"][0]["holdout_routed_right"] <= 1
     assert 0 <= found["seeds"][0]["mean"]["aupro_0.30"] <= 1
+
+
+def test_subclasses_that_were_learnt_and_others_have_means_of_their_own() -> None:
+    values = {"c-x": 0.2, "c-y": 0.4, "c-z": 0.9}
+    categories = {name: dict.fromkeys(ablation.METRICS, v) for name, v in values.items()}
+    learnt = dict(zip(values, (True, True, False)))
+    found = means(categories, learnt)
+    assert {kind: round(one["image_auroc"], 6) for kind, one in found.items()} == {
+        "mean": 0.5,
+        "seen": 0.3,
+        "unseen": 0.9,
+    }
+    assert list(means(categories, dict.fromkeys(values, False))) == ["mean"]
+    row = {"seeds": [{**found, "categories": categories}], "parameters": 0, "seconds_per_seed": 1}
+    assert header(row)[:5] == ["row", *(f"seen: {m}" for m in ablation.METRICS), *header(row)[4:5]]
+    cells = [cell.strip() for cell in line("full", row).strip("|").split("|")]
+    assert len(cells) == len(header(row))
+    assert cells[1] == "0.3000 ± 0.0000"
+    assert cells[4] == "0.9000 ± 0.0000"
+
+
+def test_a_subclass_is_known_by_the_training_photos() -> None:
+    def records(split: str, kinds: str) -> tuple[Record, ...]:
+        return tuple(Record(f"{split}{k}.png", "c", k, split, "good", "") for k in kinds)
+
+    job = Job("c", records("train", "xy"), {f"c-{k}": records("test", k) for k in "yz"})
+    assert ablation.seen(job) == {"c-y": True, "c-z": False}
+
+
+def test_rows_that_a_file_holds_are_not_run_again(
+    data: tuple[Path, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    root, shared = data
+    suite = (lambda row, folder: small(row, Path(folder)), ["none", "norm"])
+    monkeypatch.setattr(ablation, "SUITES", {"adapted_moe": suite})
+    monkeypatch.setattr(ablation, "prepare", lambda config: shared)
+    out = tmp_path / "rows.json"
+    argv = ["ablation", "adapted_moe", "--data", str(root), "--seeds", "1", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", [*argv, "--rows", "norm"])
+    ablation.main()
+    first = json.loads(out.read_text())["rows"]["norm"]
+    ran: list[str] = []
+
+    def run(config: Any, *args: Any) -> dict[str, Any]:
+        ran.append(config.method.normalise_embedding)
+        return {**first}
+
+    monkeypatch.setattr(ablation, "run_row", run)
+    monkeypatch.setattr("sys.argv", argv)
+    capsys.readouterr()
+    ablation.main()
+    assert ran == [False]  # "none" alone
+    found = json.loads(out.read_text())
+    assert found["rows"]["norm"] == first
+    assert str(root) not in out.read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert [text.split(" | ")[0] for text in lines] == ["| row", lines[1], "| none", "| norm"]
+    monkeypatch.setattr("sys.argv", [*argv, "--config.train.seed=1"])
+    with pytest.raises(InputError, match="its rows were run with no changes"):
+        ablation.main()
+    out.write_text("[]")
+    with pytest.raises(InputError, match="not a file of this command"):
+        ablation.main()
 
 
 def test_every_row_changes_what_it_says() -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks.compare import earlier
 from benchmarks.sets import JOIN
 from configs import adapted_moe_ablation, afrad_ablation
 from jaxad.config import apply_changes
@@ -223,19 +223,16 @@ def known(path: Path | None, changes: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: The file is not one of ours, or its rows were configured otherwise.
     """
-    if path is None or not path.exists():
+    found = earlier(path, rows=dict, changes=list)
+    if found is None:
         return {}
-    try:
-        tree = json.loads(path.read_text())
-        rows, before = dict(tree["rows"]), list(tree["changes"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: not a file of this command: choose another --json") from None
+    rows, before = found
     if before != list(changes):
         raise InputError(
             f"{path}: its rows were run with {' '.join(before) or 'no changes'}: "
             "give the same, or choose another --json"
         )
-    return rows
+    return dict(rows)
 
 
 def main() -> None:
@@ -267,7 +264,7 @@ def main() -> None:
         "environment": environment(changed(rows[0])),
     }
     data: Data | None = None
-    read, headed = None, False
+    read = None
     for row in rows:
         if len(found.get(row, {}).get("seeds", ())) != args.seeds:
             config = changed(row)
@@ -277,8 +274,8 @@ def main() -> None:
             found[row] = {**run_row(config, data, range(args.seeds)), "date": about["date"]}
             if args.json:
                 write_json(args.json, {**about, "rows": found})
-        if not headed:
-            heads, headed = header(found[row]), True
+        if row == rows[0]:
+            heads = header(found[row])
             print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
         print(line(row, found[row]), flush=True)
 

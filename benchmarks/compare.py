@@ -139,6 +139,27 @@ def read(path: Path) -> dict[str, Any]:
     return tree
 
 
+def earlier(path: Path | None, **kinds: type) -> list[Any] | None:
+    """Parts of a file that a command wrote in an earlier sitting, None where there is no file.
+
+    Args:
+        path: The file that is gone on with.
+        **kinds: Name of a part -> what it is.
+
+    Raises:
+        InputError: It is not a file of that command.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        tree = json.loads(path.read_text())
+    except (OSError, ValueError):
+        tree = None
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(k), t) for k, t in kinds.items()):
+        raise InputError(f"{path}: not a file of this command: choose another --json")
+    return [tree[name] for name in kinds]
+
+
 def compare(
     old: dict[tuple[str, str], Value], new: dict[tuple[str, str], Value]
 ) -> list[tuple[str, str, Value, Value, float]]:

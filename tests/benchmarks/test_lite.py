@@ -64,6 +64,7 @@ def test_left_out_photos_alone_are_judged_and_a_level_is_trained_once(
     [
         ("[1", "not a file of this command"),
         ("[]", "not a file of this command"),
+        ('{"sets": [], "candidates": {}}', "not a file of this command"),
         ('{"sets": {}, "candidates": {}}', "of other candidates"),
     ],
 )
